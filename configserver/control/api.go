@@ -1,0 +1,146 @@
+package control
+
+import (
+	"context"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// API is one cluster's loop as the gRPC layer sees it. All methods are safe to
+// call from any goroutine; the loop's own goroutine does the work.
+// Errors: *topology.PreconditionError (say what to do first),
+// *topology.InvalidError (names the field), store.ErrNotFound for an unknown
+// shard or node, store.ErrLeaseLost, ErrStopped, context errors.
+type API interface {
+	// Topology returns the newest committed record; it does not block.
+	Topology() topology.Cluster
+	// Status is what the loop sees now; it does not block on the network.
+	Status() Status
+	// UpdatePolicy commits a policy.
+	UpdatePolicy(ctx context.Context, p topology.Policy) (topology.Cluster, error)
+	// RegisterNode adds a node to a shard, which it makes if the cluster is
+	// still forming and wants more shards.
+	RegisterNode(ctx context.Context, shard string, n topology.Node, discardData bool) (topology.Cluster, error)
+	// DeregisterNode takes a replica out and fences it.
+	DeregisterNode(ctx context.Context, node string) (topology.Cluster, error)
+	// SetReadable sets the admin's word on a node.
+	SetReadable(ctx context.Context, node string, readable bool) (topology.Cluster, error)
+	// Switchover and Failover return when the operation ended either way; the
+	// report says how.
+	Switchover(ctx context.Context, shard, candidate string) (topology.Report, error)
+	Failover(ctx context.Context, shard, candidate string) (topology.Report, error)
+	// Rotate puts the credentials now on file into force; it returns the
+	// generation of each shard.
+	Rotate(ctx context.Context) (map[string]uint64, error)
+	// Delete fences the nodes and removes the cluster.
+	Delete(ctx context.Context) error
+	// Barrier waits until every member acked the epoch (0: the newest) or was
+	// fenced, or ctx ends; it returns who did, and an error naming who did not.
+	Barrier(ctx context.Context, epoch uint64) (uint64, []string, error)
+	// Connect makes a proxy a member and returns its side of the stream.
+	Connect(ctx context.Context, hello Hello) (ProxyStream, error)
+}
+
+// Hello is what a proxy says of itself.
+type Hello struct {
+	ID      string
+	Address string
+	Version string
+	Epoch   uint64
+}
+
+// ProxyStream is the Configserver's end of one proxy's stream.
+type ProxyStream interface {
+	// Updates delivers the newest view after each commit. Views coalesce: a slow
+	// proxy skips epochs. It closes when the loop stops or another stream of the
+	// same proxy replaced this one.
+	Updates() <-chan View
+	// Ack records that the proxy obeys the epoch.
+	Ack(epoch uint64)
+	// Report records what the proxy saw of nodes.
+	Report(sights []NodeSight)
+	// Load records how busy the proxy is.
+	Load(l Load)
+	// Goodbye removes the member.
+	Goodbye(ctx context.Context) error
+	// Close ends the stream; the proxy stays a member.
+	Close()
+}
+
+// View is what a proxy must obey, with the secrets it needs for it.
+type View struct {
+	Cluster     topology.Cluster
+	Credentials []ShardCredential
+	// ClientPasswordSHA256 are the accepted passwords; empty: none needed.
+	ClientPasswordSHA256 [][]byte
+}
+
+// ShardCredential is how proxies log in to the nodes of one shard.
+type ShardCredential struct {
+	Shard      string
+	Generation uint64
+	Username   string
+	Password   string
+}
+
+// NodeSight is what a proxy saw of a node.
+type NodeSight struct {
+	Node       string
+	Sight      topology.Sight
+	SinceReply time.Duration
+	Error      string
+}
+
+// Load is how busy a proxy is.
+type Load struct {
+	Clients  uint64
+	Commands uint64
+	Busy     float64
+}
+
+// Status is what the loop sees.
+type Status struct {
+	Cluster  topology.Cluster
+	Nodes    []NodeStatus
+	Proxies  []ProxyStatus
+	Problems []Problem
+	// Progress says what is missing until the cluster serves; empty when it does.
+	Progress string
+}
+
+// NodeStatus is one node as last observed; offsets, lags, keys and memory are
+// -1 when unknown.
+type NodeStatus struct {
+	Shard       string
+	Node        topology.Node
+	Role        string // "master", "replica", "fenced"
+	Incarnation string // live run_id
+	Offset      int64  // bytes
+	Lag         int64  // bytes behind the master
+	Sight       topology.Sight
+	Health      string
+	Version     string
+	Keys        int64
+	UsedMemory  int64
+	LinkUp      bool
+	LastOK      time.Time
+}
+
+// ProxyStatus is one member.
+type ProxyStatus struct {
+	ID         string
+	Address    string
+	Version    string
+	AckedEpoch uint64
+	Connected  bool
+	Clients    uint64
+}
+
+// Problem is a row of the problem table that matches now.
+type Problem struct {
+	Code    string
+	Shard   string
+	Node    string
+	Message string
+}

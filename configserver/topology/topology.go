@@ -1,0 +1,229 @@
+// Package topology is the pure model of a cluster: who owns which slot, who is
+// master, who may be read, and what is being done about it. It does no I/O and
+// reads no clock. A Cluster is a value: take one, change a Clone, Validate it,
+// and let the store commit it against the epoch it came from.
+package topology
+
+import "time"
+
+// Phase is where a cluster is in its life.
+type Phase string
+
+// Phases of a cluster, in order.
+const (
+	Forming  Phase = "forming"
+	Serving  Phase = "serving"
+	Deleting Phase = "deleting"
+)
+
+// ReadPolicy says which nodes answer reads of clients that did not say READONLY.
+type ReadPolicy string
+
+// Read policies.
+const (
+	ReadMaster  ReadPolicy = "master"
+	ReadReadSet ReadPolicy = "read-set"
+)
+
+// Cluster is everything that is committed about one cluster, as one record:
+// its topology and the operations that are changing it.
+//
+// Invariants (Validate): slots of different shards never overlap; a serving
+// cluster covers all 16384; a master is a node of its shard with an admitted
+// incarnation; only admitted nodes are in the read set; node ids and addresses
+// are unique; a shard without a master, when serving, has an operation.
+type Cluster struct {
+	Name string `json:"name"`
+	// Epoch is the version of this record, +1 at every commit, 1 at creation.
+	Epoch       uint64    `json:"epoch"`
+	CommittedAt time.Time `json:"committedAt"`
+	// Reason says for people why this epoch was committed.
+	Reason    string    `json:"reason"`
+	CreatedAt time.Time `json:"createdAt"`
+	Phase     Phase     `json:"phase"`
+	// WantShards and WantNodes are what the admin asked for; the cluster leaves
+	// Forming when every shard has that many nodes in sync.
+	WantShards int     `json:"wantShards"`
+	WantNodes  int     `json:"wantNodes"`
+	Policy     Policy  `json:"policy"`
+	Shards     []Shard `json:"shards"`
+	// ClientSecretIDs name the client passwords in force (see credentials), so
+	// that a rotation is an epoch like any other change.
+	ClientSecretIDs []string `json:"clientSecretIDs,omitempty"`
+}
+
+// Policy holds the thresholds of one cluster, all set (see DefaultPolicy).
+type Policy struct {
+	ReadPolicy         ReadPolicy    `json:"readPolicy"`
+	ProbeInterval      time.Duration `json:"probeInterval"`
+	RefusedProbes      int           `json:"refusedProbes"`
+	HungAfter          time.Duration `json:"hungAfter"`
+	AckTimeout         time.Duration `json:"ackTimeout"`
+	MaxFailovers       int           `json:"maxFailovers"`
+	FailoverPeriod     time.Duration `json:"failoverPeriod"`
+	MaxReplicaAge      time.Duration `json:"maxReplicaAge"`
+	MinReplicasToWrite int           `json:"minReplicasToWrite"`
+	// MaxReadLag is the lag in bytes beyond which a replica leaves the read set.
+	MaxReadLag   int64         `json:"maxReadLag"`
+	RestartGrace time.Duration `json:"restartGrace"`
+}
+
+// DefaultPolicy is the policy of a cluster that was created without one.
+func DefaultPolicy() Policy {
+	return Policy{
+		ReadPolicy:         ReadMaster,
+		ProbeInterval:      100 * time.Millisecond,
+		RefusedProbes:      3,
+		HungAfter:          4 * time.Second,
+		AckTimeout:         500 * time.Millisecond,
+		MaxFailovers:       3,
+		FailoverPeriod:     10 * time.Minute,
+		MaxReplicaAge:      time.Minute,
+		MinReplicasToWrite: 0,
+		MaxReadLag:         16 << 20,
+		RestartGrace:       10 * time.Second,
+	}
+}
+
+// Shard is one master and its replicas.
+type Shard struct {
+	ID    string  `json:"id"`
+	Slots SlotSet `json:"slots,omitzero"`
+	// Master is a node id, or empty while there is none: proxies then hold.
+	Master string `json:"master,omitempty"`
+	Nodes  []Node `json:"nodes,omitempty"`
+	// Generation is the credential version the nodes accept from proxies, from
+	// 1; SecretID names the cluster secret its password is derived from.
+	Generation uint64 `json:"generation"`
+	SecretID   string `json:"secretID,omitempty"`
+	// Frozen: proxies hold every request for the shard.
+	Frozen    bool       `json:"frozen,omitempty"`
+	Operation *Operation `json:"operation,omitempty"`
+	// Failovers are the times of recent automatic failovers, oldest first, for
+	// the limit per period.
+	Failovers []time.Time `json:"failovers,omitempty"`
+}
+
+// Node is one redis-server.
+type Node struct {
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	// Incarnation is the run_id that was admitted; empty when none is. A node
+	// whose live run_id differs restarted and is fenced until admitted again.
+	Incarnation string `json:"incarnation,omitempty"`
+	// Readable is the admin's word; InReadSet is what proxies obey.
+	Readable  bool `json:"readable"`
+	InReadSet bool `json:"inReadSet"`
+	// Priority: lower is preferred as master, 0 means never.
+	Priority int `json:"priority"`
+}
+
+// OperationKind names a persisted state machine.
+type OperationKind string
+
+// Operations.
+const (
+	Failover   OperationKind = "failover"
+	Switchover OperationKind = "switchover"
+	Rotation   OperationKind = "rotation"
+)
+
+// Operation is a persisted state machine on one shard; the phases belong to
+// the package that runs it.
+type Operation struct {
+	ID        string        `json:"id"`
+	Kind      OperationKind `json:"kind"`
+	Phase     string        `json:"phase"`
+	Cause     string        `json:"cause"`
+	StartedAt time.Time     `json:"startedAt"`
+	// StartEpoch is the epoch in which the shard lost its master or was frozen.
+	StartEpoch uint64 `json:"startEpoch"`
+	OldMaster  string `json:"oldMaster,omitempty"`
+	// Candidate is empty until one was chosen; Requested is the admin's choice.
+	Candidate string `json:"candidate,omitempty"`
+	Requested string `json:"requested,omitempty"`
+	// Unacked are proxies that did not ack in time; Fenced: they were shut out.
+	Unacked []string `json:"unacked,omitempty"`
+	Fenced  bool     `json:"fenced,omitempty"`
+	// Phases already left, for the report.
+	Phases   []PhaseTime `json:"phases,omitempty"`
+	Evidence []Evidence  `json:"evidence,omitempty"`
+	// Candidates as they were judged when one was chosen.
+	Candidates []Candidate `json:"candidates,omitempty"`
+	// OldMasterOffset is the last known offset of the old master in bytes, -1
+	// when unknown.
+	OldMasterOffset int64 `json:"oldMasterOffset"`
+}
+
+// PhaseTime says when a phase began and how long it took.
+type PhaseTime struct {
+	Name      string        `json:"name"`
+	StartedAt time.Time     `json:"startedAt"`
+	Duration  time.Duration `json:"duration"`
+}
+
+// Sight is what one vantage point saw of a node.
+type Sight string
+
+// Sights.
+const (
+	SightUnknown Sight = ""
+	SightOK      Sight = "ok"
+	SightRefused Sight = "refused"
+	SightTimeout Sight = "timeout"
+	SightFenced  Sight = "fenced"
+)
+
+// Evidence is what one vantage point saw when an operation was begun.
+type Evidence struct {
+	VantagePoint string `json:"vantagePoint"`
+	Sight        Sight  `json:"sight"`
+	Detail       string `json:"detail,omitempty"`
+}
+
+// Candidate is one node that was considered for master.
+type Candidate struct {
+	Node     string `json:"node"`
+	Offset   int64  `json:"offset"`
+	Priority int    `json:"priority"`
+	Chosen   bool   `json:"chosen,omitempty"`
+	Refused  string `json:"refused,omitempty"`
+}
+
+// Severity of an event.
+type Severity string
+
+// Severities.
+const (
+	Info     Severity = "info"
+	Warning  Severity = "warning"
+	Critical Severity = "critical"
+)
+
+// Event is one thing that happened to a cluster; the store numbers it.
+type Event struct {
+	Sequence uint64    `json:"sequence"`
+	Time     time.Time `json:"time"`
+	Cluster  string    `json:"cluster"`
+	// Kind is CamelCase and stable: "FailoverFinished".
+	Kind     string   `json:"kind"`
+	Severity Severity `json:"severity"`
+	Shard    string   `json:"shard,omitempty"`
+	Node     string   `json:"node,omitempty"`
+	Message  string   `json:"message"`
+	Epoch    uint64   `json:"epoch"`
+	Report   *Report  `json:"report,omitempty"`
+}
+
+// Report tells everything about one failover or switchover.
+type Report struct {
+	Operation
+	Shard     string `json:"shard"`
+	NewMaster string `json:"newMaster,omitempty"`
+	// OffsetGap is the bytes the old master had written that the new one never
+	// got; -1 when unknown.
+	OffsetGap int64  `json:"offsetGap"`
+	EndEpoch  uint64 `json:"endEpoch"`
+	Succeeded bool   `json:"succeeded"`
+	Error     string `json:"error,omitempty"`
+}
