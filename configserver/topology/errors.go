@@ -1,0 +1,24 @@
+package topology
+
+import "fmt"
+
+// InvalidError says which field of a request is wrong, and why.
+type InvalidError struct{ Field, Problem string }
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Problem }
+
+// PreconditionError says why something cannot be done now, and what must be
+// done first.
+type PreconditionError struct{ Message string }
+
+func (e *PreconditionError) Error() string { return e.Message }
+
+// Invalidf makes an InvalidError.
+func Invalidf(field, format string, args ...any) error {
+	return &InvalidError{Field: field, Problem: fmt.Sprintf(format, args...)}
+}
+
+// Preconditionf makes a PreconditionError.
+func Preconditionf(format string, args ...any) error {
+	return &PreconditionError{Message: fmt.Sprintf(format, args...)}
+}
