@@ -1,0 +1,91 @@
+package observe
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestLogger(t *testing.T) {
+	var out bytes.Buffer
+	log, err := NewLogger(&out, "WARN", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.Info("hidden")
+	log.Warn("seen", "shard", "shard-0")
+	if got := out.String(); strings.Contains(got, "hidden") || !strings.Contains(got, `"shard":"shard-0"`) {
+		t.Errorf("logged %q", got)
+	}
+	for _, bad := range [][2]string{{"loud", "text"}, {"info", "xml"}} {
+		if _, err := NewLogger(&out, bad[0], bad[1]); err == nil {
+			t.Errorf("NewLogger(%q) took it", bad)
+		}
+	}
+}
+
+func get(t *testing.T, url string) (int, string) {
+	t.Helper()
+	resp, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+func TestHTTP(t *testing.T) {
+	ready := errors.New("no topology yet")
+	h := &HTTP{Address: "127.0.0.1:0", Metrics: NewRegistry(), Ready: func() error { return ready }}
+	h.Handle("GET /slowlog", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "[]") }))
+	if err := h.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- h.Run(ctx) }()
+	base := "http://" + h.Addr().String()
+	for _, tc := range []struct {
+		path string
+		code int
+		want string
+	}{
+		{"/healthz", 200, "ok"},
+		{"/readyz", 503, "no topology yet"},
+		{"/metrics", 200, "basalt_build_info"},
+		{"/slowlog", 200, "[]"},
+		{"/debug/pprof/", 404, ""},
+	} {
+		if code, body := get(t, base+tc.path); code != tc.code || !strings.Contains(body, tc.want) {
+			t.Errorf("%s: %d %q", tc.path, code, body)
+		}
+	}
+	busy := &HTTP{Address: h.Addr().String()}
+	if err := busy.Listen(); err == nil || !strings.Contains(err.Error(), "http-listen") {
+		t.Errorf("a busy port: %v", err)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHTTPOff(t *testing.T) {
+	h := &HTTP{}
+	if err := h.Listen(); err != nil || h.Addr() != nil {
+		t.Fatalf("listen: %v, addr %v", err, h.Addr())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := h.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
