@@ -1,0 +1,79 @@
+package grpcapi
+
+import (
+	"bytes"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/topology"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+// difference is the message that brings a proxy from the view it was sent last
+// to the next one: a snapshot when it was sent none, a delta else, and nothing
+// when both are the same.
+func difference(sent, next *control.View) *basaltv1.WatchTopologyResponse {
+	if sent == nil || next.Cluster.Epoch < sent.Cluster.Epoch {
+		return snapshot(next)
+	}
+	delta := &basaltv1.Delta{
+		FromEpoch: sent.Cluster.Epoch,
+		Topology:  topologyHead(&next.Cluster),
+	}
+	before := make(map[string]*topology.Shard, len(sent.Cluster.Shards))
+	for i := range sent.Cluster.Shards {
+		before[sent.Cluster.Shards[i].ID] = &sent.Cluster.Shards[i]
+	}
+	for i := range next.Cluster.Shards {
+		shard := shardToProto(&next.Cluster.Shards[i])
+		old, known := before[shard.Id]
+		delete(before, shard.Id)
+		credential, has := credentialOf(next, shard.Id)
+		oldCredential, had := credentialOf(sent, shard.Id)
+		sameCredential := has == had && credential == oldCredential
+		if known && sameCredential && proto.Equal(shardToProto(old), shard) {
+			continue
+		}
+		delta.Topology.Shards = append(delta.Topology.Shards, shard)
+		if has {
+			delta.Credentials = append(delta.Credentials, credentialToProto(credential))
+		}
+	}
+	for id := range before {
+		delta.RemovedShards = append(delta.RemovedShards, id)
+	}
+	slices.Sort(delta.RemovedShards)
+	if !slices.EqualFunc(sent.ClientPasswordSHA256, next.ClientPasswordSHA256, bytes.Equal) {
+		delta.ClientAuth = clientAuth(next)
+	}
+	if sent.Cluster.Epoch == next.Cluster.Epoch && len(delta.Topology.Shards) == 0 && delta.ClientAuth == nil {
+		return nil
+	}
+	return &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: delta}}
+}
+
+func snapshot(view *control.View) *basaltv1.WatchTopologyResponse {
+	out := &basaltv1.Snapshot{
+		Topology:   topologyToProto(&view.Cluster),
+		ClientAuth: clientAuth(view),
+	}
+	for _, c := range view.Credentials {
+		out.Credentials = append(out.Credentials, credentialToProto(c))
+	}
+	return &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Snapshot{Snapshot: out}}
+}
+
+func clientAuth(view *control.View) *basaltv1.ClientAuth {
+	return &basaltv1.ClientAuth{PasswordSha256: view.ClientPasswordSHA256}
+}
+
+func credentialOf(view *control.View, shard string) (control.ShardCredential, bool) {
+	for _, c := range view.Credentials {
+		if c.Shard == shard {
+			return c, true
+		}
+	}
+	return control.ShardCredential{}, false
+}

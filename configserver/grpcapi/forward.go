@@ -1,0 +1,137 @@
+package grpcapi
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/store"
+)
+
+// forwardedKey marks calls that one Configserver sent to another. They are
+// answered or refused, never sent on, so a stale owner cannot make a loop.
+const forwardedKey = "basalt-forwarded"
+
+// findOwner returns the loop when it runs here, else a connection to the
+// Configserver that runs it.
+func (s *Server) findOwner(ctx context.Context, cluster string) (control.API, grpc.ClientConnInterface, error) {
+	if loop, ok := s.cfg.Loops.Local(cluster); ok {
+		return loop, nil, nil
+	}
+	if _, err := s.cfg.Store.Cluster(ctx, cluster); err != nil {
+		return nil, nil, toStatus(aboutCluster(cluster, err))
+	}
+	if wasForwarded(ctx) {
+		return nil, nil, noOwner(cluster)
+	}
+	owner, err := s.cfg.Store.Owner(ctx, cluster)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil, nil, noOwner(cluster)
+	case err != nil:
+		return nil, nil, toStatus(aboutCluster(cluster, err))
+	case owner.ID == s.cfg.Self.ID || owner.Address == s.cfg.Self.Address:
+		// It is ours, and its loop is about to begin, or has just ended.
+		return nil, nil, noOwner(cluster)
+	}
+	conn, err := s.peers.conn(owner.Address)
+	if err != nil {
+		return nil, nil, status.Errorf(codes.Unavailable, "configserver %s at %s, which owns cluster %q: %v; retry in a few seconds", owner.ID, owner.Address, cluster, err)
+	}
+	return nil, conn, nil
+}
+
+// onOwner answers a call where the cluster's loop runs: by local when that is
+// here, else by the same call to the owner. A call that failed on the way is
+// not repeated, for it may have been executed.
+func onOwner[R any](
+	ctx context.Context, s *Server, cluster string,
+	local func(loop control.API) (*R, error),
+	remote func(ctx context.Context, conn grpc.ClientConnInterface) (*R, error),
+) (*R, error) {
+	loop, conn, err := s.findOwner(ctx, cluster)
+	if err != nil {
+		return nil, err
+	}
+	if loop == nil {
+		return remote(forwardContext(ctx), conn)
+	}
+	reply, err := local(loop)
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return reply, nil
+}
+
+func wasForwarded(ctx context.Context) bool {
+	md, _ := metadata.FromIncomingContext(ctx)
+	return len(md.Get(forwardedKey)) > 0
+}
+
+func forwardContext(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, forwardedKey, "1")
+}
+
+// peers are the connections to the other Configservers, one each, made when
+// first needed and kept.
+type peers struct {
+	options []grpc.DialOption
+	mu      sync.Mutex
+	conns   map[string]*grpc.ClientConn
+	closed  bool
+}
+
+func newPeers(options []grpc.DialOption) *peers {
+	if len(options) == 0 {
+		options = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
+	}
+	options = append(options[:len(options):len(options)],
+		// A hung owner is noticed within seconds, and piped streams end.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: false,
+		}),
+		// An owner that came back is reached again soon.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+	)
+	return &peers{options: options, conns: map[string]*grpc.ClientConn{}}
+}
+
+func (p *peers) conn(address string) (*grpc.ClientConn, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.New("this configserver is stopping")
+	}
+	if conn, ok := p.conns[address]; ok {
+		return conn, nil
+	}
+	conn, err := grpc.NewClient("passthrough:///"+address, p.options...)
+	if err != nil {
+		return nil, err
+	}
+	p.conns[address] = conn
+	return conn, nil
+}
+
+func (p *peers) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	for _, conn := range p.conns {
+		_ = conn.Close()
+	}
+	clear(p.conns)
+}
