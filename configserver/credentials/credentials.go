@@ -1,0 +1,246 @@
+// Package credentials reads the secrets of a cluster from files and derives
+// what servers and proxies need from them.
+//
+// Each cluster has a folder in the style of a mounted Kubernetes Secret:
+//
+//	DIR/<cluster>/admin-password    Configserver to servers, user basalt-admin
+//	DIR/<cluster>/cluster-secret    root of the proxies' and replicas' passwords
+//	DIR/<cluster>/client-password   optional: what applications AUTH with
+//
+// One secret per line: line 1 is current, line 2 (optional) the one before,
+// which is still accepted, so that a rotation never needs two things to change
+// at the same instant. Nothing here prints a secret; every type that holds one
+// redacts itself.
+package credentials
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Names of the files in a cluster's folder.
+const (
+	AdminFile  = "admin-password"
+	SecretFile = "cluster-secret"
+	ClientFile = "client-password"
+)
+
+// Users that Basalt makes in the servers' ACLs.
+const (
+	AdminUser       = "basalt-admin"
+	ProbeUser       = "basalt-probe"
+	ReplicationUser = "basalt-replication"
+)
+
+// ProxyUser is the ACL user of a generation: "basalt-proxy-7".
+func ProxyUser(generation uint64) string {
+	return "basalt-proxy-" + strconv.FormatUint(generation, 10)
+}
+
+const (
+	// minSecret is the length in bytes below which a secret is refused: an
+	// HMAC is only as strong as its key.
+	minSecret = 16
+	maxFile   = 4096
+)
+
+// Set holds the secrets of one cluster as they were when it was opened. It
+// never changes; open again to see what changed on disk.
+type Set struct {
+	cluster string
+	// Each has one or two entries, the current one first; client may be empty.
+	admin, secret, client []string
+	warnings              []string
+}
+
+// Open reads a cluster's folder. Every error is a *topology.PreconditionError
+// that names the file and what to do about it, and never its content.
+func Open(dir, cluster string) (*Set, error) {
+	if err := topology.ValidName("cluster", cluster); err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		return nil, topology.Preconditionf("no credentials directory is configured: start the Configserver with --credentials-dir DIR "+
+			"and create DIR/%s/%s and DIR/%s/%s", cluster, AdminFile, cluster, SecretFile)
+	}
+	s := &Set{cluster: cluster}
+	folder := filepath.Join(dir, cluster)
+	var err error
+	if s.admin, err = s.read(filepath.Join(folder, AdminFile), true, 1); err != nil {
+		return nil, err
+	}
+	if s.secret, err = s.read(filepath.Join(folder, SecretFile), true, minSecret); err != nil {
+		return nil, err
+	}
+	if s.client, err = s.read(filepath.Join(folder, ClientFile), false, 1); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// read returns the one or two secrets of a file.
+func (s *Set) read(path string, required bool, shortest int) ([]string, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !required {
+			return nil, nil
+		}
+		return nil, topology.Preconditionf("credentials of cluster %s are missing: create %s (mode 0600) with the secret on its first line, "+
+			"for example: head -c 32 /dev/urandom | base64 > %s", s.cluster, path, path)
+	}
+	if err != nil {
+		return nil, topology.Preconditionf("credentials of cluster %s cannot be read: %v; make the file readable to the Configserver", s.cluster, err)
+	}
+	if info, err := os.Stat(path); err == nil && info.Mode().Perm()&0o007 != 0 {
+		s.warnings = append(s.warnings, fmt.Sprintf("%s has mode %04o and is open to every user of the machine: chmod 0600 it", path, info.Mode().Perm()))
+	}
+	if len(data) > maxFile {
+		return nil, topology.Preconditionf("%s holds %d bytes, at most %d are expected: one secret per line, at most two lines", path, len(data), maxFile)
+	}
+	var secrets []string
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	for lines.Scan() {
+		line := bytes.TrimSpace(lines.Bytes())
+		if len(line) == 0 {
+			continue
+		}
+		if len(line) < shortest {
+			return nil, topology.Preconditionf("%s: secret %d is shorter than %d bytes: put a longer one there", path, len(secrets)+1, shortest)
+		}
+		if bytes.ContainsAny(line, " \t\x00") {
+			return nil, topology.Preconditionf("%s: secret %d contains white space: put one secret per line without any", path, len(secrets)+1)
+		}
+		secrets = append(secrets, string(line))
+	}
+	if err := lines.Err(); err != nil {
+		return nil, topology.Preconditionf("%s cannot be read line by line: %v", path, err)
+	}
+	if len(secrets) > 2 {
+		return nil, topology.Preconditionf("%s has %d secrets: keep the current one on line 1 and the one before on line 2, remove the rest", path, len(secrets))
+	}
+	if required && len(secrets) == 0 {
+		return nil, topology.Preconditionf("%s is empty: put the secret on its first line", path)
+	}
+	return secrets, nil
+}
+
+// Cluster returns whose secrets these are.
+func (s *Set) Cluster() string { return s.cluster }
+
+// Warnings names files whose permissions are too open.
+func (s *Set) Warnings() []string { return s.warnings }
+
+// AdminPasswords returns the one or two passwords of basalt-admin, the current
+// one first.
+func (s *Set) AdminPasswords() []string { return s.admin }
+
+// SecretID names the current cluster secret without revealing it.
+func (s *Set) SecretID() string { return secretID(s.secret[0]) }
+
+// SecretIDs names all cluster secrets on file, the current one first.
+func (s *Set) SecretIDs() []string { return secretIDs(s.secret) }
+
+// SecretByID returns the cluster secret an id names. The error is a
+// *topology.PreconditionError when it is no longer on file.
+func (s *Set) SecretByID(id string) (string, error) {
+	for _, secret := range s.secret {
+		if secretID(secret) == id {
+			return secret, nil
+		}
+	}
+	return "", topology.Preconditionf("cluster %s uses the secret with id %s, which is no longer in %s: "+
+		"put it back on line 2 until the rotation has ended", s.cluster, id, SecretFile)
+}
+
+// ProxyPassword returns the password of ProxyUser(generation) on a shard's
+// nodes, derived from the secret an id names.
+func (s *Set) ProxyPassword(secretID, shard string, generation uint64) (string, error) {
+	return s.derive(secretID, "proxy\x00"+s.cluster+"\x00"+shard+"\x00"+strconv.FormatUint(generation, 10))
+}
+
+// ReplicationPassword returns the password of ReplicationUser, derived from
+// the secret an id names.
+func (s *Set) ReplicationPassword(secretID string) (string, error) {
+	return s.derive(secretID, "replication\x00"+s.cluster)
+}
+
+func (s *Set) derive(id, message string) (string, error) {
+	secret, err := s.SecretByID(id)
+	if err != nil {
+		return "", err
+	}
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write([]byte(message))
+	return hex.EncodeToString(mac.Sum(nil)), nil
+}
+
+// ClientPasswordSHA256 returns the SHA-256 of each password that applications
+// may AUTH with, the current one first; none when they need not.
+func (s *Set) ClientPasswordSHA256() [][]byte {
+	var sums [][]byte
+	for _, password := range s.client {
+		sum := sha256.Sum256([]byte(password))
+		sums = append(sums, sum[:])
+	}
+	return sums
+}
+
+// ClientSecretIDs names the client passwords, in the order of
+// ClientPasswordSHA256.
+func (s *Set) ClientSecretIDs() []string { return secretIDs(s.client) }
+
+// ClientPasswordSHA256ByIDs returns the SHA-256 of those client passwords that
+// the ids name, so that proxies accept what the topology says and not what a
+// file happens to hold. Ids of passwords no longer on file are skipped.
+func (s *Set) ClientPasswordSHA256ByIDs(ids []string) [][]byte {
+	var sums [][]byte
+	for _, id := range ids {
+		for _, password := range s.client {
+			if secretID(password) == id {
+				sum := sha256.Sum256([]byte(password))
+				sums = append(sums, sum[:])
+			}
+		}
+	}
+	return sums
+}
+
+func secretID(secret string) string {
+	sum := sha256.Sum256([]byte("basalt-secret-id:" + secret))
+	return hex.EncodeToString(sum[:8])
+}
+
+func secretIDs(secrets []string) []string {
+	var ids []string
+	for _, secret := range secrets {
+		ids = append(ids, secretID(secret))
+	}
+	return ids
+}
+
+// String tells whose secrets these are and nothing else.
+func (s *Set) String() string { return "credentials of " + s.cluster + " (redacted)" }
+
+// GoString is String, for %#v.
+func (s *Set) GoString() string { return s.String() }
+
+// Format prints String whatever the verb is.
+func (s *Set) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// LogValue is String, for slog.
+func (s *Set) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalJSON is String, so that no encoder leaks a secret.
+func (s *Set) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(s.String())), nil }
