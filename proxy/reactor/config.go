@@ -1,0 +1,77 @@
+package reactor
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/resp"
+)
+
+// Sight is what the proxy saw of a node: one vantage point of the failure
+// detector.
+type Sight = backend.Sight
+
+// Sights, as in the proto.
+const (
+	// SightOK: replies arrive (again).
+	SightOK = backend.SightOK
+	// SightRefused: a connection was refused or reset.
+	SightRefused = backend.SightRefused
+	// SightTimeout: requests stay unanswered, or connecting times out.
+	SightTimeout = backend.SightTimeout
+	// SightFenced: the node refuses the credentials, or is not the admitted
+	// incarnation.
+	SightFenced = backend.SightFenced
+)
+
+// Config of an Engine. Zero values take the default named at the field.
+type Config struct {
+	// Loops is the number of event loops; 0 takes DefaultLoops().
+	Loops int
+	// MaxClients is the most clients connected at once; 10000. One more gets
+	// "-ERR max number of clients reached".
+	MaxClients int
+	// Limits of one request; resp.DefaultLimits.
+	Limits resp.Limits
+	// ClientReplyBufferBytes is how much may wait to be read by one client
+	// before it is closed; 1 GiB.
+	ClientReplyBufferBytes int64
+	// MemoryBudgetBytes is how much requests and replies of all clients may
+	// take together; 1 GiB. Beyond it, the loops stop reading from clients.
+	MemoryBudgetBytes int64
+	// HoldTimeout is how long a request waits for a master; 10 s.
+	HoldTimeout time.Duration
+	// HoldMaxBytes is how much may be held at once; 256 MiB. Requests beyond
+	// it are refused with CLUSTERDOWN.
+	HoldMaxBytes int64
+	// NodeTimeout is how long a request may stay unanswered, or connecting may
+	// take, before SightTimeout is reported; 1 s.
+	NodeTimeout time.Duration
+	// SlowLogThreshold: commands that took as long or longer are kept; 10 ms.
+	// Negative keeps none.
+	SlowLogThreshold time.Duration
+	// SlowLogLength is how many slow commands are kept; 128.
+	SlowLogLength int
+	// Version of Redis told to clients in HELLO and INFO; "7.0.15".
+	ServerVersion string
+	// Logger; slog.Default() when nil.
+	Logger *slog.Logger
+
+	// OnAck is called, from one goroutine, when every loop obeys an epoch
+	// (invariant 3). Epochs may be skipped; they only rise.
+	OnAck func(epoch uint64)
+	// OnSight is called, from one goroutine, when what the proxy sees of a
+	// node changes, and again every second while it stays bad. sinceReply is
+	// how long ago a reply last arrived, negative when none ever did.
+	OnSight func(node string, sight Sight, sinceReply time.Duration, err error)
+
+	// Command answers COMMAND and its subcommands: it appends a reply in the
+	// given protocol version (2 or 3) to dst.
+	Command func(dst []byte, args [][]byte, proto int) []byte
+	// ConfigGet answers CONFIG GET and the rest of CONFIG.
+	ConfigGet func(dst []byte, args [][]byte, proto int) []byte
+	// Info merges the INFO texts of the shards' masters (nil for a shard that
+	// gave none) and appends the whole text, not yet a RESP string, to dst.
+	Info func(dst []byte, args [][]byte, shards [][]byte) []byte
+}

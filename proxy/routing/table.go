@@ -1,0 +1,167 @@
+// Package routing is the immutable picture of one epoch by which the proxy
+// routes: which shard owns a slot, who is its master, who may be read, and
+// with which credentials. It does no I/O; a Table is never changed after
+// Build, so event loops share it without locks.
+package routing
+
+import (
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/basalt-redis/basalt/internal/slot"
+)
+
+// Phase is where the cluster is in its life.
+type Phase uint8
+
+// Phases of a cluster.
+const (
+	// Forming: slots without an owner are held for.
+	Forming Phase = iota
+	// Serving: every slot has an owner.
+	Serving
+	// Deleting: every command is refused at once.
+	Deleting
+)
+
+// ReadPolicy says where reads of clients go that did not send READONLY.
+type ReadPolicy uint8
+
+// Read policies.
+const (
+	// ReadMaster sends them to masters.
+	ReadMaster ReadPolicy = iota
+	// ReadReadSet sends them to the nodes of the read set; they may be stale.
+	ReadReadSet
+)
+
+// NoShard is the owner of a slot that no shard owns.
+const NoShard = 0xffff
+
+// MaxShards is the most shards one cluster has.
+const MaxShards = 1024
+
+// Cluster is what Build takes: one epoch in plain values.
+type Cluster struct {
+	Name  string
+	Epoch uint64
+	Phase Phase
+	// ReadPolicy is for clients that did not send READONLY.
+	ReadPolicy ReadPolicy
+	// Shards in the order of their ids.
+	Shards []Shard
+	// ClientPasswords are the SHA-256 sums of the passwords clients may use;
+	// none means that no password is needed.
+	ClientPasswords [][sha256.Size]byte
+}
+
+// Shard is one master and its replicas.
+type Shard struct {
+	// ID, "shard-0".
+	ID string
+	// Slots it owns.
+	Slots slot.Set
+	// Master is a node id, empty while there is none: requests are then held.
+	Master string
+	// Frozen shards hold every request.
+	Frozen bool
+	// Nodes, master included.
+	Nodes []Node
+	// Generation of the credentials that follow.
+	Generation uint64
+	// Username and Password log the proxy in to every node of the shard. An
+	// empty Username logs in as nobody (servers without ACL).
+	Username, Password string
+}
+
+// Node is one server.
+type Node struct {
+	// ID, unique in the cluster: "shard-0-0".
+	ID string
+	// Address, "host:port".
+	Address string
+	// Incarnation is the admitted run_id; when set, a server with another
+	// run_id at this address is treated as fenced.
+	Incarnation string
+	// InReadSet: it may serve reads.
+	InReadSet bool
+}
+
+// Table is one epoch, compiled for look-ups. It is read-only.
+//
+// Invariants: Owner entries are NoShard or an index into Shards; a shard's
+// Master is -1 or an index into its Nodes; ReadSet entries are indexes of
+// admitted nodes.
+type Table struct {
+	// Owner is the index of the shard that owns each slot, or NoShard.
+	Owner [slot.Count]uint16
+	// Epoch of this table.
+	Epoch uint64
+	// Name of the cluster.
+	Name       string
+	Phase      Phase
+	ReadPolicy ReadPolicy
+	Shards     []TableShard
+	// ClientPasswords as in Cluster.
+	ClientPasswords [][sha256.Size]byte
+}
+
+// TableShard is a Shard with its references resolved.
+type TableShard struct {
+	Shard
+	// MasterIndex is the index of the master in Nodes, or -1.
+	MasterIndex int
+	// ReadSet are indexes into Nodes of the nodes that may be read.
+	ReadSet []int
+}
+
+// Held tells if requests for the shard must wait: it is frozen or has no
+// master.
+func (s *TableShard) Held() bool { return s.Frozen || s.MasterIndex < 0 }
+
+// Build compiles and checks one epoch. The error names the shard or node that
+// contradicts the rest.
+func Build(c Cluster) (*Table, error) {
+	if len(c.Shards) > MaxShards {
+		return nil, fmt.Errorf("epoch %d: %d shards, at most %d are allowed", c.Epoch, len(c.Shards), MaxShards)
+	}
+	t := &Table{
+		Epoch: c.Epoch, Name: c.Name, Phase: c.Phase, ReadPolicy: c.ReadPolicy,
+		Shards:          make([]TableShard, len(c.Shards)),
+		ClientPasswords: append([][sha256.Size]byte(nil), c.ClientPasswords...),
+	}
+	for i := range t.Owner {
+		t.Owner[i] = NoShard
+	}
+	nodes := map[string]bool{}
+	for i, s := range c.Shards {
+		ts := &t.Shards[i]
+		ts.Shard, ts.MasterIndex = s, -1
+		ts.Nodes = append([]Node(nil), s.Nodes...)
+		for n := range slot.Count {
+			if !s.Slots.Has(n) {
+				continue
+			}
+			if t.Owner[n] != NoShard {
+				return nil, fmt.Errorf("epoch %d: slot %d is owned by %s and by %s", c.Epoch, n, t.Shards[t.Owner[n]].ID, s.ID)
+			}
+			t.Owner[n] = uint16(i)
+		}
+		for j, n := range s.Nodes {
+			if nodes[n.ID] {
+				return nil, fmt.Errorf("epoch %d: node %s is listed twice", c.Epoch, n.ID)
+			}
+			nodes[n.ID] = true
+			if n.ID == s.Master {
+				ts.MasterIndex = j
+			}
+			if n.InReadSet {
+				ts.ReadSet = append(ts.ReadSet, j)
+			}
+		}
+		if s.Master != "" && ts.MasterIndex < 0 {
+			return nil, fmt.Errorf("epoch %d: master %s of %s is not one of its nodes", c.Epoch, s.Master, s.ID)
+		}
+	}
+	return t, nil
+}
