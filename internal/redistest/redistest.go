@@ -1,0 +1,264 @@
+// Package redistest runs real redis-servers for tests: each in its own
+// process and temporary directory, booted fenced exactly as a node of a cluster
+// is, and gone when its test ends.
+package redistest
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// AdminUser is the only user of a fenced server that may do anything.
+const AdminUser = "basalt-admin"
+
+// Options of a server; zero fields take defaults.
+type Options struct {
+	// AdminPassword of AdminUser; "test-admin-password" when empty.
+	AdminPassword string
+	// Open leaves the default user on, as in a plain Redis.
+	Open bool
+	// Persist keeps an RDB file over restarts ("save 3600 1"); without it a
+	// server has no persistence at all.
+	Persist bool
+	// Config are more lines of the configuration file.
+	Config []string
+	// Binary is the server; $REDIS_SERVER or "redis-server" when empty.
+	Binary string
+}
+
+// Server is one redis-server on 127.0.0.1.
+type Server struct {
+	// Address is "127.0.0.1:port"; a restart keeps it.
+	Address string
+	// AdminPassword of AdminUser.
+	AdminPassword string
+
+	t       testing.TB
+	options Options
+	dir     string
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	output  *bytes.Buffer
+}
+
+// Start starts a server and waits until it answers. The test ends it.
+func Start(t testing.TB, o Options) *Server {
+	t.Helper()
+	if o.AdminPassword == "" {
+		o.AdminPassword = "test-admin-password"
+	}
+	if o.Binary == "" {
+		o.Binary = os.Getenv("REDIS_SERVER")
+	}
+	if o.Binary == "" {
+		o.Binary = "redis-server"
+	}
+	// Not t.TempDir: its path can be too long and it fails the test when a
+	// server that is being killed still writes there.
+	dir, err := os.MkdirTemp("", "redistest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{AdminPassword: o.AdminPassword, t: t, options: o, dir: dir}
+	t.Cleanup(func() {
+		s.Kill()
+		_ = os.RemoveAll(dir)
+	})
+	for range 20 {
+		s.Address = "127.0.0.1:" + strconv.Itoa(FreePort(t))
+		if err = s.start(); err == nil {
+			return s
+		}
+	}
+	t.Fatalf("start %s: %v", o.Binary, err)
+	return nil
+}
+
+// FreePort returns a port of 127.0.0.1 that nobody listens on now, below the
+// range from which the kernel takes ports for outgoing connections.
+func FreePort(t testing.TB) int {
+	t.Helper()
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port from 10000 to 29999")
+	return 0
+}
+
+// config is the fenced boot configuration: no user but the admin's and the
+// liveness probe's, and nothing about replication.
+func (s *Server) config() string {
+	_, port, _ := net.SplitHostPort(s.Address)
+	sum := sha256.Sum256([]byte(s.AdminPassword))
+	lines := []string{
+		"bind 127.0.0.1", "port " + port, "dir " + s.dir, "daemonize no",
+		"appendonly no", "loglevel notice", "enable-debug-command yes",
+		"user " + AdminUser + " on #" + hex.EncodeToString(sum[:]) + " ~* &* +@all",
+		"user basalt-probe on nopass resetkeys resetchannels -@all +ping",
+	}
+	if s.options.Open {
+		lines = append(lines, "user default on nopass ~* &* +@all")
+	} else {
+		lines = append(lines, "user default off")
+	}
+	if s.options.Persist {
+		lines = append(lines, "save 3600 1")
+	} else {
+		lines = append(lines, `save ""`)
+	}
+	return strings.Join(append(lines, s.options.Config...), "\n") + "\n"
+}
+
+func (s *Server) start() error {
+	path := filepath.Join(s.dir, "redis.conf")
+	if err := os.WriteFile(path, []byte(s.config()), 0o600); err != nil {
+		return err
+	}
+	s.output = &bytes.Buffer{}
+	cmd := exec.Command(s.options.Binary, path)
+	cmd.Stdout, cmd.Stderr = s.output, s.output
+	// No orphan, however the test process ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	exited := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(exited)
+	}()
+	s.cmd, s.exited = cmd, exited
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		select {
+		case <-exited:
+			return fmt.Errorf("%s exited: %s", s.options.Binary, s.output)
+		default:
+		}
+		if s.answers() {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			s.Kill()
+			return errors.New("no answer within 10 s")
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (s *Server) answers() bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	c := s.Client(AdminUser, s.AdminPassword)
+	defer c.Close()
+	return c.Ping(ctx).Err() == nil
+}
+
+// Client returns a client that logs in as a user, or as nobody when user is
+// empty. It never retries. Close it.
+func (s *Server) Client(user, password string) *redis.Client {
+	return redis.NewClient(&redis.Options{
+		Addr: s.Address, Username: user, Password: password,
+		Protocol: 2, MaxRetries: -1, DisableIdentity: true,
+		DialTimeout: time.Second, ReadTimeout: 10 * time.Second, DialerRetries: 1,
+	})
+}
+
+// Do runs one command as the admin and returns its reply.
+func (s *Server) Do(args ...any) (any, error) {
+	c := s.Client(AdminUser, s.AdminPassword)
+	defer c.Close()
+	return c.Do(context.Background(), args...).Result()
+}
+
+// MustDo is Do that fails the test.
+func (s *Server) MustDo(args ...any) any {
+	s.t.Helper()
+	reply, err := s.Do(args...)
+	if err != nil && !errors.Is(err, redis.Nil) {
+		s.t.Fatalf("%s: %v: %v", s.Address, args[0], err)
+	}
+	return reply
+}
+
+// Info returns one field of INFO as the admin reads it, "" when there is none.
+func (s *Server) Info(field string) string {
+	s.t.Helper()
+	text, _ := s.MustDo("INFO").(string)
+	for line := range strings.SplitSeq(text, "\r\n") {
+		if value, ok := strings.CutPrefix(line, field+":"); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// Pid is the process id of the server.
+func (s *Server) Pid() int { return s.cmd.Process.Pid }
+
+// Kill ends the server with SIGKILL and waits until it is gone.
+func (s *Server) Kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	<-s.exited
+}
+
+// Pause stops the process with SIGSTOP: its port still accepts, nothing
+// answers.
+func (s *Server) Pause() { s.signal(syscall.SIGSTOP) }
+
+// Resume lets a paused process go on.
+func (s *Server) Resume() { s.signal(syscall.SIGCONT) }
+
+func (s *Server) signal(sig syscall.Signal) {
+	s.t.Helper()
+	if err := s.cmd.Process.Signal(sig); err != nil {
+		s.t.Fatalf("signal %v to %s: %v", sig, s.Address, err)
+	}
+}
+
+// Restart kills the server, if it lives, and starts it again on its port with
+// what it had on disk.
+func (s *Server) Restart() {
+	s.t.Helper()
+	s.Kill()
+	if err := s.start(); err != nil {
+		s.t.Fatalf("restart %s: %v", s.Address, err)
+	}
+}
+
+// RestartEmpty is Restart with an empty data directory.
+func (s *Server) RestartEmpty() {
+	s.t.Helper()
+	s.Kill()
+	_ = os.Remove(filepath.Join(s.dir, "dump.rdb"))
+	_ = os.RemoveAll(filepath.Join(s.dir, "appendonlydir"))
+	if err := s.start(); err != nil {
+		s.t.Fatalf("restart %s: %v", s.Address, err)
+	}
+}
+
+// Log returns what the server wrote so far; call it after Kill.
+func (s *Server) Log() string { return s.output.String() }
