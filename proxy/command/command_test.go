@@ -1,0 +1,238 @@
+package command
+
+import (
+	"bytes"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/basalt-redis/basalt/internal/slot"
+)
+
+func request(words ...string) [][]byte {
+	args := make([][]byte, len(words))
+	for i, w := range words {
+		args[i] = []byte(w)
+	}
+	return args
+}
+
+func fields(line string) [][]byte { return request(strings.Fields(line)...) }
+
+// mustLookup returns the spec of a request that is good.
+func mustLookup(t testing.TB, args [][]byte) *Spec {
+	t.Helper()
+	s, reply := Lookup(args)
+	if reply != nil {
+		t.Fatalf("Lookup(%q): %q", args, reply)
+	}
+	return s
+}
+
+func TestEverySpecIsFoundInAnyCase(t *testing.T) {
+	for i := range specs {
+		s := &specs[i]
+		if ByID(i) != s || s.ID != i {
+			t.Errorf("%s: ID %d, want %d", s.Name, s.ID, i)
+		}
+		for _, name := range []string{s.Name, strings.ToUpper(s.Name), strings.ToUpper(s.Name[:1]) + s.Name[1:]} {
+			if got := ByName(name); got != s {
+				t.Errorf("ByName(%q) = %v", name, got)
+			}
+		}
+	}
+	if !slices.IsSortedFunc(specs[:], func(a, b Spec) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Error("specs are not sorted")
+	}
+}
+
+func TestNoOtherNameIsFound(t *testing.T) {
+	for i := range specs {
+		name, _, _ := strings.Cut(specs[i].Name, "|")
+		for at := range name {
+			// Flip the bit that the index ignores where it is not a letter's case,
+			// and a bit it does not ignore.
+			for _, bit := range []byte{0x20, 0x01, 0x80} {
+				other := []byte(name)
+				other[at] ^= bit
+				if s := find(other); s != nil && !strings.EqualFold(s.Name, string(other)) {
+					t.Errorf("find(%q) = %s", other, s.Name)
+				}
+			}
+		}
+		for _, other := range []string{name + "\x00", name + "x", "x" + name, name[1:]} {
+			if s := find([]byte(other)); s != nil && s.Name != other {
+				t.Errorf("find(%q) = %s", other, s.Name)
+			}
+		}
+	}
+	if find(nil) != nil || find([]byte(strings.Repeat("a", 1000))) != nil {
+		t.Error("found a name that is none")
+	}
+}
+
+func TestKinds(t *testing.T) {
+	for line, want := range map[string]Kind{
+		"GET k": Keyed, "EVAL s 1 k": Keyed, "XREAD STREAMS s 0": Keyed, "MEMORY USAGE k": Keyed, "OBJECT ENCODING k": Keyed,
+		"MGET a": Split, "MSET a 1": Split, "DEL a": Split, "UNLINK a": Split, "EXISTS a": Split, "TOUCH a": Split,
+		"DBSIZE": AllShards, "SCAN 0": AllShards, "KEYS *": AllShards, "INFO": AllShards, "FLUSHALL": AllShards, "RANDOMKEY": AllShards,
+		"PING": Local, "CLIENT ID": Local, "CLIENT SETINFO LIB-NAME x": Local, "CONFIG GET *": Local, "COMMAND": Local, "HELLO": Local,
+	} {
+		if s := mustLookup(t, fields(line)); s.Kind != want {
+			t.Errorf("%s is %v, want %v", line, s.Kind, want)
+		}
+	}
+	for line, want := range map[string]string{
+		"MULTI":           "-ERR MULTI is not supported behind the proxy yet: ",
+		"CONFIG SET a b":  "-ERR CONFIG SET is not supported behind the proxy: ",
+		"CLUSTER SLOTS":   "-ERR This instance has cluster support disabled\r\n",
+		"BLPOP k 0":       "-ERR BLPOP is not supported behind the proxy yet: ",
+		"SCRIPT LOAD x":   "-ERR SCRIPT LOAD is not supported behind the proxy yet: ",
+		"REPLICAOF a 1":   "-ERR REPLICAOF is not supported behind the proxy: ",
+		"MIGRATE h 1 k 0": "-ERR wrong number of arguments for 'migrate' command\r\n",
+		"CLIENT":          "-ERR wrong number of arguments for 'client' command\r\n",
+	} {
+		s, reply := Lookup(fields(line))
+		if s == nil || !strings.HasPrefix(string(reply), want) || !strings.HasSuffix(string(reply), "\r\n") {
+			t.Errorf("%s: %v, %q", line, s, reply)
+		}
+	}
+	for i := range specs {
+		s := &specs[i]
+		if (s.Reason != "") != (s.Kind == Unsupported) || strings.ContainsAny(s.Reason, "\r\n%") {
+			t.Errorf("%s is %v with reason %q", s.Name, s.Kind, s.Reason)
+		}
+		if s.Write && s.ReadOnly {
+			t.Errorf("%s writes and only reads", s.Name)
+		}
+	}
+}
+
+func TestSlot(t *testing.T) {
+	a, tagged := int(slot.Of([]byte("a"))), int(slot.Of([]byte("x")))
+	for line, want := range map[string]int{
+		"GET a": a, "SET a 1": a, "MGET a": a, "DEL a a": a, "MGET a b": ManySlots, "MSET a 1 b 2": ManySlots, "MSET a 1 a 2": a,
+		"SINTERSTORE {x}d {x}1 {x}2": tagged, "EVAL s 2 {x}1 {x}2 other": tagged, "ZUNIONSTORE {x}d 2 {x}1 {x}2 WEIGHTS 1 2": tagged,
+		"XREAD COUNT 2 STREAMS {x}1 {x}2 0 0": tagged, "SORT {x}k BY nosort GET # STORE {x}d": tagged,
+		"SORT {x}k BY {x}w_* GET {x}*->f": tagged, "GEORADIUS {x}k 1 1 1 km STORE {x}d": tagged, "COPY {x}a {x}b DB 0": tagged,
+		"PING": NoSlot, "DBSIZE": NoSlot,
+		// Malformed ones reach a server, which says what is wrong.
+		"EVAL s 5 a": 0, "EVAL s x a": 0, "XREAD COUNT 1 a": 0, "ZUNIONSTORE a 9 b": a,
+	} {
+		args := fields(line)
+		if got, reply := mustLookup(t, args).Slot(args); got != want || reply != nil {
+			t.Errorf("%s: slot %d, %q; want %d", line, got, reply, want)
+		}
+	}
+	cross := string(crossSlot)
+	for line, want := range map[string]string{
+		"RENAME a b": cross, "MSETNX a 1 b 2": cross, "EVAL s 2 a b": cross, "SORT a STORE b": cross, "GEORADIUS a 1 1 1 km STOREDIST b": cross,
+		"XREAD STREAMS a b 0 0":                    cross,
+		"MSET a 1 b":                               "-ERR wrong number of arguments for 'mset' command\r\n",
+		"EVAL s 0":                                 "-ERR EVAL without keys is not supported",
+		"FCALL f 0 arg":                            "-ERR FCALL without keys is not supported",
+		"XREAD COUNT 1 BLOCK 0 STREAMS a $":        "-ERR XREAD with BLOCK is not supported",
+		"XREADGROUP BLOCK 0 GROUP g c STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
+		"XREADGROUP GROUP g c BLOCK 0 STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
+		"SORT a BY w_*":                            "-ERR the BY option of SORT is not supported",
+		"SORT a GET # GET o_*":                     "-ERR the GET option of SORT is not supported",
+		"SORT_RO {x}a BY *{x}":                     "-ERR the BY option of SORT_RO is not supported",
+		"SORT {x}a BY {x*}":                        "-ERR the BY option of SORT is not supported",
+		"COPY {x}a {x}b REPLACE DB 1":              "-ERR COPY to another database is not supported",
+	} {
+		args := fields(line)
+		if got, reply := mustLookup(t, args).Slot(args); got != NoSlot || !strings.HasPrefix(string(reply), want) {
+			t.Errorf("%s: slot %d, %q; want %q", line, got, reply, want)
+		}
+	}
+	// A stream or a group may be called BLOCK.
+	for _, line := range []string{"XREAD STREAMS block 0", "XREADGROUP GROUP block block STREAMS a >"} {
+		args := fields(line)
+		if _, reply := mustLookup(t, args).Slot(args); reply != nil {
+			t.Errorf("%s: %q", line, reply)
+		}
+	}
+}
+
+func TestNoAllocations(t *testing.T) {
+	many := []string{"MGET"}
+	for range 1000 {
+		many = append(many, "{tag}key")
+	}
+	requests := [][][]byte{
+		fields("GET somekey"), fields("set somekey value EX 10"), request(many...), fields("mset a 1 b 2"), fields("PING"),
+		fields("client setname x"), fields("XREAD COUNT 10 STREAMS {a}1 {a}2 0 0"), fields("ZUNIONSTORE {a}d 2 {a}1 {a}2"),
+		fields("EVAL return 2 {a}1 {a}2"), fields("SORT {a}1 BY nosort STORE {a}2"), fields("MULTI"),
+	}
+	dst := make([]int, 0, 2000)
+	for _, args := range requests {
+		if n := testing.AllocsPerRun(100, func() {
+			s, _ := Lookup(args)
+			if s.Kind == Unsupported {
+				return
+			}
+			if _, reply := s.Slot(args); reply != nil {
+				t.Errorf("%s: %q", args[0], reply)
+			}
+			dst = s.Keys(args, dst[:0])
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", args[0], n)
+		}
+	}
+}
+
+func FuzzLookup(f *testing.F) {
+	for i := range specs {
+		f.Add([]byte(strings.ReplaceAll(specs[i].Name, "|", " ") + " a b c 1"))
+	}
+	f.Add([]byte("eval x 99999999999999999999 a"))
+	f.Add([]byte("xread streams"))
+	f.Add([]byte("sort k by"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		args := bytes.Split(data, []byte(" "))
+		s, reply := Lookup(args)
+		if reply == nil && s == nil {
+			t.Fatal("neither a command nor an error")
+		}
+		if reply != nil {
+			checkLine(t, reply)
+			return
+		}
+		n, reply := s.Slot(args)
+		if reply != nil {
+			checkLine(t, reply)
+			return
+		}
+		if n < ManySlots || n >= slot.Count || n == ManySlots && s.Kind != Split {
+			t.Fatalf("slot %d of %q", n, args)
+		}
+		keys := s.Keys(args, nil)
+		for _, k := range keys {
+			if k < 1 || k >= len(args) {
+				t.Fatalf("key at %d of %d arguments", k, len(args))
+			}
+			if own := int(slot.Of(args[k])); n >= 0 && own != n {
+				t.Fatalf("%q: slot %d, but key %q has %d", args, n, args[k], own)
+			}
+		}
+	})
+}
+
+func checkLine(t *testing.T, reply []byte) {
+	t.Helper()
+	if reply[0] != '-' || bytes.IndexAny(reply, "\r\n") != len(reply)-2 || !bytes.HasSuffix(reply, []byte("\r\n")) {
+		t.Fatalf("not one error line: %q", reply)
+	}
+}
+
+func BenchmarkLookupAndSlot(b *testing.B) {
+	for _, line := range []string{"GET key:000000012345", "SET key:000000012345 v", "zrangebyscore key:000000012345 1 2", "MGET {a}1 {a}2"} {
+		args := fields(line)
+		b.Run(string(args[0]), func(b *testing.B) {
+			for b.Loop() {
+				s, _ := Lookup(args)
+				s.Slot(args)
+			}
+		})
+	}
+}

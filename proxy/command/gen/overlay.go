@@ -1,0 +1,126 @@
+package main
+
+import (
+	"strings"
+)
+
+// decision is what the proxy does with a command: the one thing a server cannot
+// tell us.
+type decision struct {
+	kind   string // constant of package command
+	rule   string // constant of package command, or empty
+	reason string // of Unsupported
+}
+
+// Sentences. %s becomes the command's name as people write it, "CLIENT KILL".
+const (
+	yet   = "%s is not supported behind the proxy yet: "
+	never = "%s is not supported behind the proxy: "
+
+	// clusterOff is Redis's own answer; clients know it and go on without
+	// cluster mode.
+	clusterOff = "This instance has cluster support disabled"
+)
+
+// byName decides commands; an entry of a container ("config") also decides its
+// subcommands that have no entry of their own. Commands with keys that are not
+// here are Keyed; a command without keys must be here.
+var byName = merge(
+	decide("Split", "", "mget del unlink exists touch"),
+	decide("Split", "rulePairs", "mset"),
+	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info"),
+	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
+	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|help"),
+	decide("Local", "", "config|get config|resetstat config|help"),
+	decide("Keyed", "ruleBlock", "xread xreadgroup"),
+	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
+	decide("Keyed", "ruleSort", "sort sort_ro"),
+	decide("Keyed", "ruleCopy", "copy"),
+
+	refuse(yet+"send the commands without a transaction, or as one script with all keys in one slot",
+		"multi exec discard watch unwatch"),
+	refuse(yet+"poll with the form that does not block",
+		"blpop brpop blmove blmpop brpoplpush bzpopmin bzpopmax bzmpop"),
+	refuse(yet+"messages do not cross the proxy, use streams (XADD, XREAD) meanwhile",
+		"subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
+	refuse(yet+"use EVAL with the source, it is cached by every shard that runs it",
+		"script"),
+	refuse(yet+"load functions into every shard's servers with the admin's credentials, and call them with FCALL",
+		"function"),
+	refuse(yet+"replicas are followed by the Configserver, see the cluster's status there",
+		"wait role"),
+	refuse(yet+"the proxy's clients are listed by CLIENT LIST and end when they close their connection",
+		"client|kill client|pause client|unpause client|unblock"),
+	refuse(yet+"clients must not cache on the side, invalidations do not cross the proxy",
+		"client|tracking client|trackinginfo client|caching client|getredir"),
+	refuse(yet+"the proxy's slow log is at /slowlog of its HTTP address", "slowlog"),
+	refuse(yet+"latencies are at /metrics of the proxy's HTTP address", "latency"),
+	refuse(yet+"name a key with MEMORY USAGE, or read INFO memory", "memory"),
+	refuse(yet+"see the command's documentation", "object|help xinfo|help xgroup|help"),
+
+	refuse(never+"it would have to watch every server, connect to one of them as its admin",
+		"monitor"),
+	refuse(never+"persistence and restarts are run per server, by the Configserver and whoever runs the servers",
+		"save bgsave bgrewriteaof lastsave shutdown"),
+	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
+		"replicaof slaveof failover replconf psync sync"),
+	refuse(clusterOff, "cluster asking"),
+	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
+	refuse(never+"there is only database 0", "swapdb move"),
+	refuse(never+"users and passwords are managed by the Configserver", "acl"),
+	refuse(never+"servers are configured by whoever runs them, the proxy by its settings",
+		"config|set config|rewrite module"),
+	refuse(never+"it looks inside one server, connect to that one as its admin",
+		"debug pfdebug pfselftest"),
+	refuse(never+"the art hangs in the servers, connect to one of them", "lolwut"),
+)
+
+func decide(kind, rule, names string) map[string]decision {
+	m := map[string]decision{}
+	for _, name := range strings.Fields(names) {
+		m[name] = decision{kind: kind, rule: rule}
+	}
+	return m
+}
+
+func refuse(reason, names string) map[string]decision {
+	m := map[string]decision{}
+	for _, name := range strings.Fields(names) {
+		m[name] = decision{kind: "Unsupported", reason: reason}
+	}
+	return m
+}
+
+// merge joins decisions; two about one command are a mistake here.
+func merge(parts ...map[string]decision) map[string]decision {
+	all := map[string]decision{}
+	for _, part := range parts {
+		for name, d := range part {
+			if _, twice := all[name]; twice {
+				panic("two decisions about " + name)
+			}
+			all[name] = d
+		}
+	}
+	return all
+}
+
+// decisionFor returns what is decided about a command; ok is false when nothing
+// is, and it has no keys to route by.
+func decisionFor(name string, isContainer, hasKeys bool) (decision, bool) {
+	d, ok := byName[name]
+	if !ok && hasKeys {
+		// A subcommand with keys is useful even when its container is refused.
+		d, ok = decision{kind: "Keyed"}, true
+	}
+	if container, _, isSub := strings.Cut(name, "|"); !ok && isSub {
+		d, ok = byName[container]
+	}
+	if !ok && isContainer {
+		// Alone, a container is only ever answered with a wrong number of
+		// arguments; how its subcommands are answered is decided one by one.
+		d, ok = decision{kind: "Local"}, true
+	}
+	d.reason = strings.ReplaceAll(d.reason, "%s", strings.ToUpper(strings.ReplaceAll(name, "|", " ")))
+	return d, ok
+}

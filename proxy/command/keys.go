@@ -1,0 +1,346 @@
+package command
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/basalt-redis/basalt/internal/slot"
+)
+
+// Results of Slot that are not a slot.
+const (
+	// NoSlot: the request names no key.
+	NoSlot = -1
+	// ManySlots: the keys of a Split command lie in several slots.
+	ManySlots = -2
+)
+
+// find says how the keys of a keySpec are found from where they begin.
+const (
+	// findRange: a range of arguments, its end counted from the beginning (last
+	// >= 0) or from the end of the request (last < 0; with a limit, only the
+	// first 1/limit of the arguments are keys, as in XREAD STREAMS).
+	findRange = iota
+	// findKeynum: an argument tells the number of keys.
+	findKeynum
+)
+
+// keySpec is one key specification of Redis's command table. Keys begin at
+// index, or behind a keyword that is searched for from an index, backwards
+// when that is negative.
+type keySpec struct {
+	index   int
+	keyword string // upper case; empty: begin at index
+	find    uint8
+	last    int // range: end of the range, see above
+	limit   int // range
+	step    int
+	keynum  int // keynum: where the number is, from the beginning
+	first   int // keynum: where the first key is, from the beginning
+}
+
+// span is a run of keys: arguments first, first+step, … up to last.
+type span struct{ first, last, step int }
+
+// spans of a request; no supported command has more key specifications.
+type spans struct {
+	list [4]span
+	n    int
+	// malformed: a key specification did not fit the request. The server will
+	// refuse it, in its own words.
+	malformed bool
+}
+
+func (k *spans) add(first, last, step int) {
+	k.list[k.n] = span{first, last, step}
+	k.n++
+}
+
+// spans finds the keys of a request whose arity is right.
+func (s *Spec) spans(args [][]byte, k *spans) {
+	for i := range s.keys {
+		s.keys[i].find1(args, k)
+	}
+	if s.rule == ruleSort {
+		if store := sortStore(args); store > 0 {
+			k.add(store, store, 1)
+		}
+	}
+}
+
+// find1 finds the keys of one specification.
+func (ks *keySpec) find1(args [][]byte, k *spans) {
+	n := len(args)
+	first := ks.index
+	if ks.keyword != "" {
+		if first = ks.search(args); first == 0 {
+			return
+		}
+	}
+	last, step := 0, ks.step
+	switch {
+	case ks.find == findKeynum:
+		count, ok := 0, first+ks.keynum < n
+		if ok {
+			count, ok = parseInt(args[first+ks.keynum])
+		}
+		if !ok || count < 0 {
+			k.malformed = true
+			return
+		}
+		if count == 0 {
+			return
+		}
+		if count > n {
+			count = n // as wrong as any number that is too high
+		}
+		first += ks.first
+		last = first + count - 1
+	case ks.last >= 0:
+		last = first + ks.last
+	case ks.limit > 0:
+		last = first + (n-first)/ks.limit + ks.last
+	default:
+		last = n + ks.last
+	}
+	if last >= n || last < first || first >= n {
+		k.malformed = true
+		return
+	}
+	k.add(first, last, step)
+}
+
+// search returns the index behind the keyword, 0 when it is not there.
+func (ks *keySpec) search(args [][]byte) int {
+	at, end, step := ks.index, len(args)-1, 1
+	if at < 0 {
+		at, end, step = len(args)+at, 1, -1
+	}
+	for i := at; i > 0 && i < len(args) && i != end; i += step {
+		if isWord(args[i], ks.keyword) {
+			return i + 1
+		}
+	}
+	return 0
+}
+
+// Keys appends the indexes of the arguments that are keys to dst. Of a request
+// that does not fit the command's syntax it may find only some.
+func (s *Spec) Keys(args [][]byte, dst []int) []int {
+	var k spans
+	s.spans(args, &k)
+	for _, r := range k.list[:k.n] {
+		for i := r.first; i <= r.last; i += r.step {
+			dst = append(dst, i)
+		}
+	}
+	return dst
+}
+
+// Slot returns the slot of the keys of a request that Lookup accepted: 0 to
+// 16383, NoSlot, or ManySlots for a Split command. A request that cannot be
+// served is answered by errReply, a complete line: keys of different slots
+// (CROSSSLOT), or an option that is not supported.
+//
+// A request whose keys cannot be found is one that servers refuse; it gets
+// slot 0, and thereby the server's own words.
+func (s *Spec) Slot(args [][]byte) (slotOf int, errReply []byte) {
+	if s.first > 0 {
+		return int(slot.Of(args[s.first])), nil
+	}
+	return s.slowSlot(args)
+}
+
+var crossSlot = []byte("-CROSSSLOT Keys in request don't hash to the same slot\r\n")
+
+func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
+	var k spans
+	s.spans(args, &k)
+	if s.rule != ruleNone {
+		if reply := s.refuse(args, &k); reply != nil {
+			return NoSlot, reply
+		}
+	}
+	found := NoSlot
+	for _, r := range k.list[:k.n] {
+		for i := r.first; i <= r.last; i += r.step {
+			switch own := int(slot.Of(args[i])); found {
+			case NoSlot:
+				found = own
+			case own:
+			default:
+				if s.Kind == Split {
+					return ManySlots, nil
+				}
+				return NoSlot, crossSlot
+			}
+		}
+	}
+	if found == NoSlot && len(s.keys) > 0 {
+		return 0, nil
+	}
+	return found, nil
+}
+
+// rule names what a command must be checked for besides its key positions.
+type rule uint8
+
+const (
+	ruleNone rule = iota
+	// rulePairs: keys and values alternate (MSET).
+	rulePairs
+	// ruleBlock: BLOCK would hold up the shared connection (XREAD, XREADGROUP).
+	ruleBlock
+	// ruleScript: at least one key must be named (EVAL, FCALL).
+	ruleScript
+	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
+	ruleSort
+	// ruleCopy: COPY's DB, of which there is only one.
+	ruleCopy
+)
+
+// refuse returns an error line for requests that the rule of the command
+// forbids.
+func (s *Spec) refuse(args [][]byte, k *spans) []byte {
+	switch s.rule {
+	case rulePairs:
+		if len(args)%2 == 0 {
+			return s.wrongArity()
+		}
+	case ruleBlock:
+		if hasBlock(args) {
+			return refusal(s.title() + " with BLOCK is not supported behind the proxy yet: poll without BLOCK")
+		}
+	case ruleScript:
+		if k.n == 0 && !k.malformed {
+			return refusal(s.title() + " without keys is not supported behind the proxy yet: name at least one key, it tells which shard runs the script")
+		}
+	case ruleSort:
+		if option := strayPattern(args); option != "" {
+			return refusal("the " + option + " option of " + s.title() + " is not supported behind the proxy when its pattern may name keys in another slot: put the {hash tag} of the sorted key in front of the *")
+		}
+	case ruleCopy:
+		for i := 3; i+1 < len(args); i++ {
+			if isWord(args[i], "DB") && !bytes.Equal(args[i+1], []byte("0")) {
+				return refusal("COPY to another database is not supported behind the proxy: there is only database 0")
+			}
+		}
+	}
+	return nil
+}
+
+// title is the name as people write it.
+func (s *Spec) title() string { return strings.ToUpper(s.Name) }
+
+func refusal(sentence string) []byte { return []byte("-ERR " + sentence + "\r\n") }
+
+// hasBlock finds BLOCK among the options of XREAD and XREADGROUP, which they
+// take in any order before STREAMS.
+func hasBlock(args [][]byte) bool {
+	for i := 1; i < len(args); i++ {
+		switch a := args[i]; {
+		case isWord(a, "BLOCK"):
+			return true
+		case isWord(a, "COUNT"):
+			i++
+		case isWord(a, "GROUP"):
+			i += 2
+		case !isWord(a, "NOACK"):
+			return false
+		}
+	}
+	return false
+}
+
+// sortStore returns the index of the last STORE option's key, 0 without one.
+func sortStore(args [][]byte) (at int) {
+	for i := 2; i < len(args); i++ {
+		switch a := args[i]; {
+		case isWord(a, "LIMIT"):
+			i += 2
+		case isWord(a, "BY"), isWord(a, "GET"):
+			i++
+		case isWord(a, "STORE") && i+1 < len(args):
+			i++
+			at = i
+		}
+	}
+	return at
+}
+
+// strayPattern names the option of SORT (BY or GET) whose pattern may expand to
+// a key outside the slot of the sorted one. A pattern without * names no key
+// (BY nosort, GET #). One with a whole {hash tag} before its * stays in the
+// slot of that tag.
+func strayPattern(args [][]byte) string {
+	home := slot.Of(args[1])
+	for i := 2; i+1 < len(args); i++ {
+		option := ""
+		switch a := args[i]; {
+		case isWord(a, "LIMIT"):
+			i += 2
+			continue
+		case isWord(a, "STORE"):
+			i++
+			continue
+		case isWord(a, "BY"):
+			option = "BY"
+		case isWord(a, "GET"):
+			option = "GET"
+		default:
+			continue
+		}
+		i++
+		pattern := args[i]
+		star := bytes.IndexByte(pattern, '*')
+		if star < 0 {
+			continue
+		}
+		open := bytes.IndexByte(pattern[:star], '{')
+		if open < 0 || bytes.IndexByte(pattern[open+1:star], '}') <= 0 || slot.Of(pattern) != home {
+			return option
+		}
+	}
+	return ""
+}
+
+// isWord tells if arg is the upper case word, in any case.
+func isWord(arg []byte, word string) bool {
+	if len(arg) != len(word) {
+		return false
+	}
+	for i, c := range arg {
+		if 'a' <= c && c <= 'z' {
+			c &^= 0x20
+		}
+		if c != word[i] {
+			return false
+		}
+	}
+	return true
+}
+
+// parseInt reads an integer as strictly as Redis does: no sign but "-", no
+// leading zeros. Numbers beyond 9 digits are cut off there: nothing here counts
+// so far.
+func parseInt(b []byte) (n int, ok bool) {
+	digits := b
+	if len(b) > 1 && b[0] == '-' {
+		digits = b[1:]
+	}
+	if len(digits) == 0 || digits[0] == '0' && len(b) > 1 || len(digits) > 19 {
+		return 0, false
+	}
+	for _, c := range digits {
+		if c < '0' || c > '9' {
+			return 0, false
+		}
+		if n < 1e9 {
+			n = n*10 + int(c-'0')
+		}
+	}
+	if b[0] == '-' {
+		n = -n
+	}
+	return n, true
+}
