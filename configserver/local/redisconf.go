@@ -1,0 +1,82 @@
+package local
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// readSecrets reads a credentials file: the current secret, and the previous
+// one when a rotation is under way.
+func (d *dataDir) readSecrets(name string) ([]string, error) {
+	data, err := os.ReadFile(d.in("credentials", Cluster, name))
+	if err != nil {
+		return nil, err
+	}
+	var secrets []string
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); line != "" {
+			secrets = append(secrets, line)
+		}
+	}
+	if len(secrets) == 0 {
+		return nil, fmt.Errorf("credentials file %s is empty", name)
+	}
+	return secrets, nil
+}
+
+// redisConf is the config of a server that boots fenced: nobody but the
+// Configserver gets in, until that admitted the incarnation. The config holds
+// hashes of passwords only.
+func (d *dataDir) redisConf(dir string, port int, extra []string) (string, error) {
+	passwords, err := d.readSecrets("admin-password")
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	line("bind 127.0.0.1")
+	line("port %d", port)
+	line("protected-mode yes")
+	line("daemonize no")
+	line("dir %q", filepath.Join(dir, "data"))
+	// A replica of a playground need not wait for others to sync with it.
+	line("repl-diskless-sync yes")
+	line("repl-diskless-sync-delay 0")
+	line("shutdown-timeout 3")
+	if d.temporary {
+		line(`save ""`)
+		line("appendonly no")
+	} else {
+		line("appendonly yes")
+	}
+	line("user default off")
+	hashes := make([]string, 0, 2)
+	for _, p := range passwords {
+		sum := sha256.Sum256([]byte(p))
+		hashes = append(hashes, "#"+hex.EncodeToString(sum[:]))
+	}
+	line("user basalt-admin on %s ~* &* +@all", strings.Join(hashes, " "))
+	line("user basalt-probe on nopass resetkeys resetchannels -@all +ping")
+	for _, e := range extra {
+		line("%s", e)
+	}
+	return b.String(), nil
+}
+
+// emptyDir removes what is in a directory, not the directory.
+func emptyDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
