@@ -1,0 +1,200 @@
+package redisadmin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
+)
+
+// Read asks INFO anew.
+func (c *Conn) Read(ctx context.Context) (Info, error) {
+	text, err := c.conn.Info(ctx).Result()
+	if err != nil {
+		return Info{}, fmt.Errorf("%s: INFO: %w", c.Address, err)
+	}
+	c.Info = ParseInfo(text)
+	return c.Info, nil
+}
+
+// Replication asks INFO replication and merges it into what is known.
+func (c *Conn) Replication(ctx context.Context) (Info, error) {
+	text, err := c.conn.Info(ctx, "replication").Result()
+	if err != nil {
+		return Info{}, fmt.Errorf("%s: INFO replication: %w", c.Address, err)
+	}
+	c.Info = c.Info.Merge(ParseInfo(text))
+	return c.Info, nil
+}
+
+// Follow makes the server a replica of address. Its data will be replaced by
+// the master's unless they share history.
+func (c *Conn) Follow(ctx context.Context, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return err
+	}
+	return c.pipeline(ctx, []any{"REPLICAOF", host, port})
+}
+
+// Promote makes the server a master; a master stays one. A replica keeps its
+// data and its history, so that its siblings can follow it without a full copy.
+func (c *Conn) Promote(ctx context.Context) error {
+	return c.pipeline(ctx, []any{"REPLICAOF", "NO", "ONE"})
+}
+
+// Config sets parameters, in order of name, value, name, value.
+func (c *Conn) Config(ctx context.Context, pairs ...string) error {
+	commands := make([][]any, 0, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		commands = append(commands, []any{"CONFIG", "SET", pairs[i], pairs[i+1]})
+	}
+	return c.pipeline(ctx, commands...)
+}
+
+// Parameter reads one parameter of the configuration.
+func (c *Conn) Parameter(ctx context.Context, name string) (string, error) {
+	values, err := c.conn.ConfigGet(ctx, name).Result()
+	if err != nil {
+		return "", fmt.Errorf("%s: CONFIG GET: %w", c.Address, err)
+	}
+	return values[name], nil
+}
+
+// PauseWrites holds every write, expiry and eviction for at most d, so that
+// the replication offset stands still.
+func (c *Conn) PauseWrites(ctx context.Context, d time.Duration) error {
+	return c.pipeline(ctx, []any{"CLIENT", "PAUSE", strconv.FormatInt(d.Milliseconds(), 10), "WRITE"})
+}
+
+// Unpause ends PauseWrites.
+func (c *Conn) Unpause(ctx context.Context) error {
+	return c.pipeline(ctx, []any{"CLIENT", "UNPAUSE"})
+}
+
+// Users lists the ACL users.
+func (c *Conn) Users(ctx context.Context) ([]string, error) {
+	users, err := c.conn.Do(ctx, "ACL", "USERS").StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("%s: ACL USERS: %w", c.Address, err)
+	}
+	return users, nil
+}
+
+// DefaultUserOn tells if clients can log in without a name, which makes every
+// fence useless.
+func (c *Conn) DefaultUserOn(ctx context.Context) (bool, error) {
+	lines, err := c.conn.Do(ctx, "ACL", "LIST").StringSlice()
+	if err != nil {
+		return false, fmt.Errorf("%s: ACL LIST: %w", c.Address, err)
+	}
+	for _, line := range lines {
+		if strings.HasPrefix(line, "user default on ") {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// What a proxy must not do: change roles, users, code or configuration, or
+// dump and move data behind the Configserver's back.
+var proxyRules = []any{
+	"reset", "on", "~*", "&*", "+@all",
+	"-acl", "-replicaof", "-slaveof", "-failover", "-shutdown", "-psync", "-sync", "-replconf",
+	"-module", "-debug", "-cluster", "-config|set", "-config|rewrite", "-config|resetstat",
+	"-monitor", "-save", "-bgsave", "-bgrewriteaof", "-swapdb", "-migrate",
+}
+
+// GrantProxy switches the proxies' user of a generation on, with exactly this
+// password.
+func (c *Conn) GrantProxy(ctx context.Context, generation uint64, password string) error {
+	args := append([]any{"ACL", "SETUSER", credentials.ProxyUser(generation)}, proxyRules...)
+	return c.pipeline(ctx, append(args, "#"+hash(password)))
+}
+
+// GrantReplication switches the replicas' user on, with exactly these passwords.
+func (c *Conn) GrantReplication(ctx context.Context, passwords ...string) error {
+	args := []any{"ACL", "SETUSER", credentials.ReplicationUser, "reset", "on", "resetchannels", "-@all", "+psync", "+replconf", "+ping"}
+	for _, p := range passwords {
+		args = append(args, "#"+hash(p))
+	}
+	return c.pipeline(ctx, args)
+}
+
+// AllowAdmin makes the server accept one more admin password.
+func (c *Conn) AllowAdmin(ctx context.Context, password string) error {
+	return c.pipeline(ctx, []any{"ACL", "SETUSER", credentials.AdminUser, "on", "#" + hash(password)})
+}
+
+// OnlyAdmin makes the server accept this admin password and no other. The
+// connection stays logged in.
+func (c *Conn) OnlyAdmin(ctx context.Context, password string) error {
+	return c.pipeline(ctx, []any{"ACL", "SETUSER", credentials.AdminUser, "resetpass", "#" + hash(password)})
+}
+
+// Revoke shuts users out: it switches them off, closes their connections and
+// forgets them. Users that do not exist are skipped.
+func (c *Conn) Revoke(ctx context.Context, users ...string) error {
+	existing, err := c.Users(ctx)
+	if err != nil {
+		return err
+	}
+	var commands [][]any
+	for _, user := range users {
+		if slices.Contains(existing, user) {
+			commands = append(commands,
+				[]any{"ACL", "SETUSER", user, "off"},
+				[]any{"CLIENT", "KILL", "USER", user},
+				[]any{"ACL", "DELUSER", user})
+		}
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	return c.pipeline(ctx, commands...)
+}
+
+// RevokeProxies shuts out the proxies of every generation except those kept.
+func (c *Conn) RevokeProxies(ctx context.Context, keep ...uint64) error {
+	users, err := c.Users(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Revoke(ctx, StaleUsers(users, keep...)...)
+}
+
+// StaleUsers picks the proxies' users of every generation except those kept.
+func StaleUsers(users []string, keep ...uint64) []string {
+	prefix := strings.TrimSuffix(credentials.ProxyUser(0), "0")
+	var stale []string
+	for _, user := range users {
+		generation, err := strconv.ParseUint(strings.TrimPrefix(user, prefix), 10, 64)
+		if strings.HasPrefix(user, prefix) && (err != nil || !slices.Contains(keep, generation)) {
+			stale = append(stale, user)
+		}
+	}
+	return stale
+}
+
+// Keys counts the keys in all databases.
+func (c *Conn) Keys(ctx context.Context) (int64, error) {
+	text, err := c.conn.Info(ctx, "keyspace").Result()
+	if err != nil && err != redis.Nil {
+		return 0, fmt.Errorf("%s: INFO keyspace: %w", c.Address, err)
+	}
+	return max(0, ParseInfo(text).Keys), nil
+}
+
+func hash(password string) string {
+	sum := sha256.Sum256([]byte(password))
+	return hex.EncodeToString(sum[:])
+}

@@ -1,0 +1,128 @@
+package redisadmin
+
+import (
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Info is what a server says of itself (INFO). Numbers are -1 when the server
+// did not say them.
+type Info struct {
+	// RunID names the incarnation: random, new at every start of the process.
+	RunID   string
+	Version string
+	// Mode is "standalone", "cluster" or "sentinel".
+	Mode    string
+	Loading bool
+
+	// Master: the role is master, not replica.
+	Master bool
+	// MasterAddress is what a replica was told to follow, "host:port".
+	MasterAddress string
+	// LinkUp: a replica's replication link is up.
+	LinkUp bool
+	// LinkDownFor is how long the link has been down, -1 if it is up or never
+	// was (master_link_down_since_seconds, whole seconds).
+	LinkDownFor time.Duration
+	// LastIO is how long ago a replica last heard its master, -1 while the link
+	// is down (master_last_io_seconds_ago, whole seconds).
+	LastIO time.Duration
+	// Syncing: a replica is receiving a full copy; SyncPercent of it arrived.
+	Syncing     bool
+	SyncPercent int
+	// Offset in bytes of the replication stream: for a replica what it applied
+	// (slave_repl_offset), for a master what it wrote (master_repl_offset).
+	Offset int64
+	// ReplID names the history the offset counts in; ReplID2 the one before,
+	// which a promoted replica continues up to SecondOffset.
+	ReplID       string
+	ReplID2      string
+	SecondOffset int64
+	// Replicas connected to this server.
+	Replicas int
+
+	Keys       int64
+	UsedMemory int64
+}
+
+// ParseInfo reads the text of INFO; sections that are missing leave -1 or the
+// zero value.
+func ParseInfo(text string) Info {
+	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Keys: -1, UsedMemory: -1}
+	fields := map[string]string{}
+	keys, keyspace := int64(0), false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		if line == "# Keyspace" {
+			keyspace = true
+		}
+		field, value, ok := strings.Cut(line, ":")
+		if !ok {
+			continue
+		}
+		if keyspace && strings.HasPrefix(field, "db") {
+			count, _, _ := strings.Cut(strings.TrimPrefix(value, "keys="), ",")
+			n, _ := strconv.ParseInt(count, 10, 64)
+			keys += n
+			continue
+		}
+		fields[field] = value
+	}
+	number := func(field string) int64 {
+		n, err := strconv.ParseInt(fields[field], 10, 64)
+		if err != nil {
+			return -1
+		}
+		return n
+	}
+	seconds := func(field string) time.Duration {
+		if n := number(field); n >= 0 {
+			return time.Duration(n) * time.Second
+		}
+		return -1
+	}
+	info.RunID, info.Version, info.Mode = fields["run_id"], fields["redis_version"], fields["redis_mode"]
+	if v := fields["valkey_version"]; v != "" {
+		info.Version = v
+	}
+	info.Loading = fields["loading"] == "1" || fields["async_loading"] == "1"
+	info.Master = fields["role"] == "master"
+	if host := fields["master_host"]; host != "" {
+		info.MasterAddress = join(host, fields["master_port"])
+	}
+	info.LinkUp = fields["master_link_status"] == "up"
+	info.LinkDownFor = seconds("master_link_down_since_seconds")
+	info.LastIO = seconds("master_last_io_seconds_ago")
+	info.Syncing = fields["master_sync_in_progress"] == "1"
+	if total := number("master_sync_total_bytes"); info.Syncing && total > 0 {
+		info.SyncPercent = int(100 * max(0, number("master_sync_read_bytes")) / total)
+	}
+	info.ReplID, info.ReplID2 = fields["master_replid"], fields["master_replid2"]
+	info.SecondOffset = number("second_repl_offset")
+	info.Offset = number("master_repl_offset")
+	if fields["role"] == "slave" {
+		info.Offset = number("slave_repl_offset")
+	}
+	info.Replicas = int(max(0, number("connected_slaves")))
+	if keyspace {
+		info.Keys = keys
+	}
+	info.UsedMemory = number("used_memory")
+	return info
+}
+
+// Merge takes from a newer, partial Info (INFO replication) what it says and
+// keeps the rest.
+func (i Info) Merge(replication Info) Info {
+	replication.RunID, replication.Version, replication.Mode = i.RunID, i.Version, i.Mode
+	replication.Loading, replication.Keys, replication.UsedMemory = i.Loading, i.Keys, i.UsedMemory
+	return replication
+}
+
+func join(host, port string) string {
+	if strings.Contains(host, ":") {
+		return "[" + host + "]:" + port
+	}
+	return host + ":" + port
+}
