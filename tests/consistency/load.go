@@ -189,6 +189,21 @@ func (l *Load) Unconfirmed(shard int) (n int) {
 	return n
 }
 
+// Keys lists the keys of a shard.
+func (l *Load) Keys(shard int) []string {
+	var names []string
+	for _, k := range l.byShard[shard] {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+// Version returns the version of a value read for key; an error when the load
+// never wrote it there.
+func (l *Load) Version(key string, value []byte) (int64, error) {
+	return decode(key, value, l.cfg.Padding)
+}
+
 // Final is what was found when all keys were read at the end.
 type Final struct {
 	// Keys read, and how many were at a version below the newest acknowledged.
@@ -281,7 +296,8 @@ func (w *worker) run() {
 
 func (w *worker) write(k *keyState) Record {
 	version, span := w.load.model.beginWrite(k)
-	record, _ := w.do(true, "SET", k.name, encode(k.name, version, w.load.cfg.Padding))
+	rec := Record{Write: true, Key: k.name, Version: version}
+	record, _ := w.do(rec, "SET", k.name, encode(k.name, version, w.load.cfg.Padding))
 	w.load.model.endWrite(k, version, span, record.Class)
 	return record
 }
@@ -293,7 +309,7 @@ func (w *worker) read(command string, keys ...*keyState) {
 		args = append(args, k.name)
 		bounds[i] = w.load.model.beginRead(k)
 	}
-	record, reply := w.do(false, args...)
+	record, reply := w.do(Record{}, args...)
 	if record.Class != OK {
 		return
 	}
@@ -313,8 +329,8 @@ func (w *worker) read(command string, keys ...*keyState) {
 
 // do sends one request, connecting first if the connection was lost, and
 // records it.
-func (w *worker) do(write bool, args ...string) (Record, Reply) {
-	rec := Record{Start: w.load.Now(), Shard: w.shard, Conn: w.id, Write: write}
+func (w *worker) do(rec Record, args ...string) (Record, Reply) {
+	rec.Start, rec.Shard, rec.Conn = w.load.Now(), w.shard, w.id
 	reply, class, err := w.attempt(args)
 	rec.Latency = w.load.Now() - rec.Start
 	rec.Class = class

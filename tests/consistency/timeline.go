@@ -56,6 +56,9 @@ type Record struct {
 	Shard   int
 	Conn    int
 	Write   bool
+	// Key and Version that a write was for.
+	Key     string
+	Version int64
 	Class   Class
 	// Text of the error.
 	Text string

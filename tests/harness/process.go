@@ -1,0 +1,56 @@
+package harness
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+)
+
+// Process returns a process of the cluster by name, "shard-0-1", "proxy-0",
+// "configserver-0", "etcd".
+func (c *Cluster) Process(t testing.TB, name string) LocalProcess {
+	t.Helper()
+	for _, p := range c.LocalStatus(t).Processes {
+		if p.Name == name {
+			return p
+		}
+	}
+	t.Fatalf("no process %s", name)
+	return LocalProcess{}
+}
+
+// Processes returns the processes of one kind.
+func (c *Cluster) Processes(t testing.TB, kind string) []LocalProcess {
+	t.Helper()
+	var some []LocalProcess
+	for _, p := range c.LocalStatus(t).Processes {
+		if p.Kind == kind {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// Signal sends a signal to a process that Process returned, at once and not by
+// way of the runner, so that the test knows when it happened.
+func Signal(t testing.TB, p LocalProcess, sig syscall.Signal) {
+	t.Helper()
+	if p.PID <= 1 {
+		t.Fatalf("%s does not run", p.Name)
+	}
+	if err := syscall.Kill(p.PID, sig); err != nil {
+		t.Fatalf("signal %s (pid %d): %v", p.Name, p.PID, err)
+	}
+}
+
+// StartProcess starts a process that was killed, with more environment.
+func (c *Cluster) StartProcess(t testing.TB, name string, env ...string) {
+	t.Helper()
+	args := []string{"local", "start", name}
+	for _, kv := range env {
+		args = append(args, "--env", kv)
+	}
+	if _, err := c.run(args...); err != nil {
+		t.Fatal(fmt.Errorf("start %s: %w", name, err))
+	}
+}
