@@ -61,7 +61,7 @@ func (s *Spec) spans(args [][]byte, k *spans) {
 	for i := range s.keys {
 		s.keys[i].find1(args, k)
 	}
-	if s.rule == ruleSort {
+	if s.rule == ruleSort && s.Write { // SORT_RO takes no STORE
 		if store := sortStore(args); store > 0 {
 			k.add(store, store, 1)
 		}
