@@ -52,7 +52,9 @@ type Load struct {
 	workers []*worker
 	stop    atomic.Bool
 	halt    chan struct{}
-	done    sync.WaitGroup
+	// gate is held for reading by every request, for writing while paused.
+	gate sync.RWMutex
+	done sync.WaitGroup
 }
 
 type worker struct {
@@ -149,6 +151,12 @@ func (l *Load) LossEnds(shard int) {
 		panic("LossEnds without LossBegins")
 	}
 }
+
+// Pause returns when no request is under way, and none begins until Continue.
+func (l *Load) Pause() { l.gate.Lock() }
+
+// Continue ends a Pause.
+func (l *Load) Continue() { l.gate.Unlock() }
 
 // Stop lets every connection finish its request and closes it.
 func (l *Load) Stop() {
@@ -282,6 +290,7 @@ func (w *worker) run() {
 			return
 		case <-timer.C:
 		}
+		w.load.gate.RLock()
 		switch what := rng.IntN(10); {
 		case what < 5:
 			w.write(w.own[next%len(w.own)])
@@ -291,6 +300,7 @@ func (w *worker) run() {
 		default:
 			w.read("MGET", all[rng.IntN(len(all))], all[rng.IntN(len(all))], all[rng.IntN(len(all))])
 		}
+		w.load.gate.RUnlock()
 	}
 }
 

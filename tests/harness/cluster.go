@@ -220,13 +220,17 @@ type LocalStatus struct {
 
 // LocalProcess is one process of the cluster.
 type LocalProcess struct {
-	Name    string `json:"name"`
-	Kind    string `json:"kind"`
-	PID     int    `json:"pid"`
-	Address string `json:"address"`
-	HTTP    string `json:"http"`
-	State   string `json:"state"`
-	Dir     string `json:"dir"`
+	// Name is a node id, "proxy-0", "configserver-0" or "etcd".
+	Name string `json:"name"`
+	// Kind is "node", "proxy", "configserver" or "etcd".
+	Kind string `json:"kind"`
+	// PID is 0 when it does not run.
+	PID int `json:"pid"`
+	// State is "running", "paused" or "exited".
+	State       string `json:"state"`
+	Address     string `json:"address"`
+	HTTPAddress string `json:"httpAddress"`
+	DataDir     string `json:"dataDir"`
 }
 
 func (c *Cluster) localStatus() (LocalStatus, error) {

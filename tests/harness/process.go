@@ -54,3 +54,9 @@ func (c *Cluster) StartProcess(t testing.TB, name string, env ...string) {
 		t.Fatal(fmt.Errorf("start %s: %w", name, err))
 	}
 }
+
+// Kill ends a process with SIGKILL and returns when it is gone.
+func (c *Cluster) Kill(t testing.TB, name string) {
+	t.Helper()
+	c.CLI(t, "local", "kill", name)
+}
