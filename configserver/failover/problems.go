@@ -1,0 +1,431 @@
+package failover
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Remedy is what is done about a problem.
+type Remedy string
+
+// Remedies.
+const (
+	// Tell: an event, nothing else.
+	Tell Remedy = ""
+	// Replace: fail the master over.
+	Replace Remedy = "replace the master"
+	// AdmitMaster: admit the first node of a forming shard as its master.
+	AdmitMaster Remedy = "admit as master"
+	// Admit: fence the node, make it a replica, admit its incarnation.
+	Admit Remedy = "admit as replica"
+	// Regrant: put users, passwords and settings of an admitted node right.
+	Regrant Remedy = "renew users and settings"
+)
+
+// Problem is one row of the table that matches.
+type Problem struct {
+	Code     string
+	Priority int // position in the table, 0 is the worst
+	Severity topology.Severity
+	Remedy   Remedy
+	Shard    string
+	Node     string
+	Message  string
+	Evidence []topology.Evidence
+}
+
+// Row is a named problem.
+type Row struct {
+	Code     string
+	Severity topology.Severity
+	Remedy   Remedy
+	// Event and Ended are the kinds of the events that tell of its begin and its
+	// end; without Event it is shown in the status only.
+	Event, Ended string
+	// After is how long it must last before it is told.
+	After time.Duration
+
+	match func(x *situation) []found
+}
+
+// found is one match: a node and what to say.
+type found struct {
+	node     string
+	message  string
+	evidence []topology.Evidence
+	wait     bool // matches, and the remedy has to wait
+}
+
+// Table holds every problem, the worst first. Matches exclude each other where
+// their remedies would.
+var Table = []Row{
+	{Code: "FailoversExhausted", Severity: topology.Critical, Event: "FailoversExhausted", match: failoversExhausted},
+	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Dead)},
+	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Hung)},
+	{Code: "MasterRestarted", Severity: topology.Critical, Remedy: Replace, match: lost(health.Restarted)},
+	{Code: "MasterRestartedNoCandidate", Severity: topology.Critical, Remedy: Replace, match: masterRestartedNoCandidate},
+	{Code: "AllNodesRestarted", Severity: topology.Critical, Remedy: Replace, Event: "AllNodesRestarted", match: allNodesRestarted},
+	{Code: "MasterIsReplica", Severity: topology.Critical, Remedy: Replace, After: time.Second, match: masterIsReplica},
+	{Code: "DeadMasterNoReplicas", Severity: topology.Critical, Event: "DeadMasterNoReplicas", After: time.Second, match: noReplicas(health.Dead)},
+	{Code: "HungMasterNoReplicas", Severity: topology.Critical, Event: "HungMasterNoReplicas", After: time.Second, match: noReplicas(health.Hung)},
+	{Code: "TwoWritableMasters", Severity: topology.Critical, Remedy: Admit, Event: "TwoWritableMasters", match: twoWritableMasters},
+	{Code: "StaleMaster", Severity: topology.Warning, Remedy: Admit, match: staleMaster},
+	{Code: "MasterUnreachableFromConfigserver", Severity: topology.Warning, Event: "MasterUnreachableFromConfigserver", After: time.Second, match: unreachable},
+	{Code: "MisconfiguredNode", Severity: topology.Critical, Event: "MisconfiguredNode", match: misconfigured},
+	{Code: "NodeRefusesAdmin", Severity: topology.Critical, Event: "NodeRefusesAdmin", After: time.Second, match: refusesAdmin},
+	{Code: "ReplicaRestarted", Severity: topology.Warning, Remedy: Admit, match: replicaRestarted},
+	{Code: "ReplicatesFromWrongMaster", Severity: topology.Warning, Remedy: Admit, match: wrongMaster},
+	{Code: "DeadReplica", Severity: topology.Warning, Event: "ReplicaLost", Ended: "ReplicaRecovered", match: deadReplica},
+	{Code: "StaleUsers", Severity: topology.Warning, Remedy: Regrant, match: staleUsers},
+	{Code: "ReplicaNotReplicating", Severity: topology.Warning, Remedy: Regrant, Event: "ReplicaNotReplicating", After: 5 * time.Second, match: notReplicating},
+	{Code: "ReplicaLagging", Severity: topology.Warning, Event: "ReplicaLagging", match: lagging},
+	{Code: "SlowMaster", Severity: topology.Warning, Event: "SlowMaster", match: slowMaster},
+	{Code: "FirstNodeNotAdmitted", Severity: topology.Info, Remedy: AdmitMaster, match: firstNode},
+	{Code: "NodeNotAdmitted", Severity: topology.Info, Remedy: Admit, match: notAdmitted},
+}
+
+// EndedKind is the kind of the event that tells that a problem is over.
+func (r *Row) EndedKind() string {
+	if r.Ended != "" {
+		return r.Ended
+	}
+	return r.Event + "Ended"
+}
+
+// RowOf returns the row of a code, or nil.
+func RowOf(code string) *Row {
+	for i := range Table {
+		if Table[i].Code == code {
+			return &Table[i]
+		}
+	}
+	return nil
+}
+
+// situation is what the rows look at: one shard at one instant.
+type situation struct {
+	c   *topology.Cluster
+	s   *topology.Shard
+	o   *health.Observations
+	now time.Time
+
+	master *topology.Node
+	// about is the judgement of the master; candidates and chosen are worked
+	// out only when it is in trouble.
+	about     health.Assessment
+	chosen    string
+	restarted bool
+	refused   string
+	exhausted bool
+}
+
+// Detect finds the problems of one shard, the worst first. It is pure: the
+// same values give the same problems.
+func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now time.Time) []Problem {
+	if c.Phase == topology.Deleting {
+		return nil
+	}
+	x := &situation{c: c, s: s, o: o, now: now, master: s.MasterNode()}
+	if x.master != nil {
+		x.about = health.AssessMaster(c, s, o, now)
+		if x.troubled() {
+			candidates, restarted := Elect(c, s, Election{Old: x.master.ID}, o, now)
+			x.chosen, x.restarted = Chosen(candidates), restarted
+			x.refused = refusals(candidates)
+			x.exhausted = len(recent(s.Failovers, now, c.Policy.FailoverPeriod)) >= c.Policy.MaxFailovers
+		}
+	}
+	var problems []Problem
+	for i := range Table {
+		row := &Table[i]
+		for _, f := range row.match(x) {
+			p := Problem{Code: row.Code, Priority: i, Severity: row.Severity, Remedy: row.Remedy,
+				Shard: s.ID, Node: f.node, Message: f.message, Evidence: f.evidence}
+			if f.wait {
+				p.Remedy = Tell
+			}
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}
+
+// recent keeps the times of automatic failovers that still count.
+func recent(times []time.Time, now time.Time, period time.Duration) []time.Time {
+	return slices.DeleteFunc(slices.Clone(times), func(t time.Time) bool { return now.Sub(t) >= period })
+}
+
+func refusals(candidates []topology.Candidate) string {
+	text := ""
+	for _, c := range candidates {
+		if c.Refused != "" {
+			text += fmt.Sprintf("; %s: %s", c.Node, c.Refused)
+		}
+	}
+	return text
+}
+
+// operating tells if a failover or a switchover is at work: it sees to the
+// shard's roles itself.
+func (x *situation) operating() bool {
+	op := x.s.Operation
+	return op != nil && op.Kind != topology.Rotation
+}
+
+// troubled tells if the master is lost for certain.
+func (x *situation) troubled() bool {
+	if x.master == nil || x.operating() {
+		return false
+	}
+	switch x.about.Verdict {
+	case health.Dead, health.Hung, health.Restarted:
+		return true
+	}
+	return x.roleLost()
+}
+
+// roleLost: the master runs and was made a replica by somebody else.
+func (x *situation) roleLost() bool {
+	return x.master != nil && x.about.Verdict == health.Alive && x.o.Admitted(x.master, x.now) && !x.o.Nodes[x.master.ID].Info.Master &&
+		x.o.Nodes[x.master.ID].InfoAt.After(x.c.CommittedAt)
+}
+
+func (x *situation) blame(format string, args ...any) []found {
+	return []found{{node: x.master.ID, message: fmt.Sprintf(format, args...), evidence: x.about.Evidence}}
+}
+
+func failoversExhausted(x *situation) []found {
+	if !x.troubled() || !x.exhausted || x.chosen == "" || x.chosen == x.master.ID {
+		return nil
+	}
+	return x.blame("%s was failed over %d times within %v, so it is not failed over again by itself although its master %s is lost (%s): "+
+		"find out why masters die there; a failover that an admin asks for still works",
+		x.s.ID, x.c.Policy.MaxFailovers, x.c.Policy.FailoverPeriod, x.master.ID, x.about.Detail)
+}
+
+// mayReplace tells if a lost master can be replaced by an admitted node now.
+// A master that takes its own place is no failover that could flap.
+func (x *situation) mayReplace() bool {
+	return x.troubled() && x.chosen != "" && (!x.exhausted || x.chosen == x.master.ID)
+}
+
+func lost(v health.Verdict) func(x *situation) []found {
+	return func(x *situation) []found {
+		if !x.mayReplace() || x.about.Verdict != v || x.restarted {
+			return nil
+		}
+		return x.blame("master %s is lost: %s", x.master.ID, x.about.Detail)
+	}
+}
+
+func masterRestartedNoCandidate(x *situation) []found {
+	if !x.mayReplace() || !x.restarted || x.about.Verdict != health.Restarted || x.othersAdmitted() {
+		return nil
+	}
+	return x.blame("master %s restarted and nobody else has its data: it is admitted again", x.master.ID)
+}
+
+func allNodesRestarted(x *situation) []found {
+	if !x.mayReplace() || !x.restarted || x.about.Verdict == health.Restarted && !x.othersAdmitted() {
+		return nil
+	}
+	return x.blame("no node of %s is the process it was: %s is taken as master with the data it has; what was not on its disk is lost", x.s.ID, x.chosen)
+}
+
+func (x *situation) othersAdmitted() bool {
+	return slices.ContainsFunc(x.s.Nodes, func(n topology.Node) bool { return n.ID != x.master.ID && n.Incarnation != "" })
+}
+
+func masterIsReplica(x *situation) []found {
+	if !x.roleLost() || !x.mayReplace() {
+		return nil
+	}
+	return x.blame("master %s was made a replica of %s by somebody else", x.master.ID, x.o.Nodes[x.master.ID].Info.MasterAddress)
+}
+
+func noReplicas(v health.Verdict) func(x *situation) []found {
+	return func(x *situation) []found {
+		// A restarted master that may not take its own place yet is as good as dead.
+		matches := x.about.Verdict == v || v == health.Dead && x.about.Verdict == health.Restarted
+		if !x.troubled() || !matches || x.chosen != "" {
+			return nil
+		}
+		return x.blame("master %s is lost (%s) and no node can take its place%s", x.master.ID, x.about.Detail, x.refused)
+	}
+}
+
+func unreachable(x *situation) []found {
+	if x.master == nil || x.operating() || x.about.Verdict != health.Unreachable {
+		return nil
+	}
+	return x.blame("master %s does not answer this Configserver (%s), but others reach it: it stays master; look at the network between them",
+		x.master.ID, x.about.Detail)
+}
+
+func slowMaster(x *situation) []found {
+	if x.master == nil || x.operating() || x.about.Verdict != health.Slow {
+		return nil
+	}
+	return x.blame("master %s is slow: %s; a long command or script, a fork, or a host without CPU", x.master.ID, x.about.Detail)
+}
+
+// others calls f for every node that should follow the shard's master, when
+// nothing else is being done to the shard's roles and the master serves.
+func (x *situation) others(f func(n *topology.Node, seen *health.Node) (string, bool)) (list []found) {
+	if x.master == nil || x.operating() {
+		return nil
+	}
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		if n.ID == x.master.ID {
+			continue
+		}
+		seen := x.o.Nodes[n.ID]
+		if message, ok := f(n, &seen); ok {
+			list = append(list, found{node: n.ID, message: message, wait: !x.joinable(&seen)})
+		}
+	}
+	return list
+}
+
+// joinable tells if a node may be made to follow the master now: the master's
+// admitted incarnation answers, so nobody is pointed at an empty newcomer.
+func (x *situation) joinable(seen *health.Node) bool {
+	return x.o.Admitted(x.master, x.now) && x.o.Nodes[x.master.ID].Info.Master &&
+		!seen.Info.Loading && seen.Busy != "LOADING" && !isMisconfigured(seen)
+}
+
+func isMisconfigured(seen *health.Node) bool {
+	return seen.DefaultUserOn || seen.Info.Mode != "" && seen.Info.Mode != "standalone"
+}
+
+// fresh tells if a node was asked after the newest commit, so that what it
+// said is not of the time before.
+func (x *situation) fresh(seen *health.Node) bool { return seen.InfoAt.After(x.c.CommittedAt) }
+
+func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
+	return x.o.Admitted(n, x.now) && seen.Info.Master && x.fresh(seen)
+}
+
+func twoWritableMasters(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		writable := slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.c.CommittedAt)
+		return fmt.Sprintf("%s is a master too and accepts the proxies' present credentials: it is fenced and made a replica of %s", n.ID, x.master.ID),
+			x.stale(n, seen) && writable
+	})
+}
+
+func staleMaster(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		writable := slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.c.CommittedAt)
+		return fmt.Sprintf("%s still is a master: it is fenced and made a replica of %s", n.ID, x.master.ID),
+			x.stale(n, seen) && !writable
+	})
+}
+
+func replicaRestarted(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		return fmt.Sprintf("%s restarted as incarnation %.8s and is fenced until it is admitted again", n.ID, seen.Info.RunID),
+			n.Incarnation != "" && x.o.Live(n.ID, x.now) && seen.Info.RunID != n.Incarnation
+	})
+}
+
+func wrongMaster(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		return fmt.Sprintf("%s follows %s instead of %s", n.ID, seen.Info.MasterAddress, x.master.Address),
+			x.o.Admitted(n, x.now) && !seen.Info.Master && seen.Info.MasterAddress != x.master.Address && x.fresh(seen)
+	})
+}
+
+func deadReplica(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		a := health.AssessNode(x.c, n, x.o, x.now)
+		return fmt.Sprintf("replica %s is lost: %s", n.ID, a.Detail),
+			n.Incarnation != "" && (a.Verdict == health.Dead || a.Verdict == health.Hung)
+	})
+}
+
+func notReplicating(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		return fmt.Sprintf("%s is told to follow %s and its link is down", n.ID, x.master.ID),
+			x.o.Admitted(n, x.now) && !seen.Info.Master && seen.Info.MasterAddress == x.master.Address &&
+				!seen.Info.LinkUp && !seen.Info.Syncing && x.o.Admitted(x.master, x.now)
+	})
+}
+
+func lagging(x *situation) []found {
+	return x.others(func(n *topology.Node, _ *health.Node) (string, bool) {
+		_, lag := x.o.InSync(x.s, n, x.now)
+		limit := x.c.Policy.MaxReadLag
+		if n.Readable && !n.InReadSet {
+			limit /= 2 // it comes back when half of it is made up
+		}
+		return fmt.Sprintf("%s is %d bytes behind its master: it serves no reads until it has caught up", n.ID, lag),
+			lag > limit
+	})
+}
+
+func staleUsers(x *situation) (list []found) {
+	if x.s.Operation != nil || x.master == nil {
+		return nil
+	}
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		seen := x.o.Nodes[n.ID]
+		if !x.o.Admitted(n, x.now) || !seen.UsersAt.After(x.c.CommittedAt) {
+			continue
+		}
+		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser)
+		if missing || len(redisadmin.StaleUsers(seen.Users, x.s.Generation)) > 0 {
+			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation"})
+		}
+	}
+	return list
+}
+
+func misconfigured(x *situation) (list []found) {
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		seen := x.o.Nodes[n.ID]
+		switch {
+		case !x.o.Live(n.ID, x.now) || !isMisconfigured(&seen):
+		case seen.DefaultUserOn:
+			list = append(list, found{node: n.ID, message: n.ID + " lets clients in without a name, so it cannot be fenced: put \"user default off\" in its configuration and restart it"})
+		default:
+			list = append(list, found{node: n.ID, message: n.ID + " runs in " + seen.Info.Mode + " mode: put \"cluster-enabled no\" in its configuration and restart it"})
+		}
+	}
+	return list
+}
+
+func refusesAdmin(x *situation) (list []found) {
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		if seen := x.o.Nodes[n.ID]; seen.Sight == topology.SightFenced {
+			list = append(list, found{node: n.ID, message: n.ID + " " + seen.Detail})
+		}
+	}
+	return list
+}
+
+func firstNode(x *situation) []found {
+	if x.c.Phase != topology.Forming || x.s.Master != "" || x.s.Operation != nil || len(x.s.Nodes) == 0 {
+		return nil
+	}
+	n := &x.s.Nodes[0]
+	seen := x.o.Nodes[n.ID]
+	ready := x.o.Live(n.ID, x.now) && !seen.Info.Loading && seen.Busy == "" && !isMisconfigured(&seen)
+	return []found{{node: n.ID, message: n.ID + " becomes the master of " + x.s.ID, wait: !ready}}
+}
+
+func notAdmitted(x *situation) []found {
+	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
+		return n.ID + " is registered and not admitted yet", n.Incarnation == "" && x.o.Live(n.ID, x.now)
+	})
+}

@@ -1,0 +1,304 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Pace of probing that is not the cluster's policy.
+const (
+	// retryEvery is the distance of dials while a node has begun to refuse, so
+	// that a killed process is known for dead within tens of milliseconds.
+	retryEvery = 30 * time.Millisecond
+	// kickEvery is the least distance of probes that somebody asked for.
+	kickEvery = 5 * time.Millisecond
+	// fullEvery is how often a probe asks for everything and not only for the
+	// state of replication.
+	fullEvery = time.Second
+	// dialTimeout bounds one attempt to connect.
+	dialTimeout = time.Second
+	// patience is for how long beyond policy.HungAfter an unanswered question is
+	// waited for before a new connection is tried.
+	patience = time.Second
+)
+
+// ProberConfig is what a Prober needs.
+type ProberConfig struct {
+	// Node id and address of the server.
+	Node, Address string
+	// Passwords of the admin user, the current one first; called at every dial.
+	Passwords func() []string
+	// Publish takes what is known after every change; it must not block.
+	Publish func(node string, p Probe)
+	// Measured is called for every probe that was answered; nil for none.
+	Measured func(node string, took time.Duration)
+}
+
+// Prober watches one server over a connection of its own. It notices the end
+// of the connection at once, also between two probes, and dials again at once:
+// a refusal then is the fastest sign of a dead process.
+type Prober struct {
+	cfg      ProberConfig
+	kick     chan struct{}
+	interval atomic.Int64
+	hung     atomic.Int64
+	refusals atomic.Int64
+
+	p        Probe
+	lastFull time.Time
+}
+
+// NewProber makes a prober; Run runs it.
+func NewProber(cfg ProberConfig, policy topology.Policy) *Prober {
+	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1)}
+	p.SetPolicy(policy)
+	return p
+}
+
+// SetPolicy changes the pace; it may be called at any time.
+func (p *Prober) SetPolicy(policy topology.Policy) {
+	p.interval.Store(int64(policy.ProbeInterval))
+	p.hung.Store(int64(policy.HungAfter))
+	p.refusals.Store(int64(policy.RefusedProbes))
+}
+
+// Kick asks for a probe now.
+func (p *Prober) Kick() {
+	select {
+	case p.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Run probes until ctx ends.
+func (p *Prober) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		begun := time.Now()
+		p.connection(ctx)
+		// Refused for the first few times: look again soon. Later, and for every
+		// other trouble, keep the usual pace.
+		wait := time.Duration(p.interval.Load())
+		if p.p.Refused > 0 && int64(p.p.Refused) <= p.refusals.Load() {
+			wait = min(wait, retryEvery)
+		}
+		p.pause(ctx, begun.Add(wait))
+	}
+}
+
+// pause sleeps until an instant, or shorter when kicked.
+func (p *Prober) pause(ctx context.Context, until time.Time) {
+	select {
+	case <-time.After(time.Until(until)):
+	case <-p.kick:
+		select {
+		case <-time.After(kickEvery):
+		case <-ctx.Done():
+		}
+	case <-ctx.Done():
+	}
+}
+
+// connection dials once and probes until the connection ends.
+func (p *Prober) connection(ctx context.Context) {
+	if p.p.Asked.IsZero() {
+		p.p.Asked = time.Now()
+	}
+	l, err := p.login(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			p.failed(err)
+		}
+		return
+	}
+	defer l.close()
+	p.lastFull = time.Time{}
+	for first := true; ctx.Err() == nil; first = false {
+		if err := p.probe(l); err != nil {
+			if ctx.Err() == nil {
+				p.ended(err)
+			}
+			return
+		}
+		if err := p.rest(ctx, l, first); err != nil {
+			if ctx.Err() == nil {
+				p.ended(err)
+			}
+			return
+		}
+	}
+}
+
+// rest waits for the next probe; an error is the end of the connection.
+func (p *Prober) rest(ctx context.Context, l *line, first bool) error {
+	next := time.Duration(p.interval.Load())
+	if first {
+		next = min(next, 10*time.Millisecond) // the first one only said hello
+	}
+	timer := time.NewTimer(next)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case r := <-l.replies:
+		if r.err == nil {
+			return errors.New("an answer without a question")
+		}
+		return r.err
+	case <-p.kick:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(kickEvery):
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// failed records a dial or a login that did not succeed.
+func (p *Prober) failed(err error) {
+	sight, detail := redisadmin.SightOf(err)
+	p.p.Sight, p.p.Detail = sight, detail
+	if sight == topology.SightRefused {
+		if p.p.Refused++; p.p.Refused == 1 {
+			p.p.RefusedSince = time.Now()
+		}
+	} else {
+		p.p.Refused = 0
+	}
+	p.publish()
+}
+
+// ended records the end of a connection that worked. It is only a suspicion:
+// the dial that follows at once decides.
+func (p *Prober) ended(err error) {
+	p.p.Sight, p.p.Detail = redisadmin.SightOf(err)
+	if p.p.Asked.IsZero() {
+		p.p.Asked = time.Now()
+	}
+	if p.p.Sight == topology.SightRefused {
+		p.p.RefusedSince = time.Now()
+		p.publish()
+		p.Kick() // no pause before the dial
+		return
+	}
+	p.publish()
+}
+
+func (p *Prober) publish() { p.cfg.Publish(p.cfg.Node, p.p) }
+
+// heard records that the node said something.
+func (p *Prober) heard() {
+	p.p.Heard = time.Now()
+	p.p.Asked = time.Time{}
+	p.p.Refused = 0
+}
+
+// login connects and finds a password that is accepted.
+func (p *Prober) login(ctx context.Context) (*line, error) {
+	nc, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", p.cfg.Address)
+	if err != nil {
+		return nil, err
+	}
+	l := newLine(ctx, nc)
+	for _, password := range p.cfg.Passwords() {
+		reply, err := p.ask(l, []string{"AUTH", adminUser, password})
+		if err != nil {
+			l.close()
+			return nil, err
+		}
+		p.heard()
+		if text, isError := reply.(replyError); !isError {
+			return l, nil
+		} else if !wrongPassword(string(text)) {
+			l.close()
+			p.p.Sight, p.p.Detail = topology.SightOK, string(text)
+			return nil, errors.New(string(text))
+		}
+	}
+	l.close()
+	return nil, redisadmin.ErrPassword
+}
+
+// ask sends one command and waits for its reply.
+func (p *Prober) ask(l *line, command []string) (any, error) {
+	replies, err := p.exchange(l, command)
+	if err != nil {
+		return nil, err
+	}
+	return replies[0], nil
+}
+
+// exchange sends commands in one write and collects their replies. It waits
+// past the time after which the node counts as hung: an answer that comes late
+// is still a sign of life, and a new connection would only queue behind the old.
+func (p *Prober) exchange(l *line, commands ...[]string) ([]any, error) {
+	if p.p.Asked.IsZero() {
+		p.p.Asked = time.Now()
+	}
+	if err := l.send(commands...); err != nil {
+		return nil, err
+	}
+	timer := time.NewTimer(time.Duration(p.hung.Load()) + patience)
+	defer timer.Stop()
+	replies := make([]any, 0, len(commands))
+	for range commands {
+		select {
+		case r := <-l.replies:
+			if r.err != nil {
+				return nil, r.err
+			}
+			replies = append(replies, r.value)
+		case <-timer.C:
+			return nil, context.DeadlineExceeded
+		}
+	}
+	return replies, nil
+}
+
+// probe asks once and publishes the answer.
+func (p *Prober) probe(l *line) error {
+	begun := time.Now()
+	full := begun.Sub(p.lastFull) >= fullEvery
+	commands := [][]string{{"PING"}, {"INFO", "replication"}}
+	if full {
+		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "LIST"}}
+	}
+	replies, err := p.exchange(l, commands...)
+	if err != nil {
+		return err
+	}
+	p.heard()
+	if p.cfg.Measured != nil {
+		p.cfg.Measured(p.cfg.Node, time.Since(begun))
+	}
+	p.p.Sight, p.p.Detail, p.p.Busy = topology.SightOK, "ok", ""
+	if text, isError := replies[0].(replyError); isError {
+		p.p.Busy = firstWord(string(text))
+		p.p.Detail = string(text)
+	}
+	if text, ok := replies[1].(string); ok {
+		info := redisadmin.ParseInfo(text)
+		if full {
+			p.p.Info, p.lastFull = info, begun
+		} else {
+			p.p.Info = p.p.Info.Merge(info)
+			p.p.Info.Loading = p.p.Busy == "LOADING"
+		}
+		p.p.InfoAt = begun
+	}
+	if full {
+		if rules, ok := replies[2].([]any); ok {
+			p.p.Users, p.p.DefaultUserOn = users(rules)
+			p.p.UsersAt = begun
+		}
+	}
+	p.publish()
+	return nil
+}
