@@ -1,0 +1,249 @@
+// Package cli is basaltctl: it speaks gRPC to a Configserver and nothing else,
+// except for `basaltctl local`, which speaks to the playground's runner.
+//
+// Tables are for people and may change; `-o json` is for programs: it prints
+// the messages of the API in protobuf's JSON form.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc"
+
+	"github.com/basalt-redis/basalt/configserver/grpcapi"
+	"github.com/basalt-redis/basalt/configserver/local"
+	"github.com/basalt-redis/basalt/internal/lifecycle"
+	"github.com/basalt-redis/basalt/internal/version"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// app is one run of the program.
+type app struct {
+	out, err io.Writer
+	now      func() time.Time
+
+	configserver string
+	clusterName  string
+	output       string
+	timeout      time.Duration
+	stateDir     string
+
+	conn *grpc.ClientConn
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// Main runs the program with arguments, without its name, and returns its exit
+// code: 0 done, 1 failed, 2 wrong usage.
+func Main(args []string, out, errOut io.Writer) int {
+	ctx, stop := lifecycle.Context(context.Background())
+	defer stop()
+	a := &app{out: out, err: errOut, now: time.Now}
+	return a.main(ctx, args)
+}
+
+func (a *app) main(ctx context.Context, args []string) int {
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	err := root.ExecuteContext(ctx)
+	if a.conn != nil {
+		a.conn.Close()
+	}
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
+		fmt.Fprintln(a.err, "basaltctl: "+oneLine(err.Error()))
+		return exitUsage
+	}
+	fmt.Fprintln(a.err, "basaltctl: "+oneLine(a.explain(err)))
+	return exitFailed
+}
+
+func oneLine(text string) string {
+	return strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "basaltctl",
+		Short: "Administer Basalt clusters",
+		Long: `Administer Basalt clusters through a Configserver, or run one on this machine.
+
+The Configserver is the one of --configserver, else of BASALT_CONFIGSERVER, else
+of the playground that runs here (basaltctl local up), else 127.0.0.1:7400.
+CLUSTER may be left out when there is only one, or when --cluster or
+BASALT_CLUSTER names it.`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          unknownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			if a.output != "table" && a.output != "json" {
+				return usagef("--output %s: want table or json", a.output)
+			}
+			return nil
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%v; see `%s --help`", err, cmd.CommandPath())
+	})
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.configserver, "configserver", "", "`addresses` of Configservers, HOST:PORT, comma separated")
+	flags.StringVar(&a.clusterName, "cluster", os.Getenv("BASALT_CLUSTER"), "`cluster` that is meant when none is named")
+	flags.StringVarP(&a.output, "output", "o", "table", "`format` of output: table or json")
+	flags.DurationVar(&a.timeout, "timeout", 0, "how long to wait for an answer (default 10s; operations 1m)")
+	flags.StringVar(&a.stateDir, "state-dir", "", "`directory` of the playground's state file (default BASALT_LOCAL_STATE, else "+local.DefaultStatePath()+")")
+	root.AddCommand(
+		a.clusterCommand(), a.nodeCommand(), a.switchoverCommand(), a.failoverCommand(),
+		a.topologyCommand(), a.eventsCommand(), a.credentialsCommand(), a.localCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// group is a command that only holds others.
+func group(use, short string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: unknownCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := ""
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = ", did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return usagef("unknown command %q%s; see `%s --help`", args[0], hint, cmd.CommandPath())
+}
+
+// between accepts lowest to highest arguments.
+func between(lowest, highest int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < lowest || len(args) > highest {
+			return usagef("usage: %s", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: between(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			if a.output == "json" {
+				return a.printJSON(map[string]string{"version": version.String()})
+			}
+			_, err := fmt.Fprintln(a.out, version.String())
+			return err
+		},
+	}
+}
+
+func (a *app) statePath() string {
+	if a.stateDir != "" {
+		return local.StatePathIn(a.stateDir)
+	}
+	return local.DefaultStatePath()
+}
+
+// addresses returns the Configservers to speak to.
+func (a *app) addresses() []string {
+	list := a.configserver
+	if list == "" {
+		list = os.Getenv("BASALT_CONFIGSERVER")
+	}
+	if list != "" {
+		return strings.Split(list, ",")
+	}
+	if state, err := local.ReadState(a.statePath()); err == nil && len(state.Configservers) > 0 {
+		return state.Configservers
+	}
+	return []string{"127.0.0.1:7400"}
+}
+
+// dial connects on first use.
+func (a *app) dial() (*grpc.ClientConn, error) {
+	if a.conn != nil {
+		return a.conn, nil
+	}
+	conn, err := grpcapi.Dial(a.addresses())
+	if err != nil {
+		return nil, usageError{err}
+	}
+	a.conn = conn
+	return conn, nil
+}
+
+// within limits a call to --timeout, or to usual when that was not given.
+func (a *app) within(ctx context.Context, usual time.Duration) (context.Context, context.CancelFunc) {
+	if a.timeout > 0 {
+		usual = a.timeout
+	}
+	return context.WithTimeout(ctx, usual)
+}
+
+// Usual time limits.
+const (
+	callTimeout      = 10 * time.Second
+	operationTimeout = time.Minute
+)
+
+// clusterAnd splits arguments into the cluster and n others. Without the
+// cluster it is the one of --cluster, or the only one there is.
+func (a *app) clusterAnd(ctx context.Context, args []string, n int) (string, []string, error) {
+	if len(args) > n {
+		return args[0], args[1:], nil
+	}
+	if a.clusterName != "" {
+		return a.clusterName, args, nil
+	}
+	conn, err := a.dial()
+	if err != nil {
+		return "", nil, err
+	}
+	list, err := call(ctx, func() (*basaltv1.ListClustersResponse, error) {
+		return basaltv1.NewClusterServiceClient(conn).ListClusters(ctx, &basaltv1.ListClustersRequest{})
+	})
+	if err != nil {
+		return "", nil, err
+	}
+	var names []string
+	for _, c := range list.GetClusters() {
+		names = append(names, c.GetName())
+	}
+	switch len(names) {
+	case 1:
+		return names[0], args, nil
+	case 0:
+		return "", nil, errors.New("there is no cluster yet; make one with `basaltctl cluster create`")
+	}
+	return "", nil, usagef("name the cluster: %s", strings.Join(names, ", "))
+}

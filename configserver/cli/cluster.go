@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+func (a *app) clusterCommand() *cobra.Command {
+	return group("cluster", "Create, list, watch, change and delete clusters",
+		a.clusterList(), a.clusterCreate(), a.clusterStatus(), a.clusterUpdate(), a.clusterDelete())
+}
+
+func (a *app) clusterList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List clusters", Args: between(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			list, err := basaltv1.NewClusterServiceClient(conn).ListClusters(ctx, &basaltv1.ListClustersRequest{})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(list)
+			}
+			if len(list.GetClusters()) == 0 {
+				return a.say("no clusters; make one with `basaltctl cluster create`")
+			}
+			t := newTable("NAME", "PHASE", "SHARDS", "NODES", "EPOCH", "AGE", "OWNER").numbers(2, 3, 4)
+			for _, c := range list.GetClusters() {
+				t.row(c.GetName(), enum(c.GetPhase(), "CLUSTER_PHASE_"),
+					fmt.Sprint(c.GetShards()), fmt.Sprint(c.GetShards()*c.GetNodesPerShard()),
+					fmt.Sprint(c.GetEpoch()), a.age(c.GetCreatedAt()), orDash(c.GetOwner()))
+			}
+			return t.print(a.out)
+		},
+	}
+}
+
+func (a *app) clusterCreate() *cobra.Command {
+	var shards, nodes uint32
+	var policy policyFlags
+	cmd := &cobra.Command{
+		Use: "create CLUSTER", Short: "Create a cluster without nodes", Args: between(1, 1),
+		Long: `Create a cluster without nodes. Register its nodes afterwards; it serves when
+every shard has its nodes in sync. The cluster's credentials must be in the
+Configserver's --credentials-dir.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			request := &basaltv1.CreateClusterRequest{
+				Name: args[0], Shards: shards, NodesPerShard: nodes, Policy: &basaltv1.Policy{},
+			}
+			if err := policy.apply(cmd.Flags(), request.Policy); err != nil {
+				return err
+			}
+			c, err := basaltv1.NewClusterServiceClient(conn).CreateCluster(ctx, request)
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(c)
+			}
+			return a.say("cluster %s created; register its nodes with `basaltctl node register %s shard-0 shard-0-0 HOST:PORT`", c.GetName(), c.GetName())
+		},
+	}
+	cmd.Flags().Uint32Var(&shards, "shards", 3, "shards, 1 to 1024")
+	cmd.Flags().Uint32Var(&nodes, "nodes-per-shard", 2, "nodes in each shard, the master included, 1 to 6")
+	policy.register(cmd.Flags())
+	return cmd
+}
+
+func (a *app) clusterUpdate() *cobra.Command {
+	var policy policyFlags
+	cmd := &cobra.Command{
+		Use: "update [CLUSTER]", Short: "Change a cluster's policy", Args: between(0, 1),
+		Long: "Change a cluster's policy. What no flag names stays as it is.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			if !policy.changed(cmd.Flags()) {
+				return usagef("say what to change; see `%s --help`", cmd.CommandPath())
+			}
+			name, _, err := a.clusterAnd(ctx, args, 0)
+			if err != nil {
+				return err
+			}
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			clusters := basaltv1.NewClusterServiceClient(conn)
+			now, err := clusters.GetCluster(ctx, &basaltv1.GetClusterRequest{Name: name})
+			if err != nil {
+				return err
+			}
+			if err := policy.apply(cmd.Flags(), now.Policy); err != nil {
+				return err
+			}
+			c, err := call(ctx, func() (*basaltv1.Cluster, error) {
+				return clusters.UpdateCluster(ctx, &basaltv1.UpdateClusterRequest{Name: name, Policy: now.Policy})
+			})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(c)
+			}
+			if err := a.say("policy of cluster %s at epoch %d", c.GetName(), c.GetEpoch()); err != nil {
+				return err
+			}
+			return policyTable(c.GetPolicy()).print(a.out)
+		},
+	}
+	policy.register(cmd.Flags())
+	return cmd
+}
+
+func (a *app) clusterDelete() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "delete CLUSTER --yes", Aliases: []string{"rm"}, Short: "Forget a cluster; the data on its nodes is left alone", Args: between(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return usagef("this stops cluster %s from serving; say --yes if that is meant", args[0])
+			}
+			ctx, cancel := a.within(cmd.Context(), operationTimeout)
+			defer cancel()
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			reply, err := call(ctx, func() (*basaltv1.DeleteClusterResponse, error) {
+				return basaltv1.NewClusterServiceClient(conn).DeleteCluster(ctx, &basaltv1.DeleteClusterRequest{Name: args[0]})
+			})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(reply)
+			}
+			return a.say("cluster %s deleted; its nodes are fenced and keep their data", args[0])
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "yes, delete it")
+	return cmd
+}

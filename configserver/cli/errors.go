@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// call repeats f while nobody owns the cluster, as during a failover between
+// Configservers, until ctx ends. The Configserver says so before it does
+// anything, so that this is safe for every call.
+func call[R any](ctx context.Context, f func() (R, error)) (R, error) {
+	for {
+		reply, err := f()
+		if !nobodyOwns(err) {
+			return reply, err
+		}
+		select {
+		case <-ctx.Done():
+			return reply, err
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func nobodyOwns(err error) bool {
+	return status.Code(err) == codes.Unavailable && strings.HasPrefix(status.Convert(err).Message(), "no configserver owns")
+}
+
+// explain turns an error into one sentence that says what to do.
+func (a *app) explain(err error) string {
+	s, isStatus := status.FromError(err)
+	if !isStatus {
+		if errors.Is(err, context.Canceled) {
+			return "interrupted"
+		}
+		return err.Error()
+	}
+	at := strings.Join(a.addresses(), ",")
+	switch message := s.Message(); s.Code() {
+	case codes.Unavailable:
+		// gRPC's own words, when no connection could be made.
+		if _, why, ok := strings.Cut(message, "Error while dialing: "); ok {
+			if i := strings.LastIndex(why, ": "); i >= 0 {
+				why = why[i+2:]
+			}
+			return "no configserver answers at " + at + " (" + strings.Trim(why, `"`) + "); start a playground with `basaltctl local up`, or name a configserver with --configserver"
+		}
+		if strings.HasPrefix(message, "error reading from server") || strings.HasPrefix(message, "connection error") {
+			return "the connection to the configserver at " + at + " broke (" + message + "); see with `basaltctl cluster status` what was done before trying again"
+		}
+		return message
+	case codes.DeadlineExceeded:
+		if strings.Contains(message, "context deadline exceeded") {
+			return "no answer from the configserver at " + at + " in time; see with `basaltctl cluster status` what was done, or wait longer with --timeout"
+		}
+		return message
+	case codes.Canceled:
+		return "interrupted"
+	case codes.Unimplemented:
+		return "the configserver at " + at + " is older than this basaltctl (" + message + "); upgrade it"
+	default:
+		return message
+	}
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+
+	"github.com/spf13/cobra"
+
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+func (a *app) nodeCommand() *cobra.Command {
+	return group("node", "Register, deregister and set nodes readable",
+		a.nodeRegister(), a.nodeDeregister(), a.nodeReadable())
+}
+
+// change does one call that changes the topology and says what was done.
+func (a *app) change(ctx context.Context, args []string, n int, done string,
+	do func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error),
+) error {
+	ctx, cancel := a.within(ctx, callTimeout)
+	defer cancel()
+	name, rest, err := a.clusterAnd(ctx, args, n)
+	if err != nil {
+		return err
+	}
+	conn, err := a.dial()
+	if err != nil {
+		return err
+	}
+	t, err := call(ctx, func() (*basaltv1.Topology, error) {
+		return do(ctx, basaltv1.NewClusterServiceClient(conn), name, rest)
+	})
+	if err != nil {
+		return err
+	}
+	if a.output == "json" {
+		return a.printProto(t)
+	}
+	return a.say("%s of cluster %s: %s (epoch %d)", rest[min(1, n-1)], name, done, t.GetEpoch())
+}
+
+func (a *app) nodeRegister() *cobra.Command {
+	var priority uint32
+	var discard bool
+	cmd := &cobra.Command{
+		Use: "register [CLUSTER] SHARD NODE HOST:PORT", Short: "Add a server to a shard", Args: between(3, 4),
+		Long: `Add a server to a shard. The first node of a shard becomes its master while the
+cluster forms; every later one becomes a replica and loses the data it holds.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.change(cmd.Context(), args, 3, "registered", func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error) {
+				return c.RegisterNode(ctx, &basaltv1.RegisterNodeRequest{
+					Cluster: cluster, Shard: args[0], Node: args[1], Address: args[2],
+					Priority: priority, DiscardData: discard,
+				})
+			})
+		},
+	}
+	cmd.Flags().Uint32Var(&priority, "priority", 0, "preference when a master is chosen, lower first (default 100)")
+	cmd.Flags().BoolVar(&discard, "discard-data", false, "the server holds keys, and they may be lost")
+	return cmd
+}
+
+func (a *app) nodeDeregister() *cobra.Command {
+	return &cobra.Command{
+		Use: "deregister [CLUSTER] NODE", Short: "Take a replica out of its shard", Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.change(cmd.Context(), args, 1, "deregistered", func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error) {
+				return c.DeregisterNode(ctx, &basaltv1.DeregisterNodeRequest{Cluster: cluster, Node: args[0]})
+			})
+		},
+	}
+}
+
+func (a *app) nodeReadable() *cobra.Command {
+	return &cobra.Command{
+		Use: "readable [CLUSTER] NODE true|false", Short: "Let a node into the read set, or keep it out", Args: between(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			readable, err := strconv.ParseBool(args[len(args)-1])
+			if err != nil {
+				return usagef("%s: want true or false", args[len(args)-1])
+			}
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			name, rest, err := a.clusterAnd(ctx, args, 2)
+			if err != nil {
+				return err
+			}
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			t, err := call(ctx, func() (*basaltv1.Topology, error) {
+				return basaltv1.NewClusterServiceClient(conn).SetNodeReadable(ctx, &basaltv1.SetNodeReadableRequest{
+					Cluster: name, Node: rest[0], Readable: readable,
+				})
+			})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(t)
+			}
+			may := "may serve reads"
+			if !readable {
+				may = "may not serve reads"
+			}
+			return a.say("%s of cluster %s %s (epoch %d)", rest[0], name, may, t.GetEpoch())
+		},
+	}
+}
+
+func (a *app) credentialsCommand() *cobra.Command {
+	rotate := &cobra.Command{
+		Use: "rotate [CLUSTER]", Short: "Put the credentials that are in the files now into force", Args: between(0, 1),
+		Long: `Put the credentials that are in the Configserver's files now into force, without a
+failed request. Put the new password on the first line of a file and the old one
+on the second, rotate, and remove the second line afterwards.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), operationTimeout)
+			defer cancel()
+			name, _, err := a.clusterAnd(ctx, args, 0)
+			if err != nil {
+				return err
+			}
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			reply, err := call(ctx, func() (*basaltv1.RotateCredentialsResponse, error) {
+				return basaltv1.NewClusterServiceClient(conn).RotateCredentials(ctx, &basaltv1.RotateCredentialsRequest{Cluster: name})
+			})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(reply)
+			}
+			t := newTable("SHARD", "GENERATION").numbers(1)
+			for _, shard := range sortedShards(reply.GetGenerations()) {
+				t.row(shard, fmt.Sprint(reply.GetGenerations()[shard]))
+			}
+			return t.print(a.out)
+		},
+	}
+	return group("credentials", "Rotate passwords", rotate)
+}

@@ -1,0 +1,148 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+func (a *app) switchoverCommand() *cobra.Command {
+	return a.operation("switchover [CLUSTER] SHARD", "Make a replica the master, without a client error",
+		func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error) {
+			return c.Switchover(ctx, &basaltv1.SwitchoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
+		})
+}
+
+func (a *app) failoverCommand() *cobra.Command {
+	return a.operation("failover [CLUSTER] SHARD", "Make a replica the master without asking the old one; what it did not replicate is lost",
+		func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error) {
+			return c.Failover(ctx, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
+		})
+}
+
+func (a *app) operation(use, short string,
+	do func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error),
+) *cobra.Command {
+	var to string
+	cmd := &cobra.Command{
+		Use: use, Short: short, Args: between(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), operationTimeout)
+			defer cancel()
+			name, rest, err := a.clusterAnd(ctx, args, 1)
+			if err != nil {
+				return err
+			}
+			conn, err := a.dial()
+			if err != nil {
+				return err
+			}
+			result, err := call(ctx, func() (*basaltv1.OperationResult, error) {
+				return do(ctx, basaltv1.NewClusterServiceClient(conn), name, rest[0], to)
+			})
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				err = a.printProto(result)
+			} else {
+				printReport(a.out, result.GetReport(), "")
+			}
+			if err == nil && !result.GetReport().GetSucceeded() {
+				err = fmt.Errorf("%s of %s did not succeed: %s", enum(result.GetReport().GetKind(), "OPERATION_KIND_"),
+					rest[0], cmp.Or(result.GetReport().GetError(), "see the report"))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&to, "to", "", "`node` that becomes master (default: the best replica)")
+	return cmd
+}
+
+// printReport writes everything about a failover or switchover.
+func printReport(w io.Writer, r *basaltv1.Report, indent string) {
+	var total float64
+	for _, p := range r.GetPhases() {
+		total += p.GetDuration().AsDuration().Seconds()
+	}
+	how := "succeeded"
+	if !r.GetSucceeded() {
+		how = "did not succeed"
+	}
+	fmt.Fprintf(w, "%s%s of %s: %s → %s, %s in %.0f ms, epochs %d to %d\n", indent,
+		enum(r.GetKind(), "OPERATION_KIND_"), r.GetShard(), orDash(r.GetOldMaster()), orDash(r.GetNewMaster()),
+		how, total*1000, r.GetStartEpoch(), r.GetEndEpoch())
+	section := func(name string, lines []string) {
+		for _, line := range lines {
+			fmt.Fprintf(w, "%s  %-11s %s\n", indent, name, line)
+			name = ""
+		}
+	}
+	if r.GetError() != "" {
+		section("error", []string{r.GetError()})
+	}
+	if r.GetCause() != "" {
+		section("cause", []string{r.GetCause()})
+	}
+	var lines []string
+	for _, e := range r.GetEvidence() {
+		line := e.GetVantagePoint() + ": " + enum(e.GetSight(), "SIGHT_")
+		if e.GetDetail() != "" {
+			line += " (" + e.GetDetail() + ")"
+		}
+		lines = append(lines, line)
+	}
+	section("evidence", lines)
+	phases := newTable().numbers(1)
+	for _, p := range r.GetPhases() {
+		phases.row(p.GetName(), milliseconds(p.GetDuration().AsDuration()))
+	}
+	section("phases", tableLines(phases))
+	candidates := newTable()
+	for _, c := range r.GetCandidates() {
+		verdict := "refused: " + c.GetRefused()
+		if c.GetChosen() {
+			verdict = "chosen"
+		}
+		candidates.row(c.GetNode(), "offset "+count(c.GetOffset()), "priority "+strconv.FormatUint(uint64(c.GetPriority()), 10), verdict)
+	}
+	section("candidates", tableLines(candidates))
+	switch gap := r.GetOffsetGap(); {
+	case gap < 0:
+		section("offset gap", []string{"unknown: the old master could not be asked"})
+	default:
+		section("offset gap", []string{strconv.FormatInt(gap, 10) + " bytes"})
+	}
+	if len(r.GetUnackedProxies()) > 0 {
+		fenced := "not fenced"
+		if r.GetFenced() {
+			fenced = "fenced at the server"
+		}
+		section("unacked", []string{strings.Join(r.GetUnackedProxies(), ", ") + " (" + fenced + ")"})
+	}
+}
+
+func tableLines(t *table) []string {
+	if len(t.rows) == 0 {
+		return nil
+	}
+	var b strings.Builder
+	_ = t.print(&b)
+	return strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")
+}
+
+// sortedShards orders shard ids by their numbers: shard-2 before shard-10.
+func sortedShards[V any](m map[string]V) []string {
+	return slices.SortedFunc(maps.Keys(m), func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+	})
+}

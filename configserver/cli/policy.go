@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/basalt-redis/basalt/internal/settings"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+// policyFlags are the flags that set fields of a policy, named as they are.
+type policyFlags struct {
+	readPolicy                                           string
+	probeInterval, hungAfter, ackTimeout, failoverPeriod time.Duration
+	maxReplicaAge, restartGrace                          time.Duration
+	refusedProbes, maxFailovers, minReplicasToWrite      uint32
+	maxReadLag                                           int64
+}
+
+func (p *policyFlags) names() []string {
+	return []string{
+		"read-policy", "probe-interval", "refused-probes", "hung-after", "ack-timeout", "max-failovers",
+		"failover-period", "max-replica-age", "min-replicas-to-write", "max-read-lag", "restart-grace",
+	}
+}
+
+func (p *policyFlags) register(fs *pflag.FlagSet) {
+	fs.StringVar(&p.readPolicy, "read-policy", "", "who answers reads: master, or read-set (replicas too; may be stale)")
+	fs.DurationVar(&p.probeInterval, "probe-interval", 0, "interval of probes (default 100ms)")
+	fs.Uint32Var(&p.refusedProbes, "refused-probes", 0, "refused connections that make a master suspect (default 3)")
+	fs.DurationVar(&p.hungAfter, "hung-after", 0, "a master that answers nobody for this long is hung (default 4s)")
+	fs.DurationVar(&p.ackTimeout, "ack-timeout", 0, "how long proxies get to ack before the server is fenced (default 500ms)")
+	fs.Uint32Var(&p.maxFailovers, "max-failovers", 0, "automatic failovers per shard and period (default 3)")
+	fs.DurationVar(&p.failoverPeriod, "failover-period", 0, "period of --max-failovers (default 10m)")
+	fs.DurationVar(&p.maxReplicaAge, "max-replica-age", 0, "replicas whose link is down for longer are no candidates (default 1m)")
+	fs.Uint32Var(&p.minReplicasToWrite, "min-replicas-to-write", 0, "min-replicas-to-write of masters (default 0)")
+	settings.BytesVar(fs, &p.maxReadLag, "max-read-lag", 0, "replicas that lag more `bytes` leave the read set (default 16MiB)")
+	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a failed shard waits for its old master when all nodes restarted (default 10s)")
+}
+
+func (p *policyFlags) changed(fs *pflag.FlagSet) bool {
+	for _, name := range p.names() {
+		if fs.Changed(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// apply sets what the user gave and leaves the rest.
+func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
+	if fs.Changed("read-policy") {
+		switch p.readPolicy {
+		case "master":
+			policy.ReadPolicy = basaltv1.ReadPolicy_READ_POLICY_MASTER
+		case "read-set":
+			policy.ReadPolicy = basaltv1.ReadPolicy_READ_POLICY_READ_SET
+		default:
+			return usagef("--read-policy %s: want master or read-set", p.readPolicy)
+		}
+	}
+	for _, d := range []struct {
+		name string
+		from time.Duration
+		into **durationpb.Duration
+	}{
+		{"probe-interval", p.probeInterval, &policy.ProbeInterval},
+		{"hung-after", p.hungAfter, &policy.HungAfter},
+		{"ack-timeout", p.ackTimeout, &policy.AckTimeout},
+		{"failover-period", p.failoverPeriod, &policy.FailoverPeriod},
+		{"max-replica-age", p.maxReplicaAge, &policy.MaxReplicaAge},
+		{"restart-grace", p.restartGrace, &policy.RestartGrace},
+	} {
+		if fs.Changed(d.name) {
+			*d.into = durationpb.New(d.from)
+		}
+	}
+	for _, n := range []struct {
+		name string
+		from uint32
+		into *uint32
+	}{
+		{"refused-probes", p.refusedProbes, &policy.RefusedProbes},
+		{"max-failovers", p.maxFailovers, &policy.MaxFailovers},
+		{"min-replicas-to-write", p.minReplicasToWrite, &policy.MinReplicasToWrite},
+	} {
+		if fs.Changed(n.name) {
+			*n.into = n.from
+		}
+	}
+	if fs.Changed("max-read-lag") {
+		policy.MaxReadLag = uint64(p.maxReadLag)
+	}
+	return nil
+}
+
+func policyTable(p *basaltv1.Policy) *table {
+	t := newTable("SETTING", "VALUE")
+	t.row("read-policy", enum(p.GetReadPolicy(), "READ_POLICY_"))
+	t.row("probe-interval", p.GetProbeInterval().AsDuration().String())
+	t.row("refused-probes", fmt.Sprint(p.GetRefusedProbes()))
+	t.row("hung-after", p.GetHungAfter().AsDuration().String())
+	t.row("ack-timeout", p.GetAckTimeout().AsDuration().String())
+	t.row("max-failovers", fmt.Sprint(p.GetMaxFailovers()))
+	t.row("failover-period", p.GetFailoverPeriod().AsDuration().String())
+	t.row("max-replica-age", p.GetMaxReplicaAge().AsDuration().String())
+	t.row("min-replicas-to-write", fmt.Sprint(p.GetMinReplicasToWrite()))
+	t.row("max-read-lag", settings.FormatBytes(int64(p.GetMaxReadLag())))
+	t.row("restart-grace", p.GetRestartGrace().AsDuration().String())
+	return t
+}

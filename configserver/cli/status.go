@@ -1,0 +1,222 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+func (a *app) clusterStatus() *cobra.Command {
+	var watch bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use: "status [CLUSTER]", Short: "Show every node, proxy and problem of a cluster", Args: between(0, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			name, _, err := a.clusterAnd(ctx, args, 0)
+			if err != nil {
+				return err
+			}
+			if watch {
+				return a.watchStatus(cmd.Context(), name, interval)
+			}
+			s, err := a.status(ctx, name)
+			if err != nil {
+				return err
+			}
+			if a.output == "json" {
+				return a.printProto(s)
+			}
+			return a.printStatus(a.out, s)
+		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&interval, "interval", 500*time.Millisecond, "interval of --watch")
+	return cmd
+}
+
+func (a *app) status(ctx context.Context, name string) (*basaltv1.ClusterStatus, error) {
+	conn, err := a.dial()
+	if err != nil {
+		return nil, err
+	}
+	return call(ctx, func() (*basaltv1.ClusterStatus, error) {
+		return basaltv1.NewClusterServiceClient(conn).GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: name})
+	})
+}
+
+// watchStatus shows the status until ctx ends. On a terminal each picture
+// replaces the one before; elsewhere one follows the other. A Configserver that
+// is away for a while is shown as such and waited for.
+func (a *app) watchStatus(ctx context.Context, name string, interval time.Duration) error {
+	clear := ""
+	if isTerminal(a.out) {
+		clear = "\x1b[H\x1b[2J"
+	}
+	tick := time.NewTicker(max(interval, 50*time.Millisecond))
+	defer tick.Stop()
+	for {
+		once, cancel := context.WithTimeout(ctx, 2*time.Second)
+		s, err := a.status(once, name)
+		cancel()
+		if ctx.Err() != nil {
+			return nil
+		}
+		var picture bytes.Buffer
+		switch {
+		case err != nil && a.output == "json":
+			fmt.Fprintln(a.err, "basaltctl: "+oneLine(a.explain(err)))
+		case err != nil:
+			fmt.Fprintln(&picture, oneLine(a.explain(err)))
+		case a.output == "json":
+			if err := a.printProtoLine(s); err != nil {
+				return err
+			}
+		default:
+			if err := a.printStatus(&picture, s); err != nil {
+				return err
+			}
+		}
+		if picture.Len() > 0 {
+			if _, err := fmt.Fprintf(a.out, "%s%s  %s\n", clear, a.now().Format("15:04:05.000"), picture.Bytes()); err != nil {
+				return err
+			}
+			if clear == "" {
+				fmt.Fprintln(a.out)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// printStatus is the picture of a cluster for people: what it is, its nodes by
+// shard, what is being done to shards, its proxies, and its problems.
+func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
+	c := s.GetCluster()
+	owner := ""
+	if c.GetOwner() != "" {
+		owner = ", run by " + c.GetOwner()
+	}
+	fmt.Fprintf(w, "cluster %s is %s at epoch %d: %d shards × %d nodes%s\n", c.GetName(),
+		enum(c.GetPhase(), "CLUSTER_PHASE_"), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner)
+	if s.GetProgress() != "" {
+		fmt.Fprintf(w, "waiting: %s\n", s.GetProgress())
+	}
+	if len(s.GetNodes()) > 0 {
+		fmt.Fprintln(w)
+		if err := nodeTable(s).print(w); err != nil {
+			return err
+		}
+	}
+	a.printOperations(w, s.GetTopology())
+	if len(s.GetProxies()) > 0 {
+		fmt.Fprintln(w)
+		t := newTable("PROXY", "ADDRESS", "ACKED", "CLIENTS", "STREAM", "VERSION").numbers(2, 3)
+		for _, p := range s.GetProxies() {
+			stream := "open"
+			if !p.GetConnected() {
+				stream = "closed"
+			}
+			t.row(short(p.GetId(), 12), orDash(p.GetAddress()), fmt.Sprint(p.GetAckedEpoch()),
+				fmt.Sprint(p.GetClients()), stream, orDash(p.GetVersion()))
+		}
+		if err := t.print(w); err != nil {
+			return err
+		}
+	}
+	if len(s.GetProblems()) > 0 {
+		fmt.Fprintln(w)
+		t := newTable("PROBLEM", "WHERE", "WHAT TO DO")
+		for _, p := range s.GetProblems() {
+			where := p.GetNode()
+			if where == "" {
+				where = p.GetShard()
+			}
+			t.row(p.GetCode(), orDash(where), p.GetMessage())
+		}
+		return t.print(w)
+	}
+	return nil
+}
+
+func nodeTable(s *basaltv1.ClusterStatus) *table {
+	slots := map[string]string{}
+	for _, shard := range s.GetTopology().GetShards() {
+		slots[shard.GetId()] = slotRanges(shard)
+	}
+	t := newTable("SHARD", "SLOTS", "NODE", "ROLE", "ADDRESS", "OFFSET", "LAG", "KEYS", "MEMORY", "READS", "INCARNATION", "HEALTH").numbers(5, 6, 7, 8)
+	before := ""
+	for _, n := range s.GetNodes() {
+		shard, ranges := n.GetShard(), orDash(slots[n.GetShard()])
+		if shard == before {
+			shard, ranges = "", ""
+		}
+		before = n.GetShard()
+		lag := size(n.GetLag())
+		if n.GetRole() == basaltv1.NodeRole_NODE_ROLE_MASTER {
+			lag = "-"
+		}
+		t.row(shard, ranges, n.GetNode(), enum(n.GetRole(), "NODE_ROLE_"), n.GetAddress(),
+			count(n.GetOffset()), lag, count(n.GetKeys()), size(n.GetUsedMemory()),
+			yesNo(n.GetInReadSet()), short(n.GetIncarnation(), 8), orDash(n.GetHealth()))
+	}
+	return t
+}
+
+// printOperations says what is being done to shards, and which ones hold.
+func (a *app) printOperations(w io.Writer, t *basaltv1.Topology) {
+	first := true
+	for _, s := range t.GetShards() {
+		var what []string
+		if op := s.GetOperation(); op != nil {
+			line := fmt.Sprintf("%s, %s, for %s", enum(op.GetKind(), "OPERATION_KIND_"), op.GetPhase(), a.age(op.GetStartedAt()))
+			if op.GetOldMaster() != "" || op.GetCandidate() != "" {
+				line += fmt.Sprintf(" (%s → %s)", orDash(op.GetOldMaster()), orDash(op.GetCandidate()))
+			}
+			if op.GetCause() != "" {
+				line += ": " + op.GetCause()
+			}
+			what = append(what, line)
+		}
+		if s.GetFrozen() {
+			what = append(what, "frozen: proxies hold requests")
+		} else if s.GetMaster() == "" && t.GetPhase() == basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING {
+			what = append(what, "no master: proxies hold requests")
+		}
+		if len(what) == 0 {
+			continue
+		}
+		if first {
+			fmt.Fprintln(w)
+			first = false
+		}
+		fmt.Fprintf(w, "%s: %s\n", s.GetId(), strings.Join(what, "; "))
+	}
+}
+
+func slotRanges(s *basaltv1.Shard) string {
+	var parts []string
+	for _, r := range s.GetSlots() {
+		if r.GetStart() == r.GetEnd() {
+			parts = append(parts, fmt.Sprint(r.GetStart()))
+		} else {
+			parts = append(parts, fmt.Sprintf("%d-%d", r.GetStart(), r.GetEnd()))
+		}
+	}
+	if len(parts) > 3 {
+		return fmt.Sprintf("%s +%d more", strings.Join(parts[:3], " "), len(parts)-3)
+	}
+	return strings.Join(parts, " ")
+}
