@@ -93,7 +93,7 @@ func Start(t testing.TB, o Options) *Cluster {
 	c := &Cluster{options: o, ctl: Binary(t, "basaltctl"), stateDir: stateDir, output: &lockedBuffer{}, exited: make(chan struct{})}
 	args := append([]string{"local", "up", "--state-dir", stateDir, "--port", "0", "--configserver-port", "0",
 		"--shards", strconv.Itoa(o.Shards), "--replicas", strconv.Itoa(o.Replicas),
-		"--proxies", strconv.Itoa(o.Proxies), "--configservers", strconv.Itoa(o.Configservers)}, o.Flags...)
+		"--proxies", strconv.Itoa(o.Proxies), "--configservers", strconv.Itoa(o.Configservers), "-o", "json"}, o.Flags...)
 	c.runner = exec.Command(c.ctl, args...)
 	c.runner.Env = cleanEnv()
 	c.runner.Stdout, c.runner.Stderr = c.output, c.output
@@ -113,13 +113,16 @@ func Start(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// cleanEnv is the environment without the variables that steer `local up`.
+// cleanEnv is the environment without the variables that steer Basalt.
 func cleanEnv() []string {
 	var env []string
 	for _, kv := range os.Environ() {
-		switch name, _, _ := strings.Cut(kv, "="); name {
-		case "SHARDS", "REPLICAS", "PROXIES", "PORT", "CONFIGSERVERS", "DATA_DIR", "CLIENT_PASSWORD_FILE", "BASALT_LOCAL_STATE":
-		default:
+		name, _, _ := strings.Cut(kv, "=")
+		switch name {
+		case "SHARDS", "REPLICAS", "PROXIES", "PORT", "CONFIGSERVERS", "DATA_DIR", "CLIENT_PASSWORD_FILE":
+			continue
+		}
+		if !strings.HasPrefix(name, "BASALT_") {
 			env = append(env, kv)
 		}
 	}
@@ -134,7 +137,7 @@ func (c *Cluster) waitReady(t testing.TB) {
 			t.Fatalf("basaltctl local up ended: %s\n%s", c.runner.ProcessState, c.output)
 		default:
 		}
-		if !bytes.Contains([]byte(c.output.String()), []byte("ready")) {
+		if !strings.Contains(c.output.String(), `"ready":true`) {
 			return fmt.Errorf("its output so far:\n%s", c.output)
 		}
 		return nil

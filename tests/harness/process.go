@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Process returns a process of the cluster by name, "shard-0-1", "proxy-0",
@@ -59,4 +60,19 @@ func (c *Cluster) StartProcess(t testing.TB, name string, env ...string) {
 func (c *Cluster) Kill(t testing.TB, name string) {
 	t.Helper()
 	c.CLI(t, "local", "kill", name)
+}
+
+// EndRunner sends a signal to `basaltctl local up` and returns its exit code,
+// -1 when the signal ended it.
+func (c *Cluster) EndRunner(t testing.TB, sig syscall.Signal, limit time.Duration) int {
+	t.Helper()
+	if err := c.runner.Process.Signal(sig); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-c.exited:
+	case <-time.After(limit):
+		t.Fatalf("basaltctl local up did not end within %s of %s", limit, sig)
+	}
+	return c.runner.ProcessState.ExitCode()
 }
