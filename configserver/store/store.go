@@ -28,6 +28,8 @@ var (
 	// ErrUncertain: the store did not answer in time, the change may or may not
 	// have landed. Read the record before acting again.
 	ErrUncertain = errors.New("outcome unknown")
+	// ErrUnavailable: the store cannot be read now; try again.
+	ErrUnavailable = errors.New("the store does not answer")
 )
 
 // Limits of what is kept per cluster.

@@ -45,8 +45,8 @@ const (
 	keepRevisions = 10 * time.Minute
 )
 
-// Start starts etcd and returns when it serves. It logs warnings to etcd.log
-// in its directory.
+// Start starts etcd and returns when it serves. It logs errors to etcd.log in
+// its directory.
 func Start(ctx context.Context, c Config) (*Server, error) {
 	client, err := loopbackURL("client", c.ListenClient)
 	if err != nil {
@@ -77,7 +77,8 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	cfg.AutoCompactionRetention = keepRevisions.String()
 	cfg.BootstrapDefragThresholdMegabytes = 64
 	cfg.EnableGRPCGateway = false
-	cfg.LogLevel = "warn"
+	cfg.LogLevel = "error"
+	cfg.WarningUnaryRequestDuration = time.Second
 	cfg.LogOutputs = []string{filepath.Join(c.Dir, "etcd.log")}
 
 	etcd, err := embed.StartEtcd(cfg)

@@ -168,9 +168,31 @@ func (s *Store) get(ctx context.Context, operation, key string, opts ...clientv3
 	r, err := s.client.Get(clientv3.WithRequireLeader(ctx), key, opts...)
 	s.observe(operation, began, err)
 	if err != nil {
-		return nil, fmt.Errorf("etcd %s: %w", operation, err)
+		return nil, readError(operation, err)
 	}
 	return r, nil
+}
+
+// getAll is several linearizable reads of one revision, guarded by comparisons.
+func (s *Store) getAll(ctx context.Context, operation string, compare []clientv3.Cmp, reads []clientv3.Op) (*clientv3.TxnResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	began := time.Now()
+	r, err := s.client.Txn(clientv3.WithRequireLeader(ctx)).If(compare...).Then(reads...).Commit()
+	s.observe(operation, began, err)
+	if err != nil {
+		return nil, readError(operation, err)
+	}
+	return r, nil
+}
+
+// readError says why nothing was read. The causes' gRPC codes are left behind:
+// they are etcd's, not the Configserver's.
+func readError(operation string, err error) error {
+	if refused(err) || errors.Is(err, context.Canceled) {
+		return fmt.Errorf("etcd %s: %w", operation, err)
+	}
+	return fmt.Errorf("etcd %s: %w: %v", operation, store.ErrUnavailable, err)
 }
 
 // txn is one transaction. Its error is store.ErrUncertain unless etcd said for
@@ -189,7 +211,7 @@ func (s *Store) txn(ctx context.Context, operation string, compare []clientv3.Cm
 	case refused(err):
 		return nil, fmt.Errorf("etcd %s: %w", operation, err)
 	default:
-		return nil, fmt.Errorf("etcd %s: %w: %w", operation, store.ErrUncertain, err)
+		return nil, fmt.Errorf("etcd %s: %w: %v", operation, store.ErrUncertain, err)
 	}
 }
 

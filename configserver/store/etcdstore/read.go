@@ -74,7 +74,7 @@ func (s *Store) Clusters(ctx context.Context) ([]topology.Cluster, error) {
 		for _, kv := range chunk {
 			reads = append(reads, clientv3.OpGet(s.keys.record(string(kv.Key)[len(s.keys.names()):])))
 		}
-		r, err := s.txn(ctx, "clusters", nil, reads, nil)
+		r, err := s.getAll(ctx, "clusters", nil, reads)
 		if err != nil {
 			return nil, err
 		}
@@ -120,8 +120,8 @@ func (s *Store) Epochs(ctx context.Context, name string, limit int) ([]topology.
 
 // Members implements store.Store.
 func (s *Store) Members(ctx context.Context, name string) ([]store.Member, error) {
-	r, err := s.txn(ctx, "members", []clientv3.Cmp{present(s.keys.name(name))},
-		[]clientv3.Op{clientv3.OpGet(s.keys.members(name), clientv3.WithPrefix())}, nil)
+	r, err := s.getAll(ctx, "members", []clientv3.Cmp{present(s.keys.name(name))},
+		[]clientv3.Op{clientv3.OpGet(s.keys.members(name), clientv3.WithPrefix())})
 	if err != nil {
 		return nil, err
 	}
