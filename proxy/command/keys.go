@@ -37,10 +37,14 @@ type keySpec struct {
 	step    int
 	keynum  int // keynum: where the number is, from the beginning
 	first   int // keynum: where the first key is, from the beginning
+	flags   string
 }
 
 // span is a run of keys: arguments first, first+step, … up to last.
-type span struct{ first, last, step int }
+type span struct {
+	first, last, step int
+	flags             string
+}
 
 // spans of a request; no supported command has more key specifications.
 type spans struct {
@@ -51,8 +55,8 @@ type spans struct {
 	malformed bool
 }
 
-func (k *spans) add(first, last, step int) {
-	k.list[k.n] = span{first, last, step}
+func (k *spans) add(first, last, step int, flags string) {
+	k.list[k.n] = span{first, last, step, flags}
 	k.n++
 }
 
@@ -63,7 +67,7 @@ func (s *Spec) spans(args [][]byte, k *spans) {
 	}
 	if s.rule == ruleSort && s.Write { // SORT_RO takes no STORE
 		if store := sortStore(args); store > 0 {
-			k.add(store, store, 1)
+			k.add(store, store, 1, "OW update")
 		}
 	}
 }
@@ -77,7 +81,7 @@ func (ks *keySpec) find1(args [][]byte, k *spans) {
 			return
 		}
 	}
-	last, step := 0, ks.step
+	last := 0
 	switch {
 	case ks.find == findKeynum:
 		count, ok := 0, first+ks.keynum < n
@@ -107,7 +111,7 @@ func (ks *keySpec) find1(args [][]byte, k *spans) {
 		k.malformed = true
 		return
 	}
-	k.add(first, last, step)
+	k.add(first, last, ks.step, ks.flags)
 }
 
 // search returns the index behind the keyword, 0 when it is not there.
@@ -135,6 +139,56 @@ func (s *Spec) Keys(args [][]byte, dst []int) []int {
 		}
 	}
 	return dst
+}
+
+// Key is one key of a request.
+type Key struct {
+	// Index of the argument.
+	Index int
+	// Flags say what the command does with the key, in Redis's words and order:
+	// "RW access update".
+	Flags string
+}
+
+// KeysWithFlags returns the keys as COMMAND GETKEYSANDFLAGS does. ok is false
+// when the request does not fit the command's syntax.
+func (s *Spec) KeysWithFlags(args [][]byte) (keys []Key, ok bool) {
+	var k spans
+	s.spans(args, &k)
+	for _, r := range k.list[:k.n] {
+		for i := r.first; i <= r.last; i += r.step {
+			keys = append(keys, Key{i, variableFlags(s.Name, args, r.flags)})
+		}
+	}
+	return keys, !k.malformed
+}
+
+// variableFlags refines the flags that depend on the request's options: SET
+// reads only with GET, BITFIELD writes only with SET or INCRBY.
+func variableFlags(name string, args [][]byte, flags string) string {
+	const readOnly, writeOnly, both = "RO access", "OW update", "RW access update"
+	switch name {
+	case "set":
+		for _, a := range args[3:] {
+			if isWord(a, "GET") {
+				return both
+			}
+		}
+		return writeOnly
+	case "bitfield":
+		for i := 2; i < len(args); i++ {
+			switch a, left := args[i], len(args)-i-1; {
+			case isWord(a, "GET") && left >= 2:
+				i += 2
+			case isWord(a, "OVERFLOW") && left >= 1:
+				i++
+			default:
+				return both
+			}
+		}
+		return readOnly
+	}
+	return flags
 }
 
 // Slot returns the slot of the keys of a request that Lookup accepted: 0 to

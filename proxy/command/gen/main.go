@@ -167,6 +167,11 @@ func keySpecSources(name string, keySpecs []snapshot.Value, rule string) (source
 		default:
 			return nil, fmt.Errorf("%s: find_keys of type %q", name, t)
 		}
+		var flags []string
+		for _, f := range ks.Get("flags").Items {
+			flags = append(flags, f.Text)
+		}
+		fmt.Fprintf(&b, ", flags: %q", strings.Join(flags, " "))
 		sources = append(sources, "{"+b.String()+"}")
 	}
 	return sources, nil

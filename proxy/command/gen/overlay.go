@@ -30,7 +30,7 @@ var byName = merge(
 	decide("Split", "rulePairs", "mset"),
 	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
-	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|help"),
+	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "config|get config|resetstat config|help"),
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),

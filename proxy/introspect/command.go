@@ -1,0 +1,241 @@
+package introspect
+
+import (
+	"strings"
+	"sync"
+
+	"github.com/basalt-redis/basalt/proxy/command"
+)
+
+// Command appends the reply to COMMAND or one of its subcommands, in protocol
+// version 2 or 3. It says of each command the proxy supports what the server
+// says that the table was made from; commands the proxy refuses do not exist.
+// The request has passed command.Lookup.
+func Command(dst []byte, args [][]byte, proto int) []byte {
+	if len(args) == 1 {
+		return append(dst, everything(proto).info...)
+	}
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = string(a)
+	}
+	names := words[2:]
+	switch strings.ToLower(words[1]) {
+	case "count":
+		return appendHeader(dst, ':', len(supported()))
+	case "info":
+		if len(names) == 0 {
+			return append(dst, everything(proto).info...)
+		}
+		return inProtocol(dst, infoOf(names), proto)
+	case "docs":
+		if len(names) == 0 {
+			return append(dst, everything(proto).docs...)
+		}
+		return inProtocol(dst, docsOf(names), proto)
+	case "list":
+		return commandList(dst, names)
+	case "getkeys":
+		return getKeys(dst, args[2:], proto, false)
+	case "getkeysandflags":
+		return getKeys(dst, args[2:], proto, true)
+	default:
+		return help(dst, command.ByName("command"))
+	}
+}
+
+// supports tells if the proxy supports the command.
+func supports(s *command.Spec) bool { return s != nil && s.Kind != command.Unsupported }
+
+// supported returns the names of the supported commands without subcommands.
+var supported = sync.OnceValue(func() (names []string) {
+	for id := range command.Count() {
+		if s := command.ByID(id); supports(s) && !strings.Contains(s.Name, "|") {
+			names = append(names, s.Name)
+		}
+	}
+	return names
+})
+
+// replies are the two longest, kept once they were asked for.
+type replies struct{ info, docs []byte }
+
+var (
+	everything2 = sync.OnceValue(func() replies { return allReplies(2) })
+	everything3 = sync.OnceValue(func() replies { return allReplies(3) })
+)
+
+func everything(proto int) replies {
+	if proto >= 3 {
+		return everything3()
+	}
+	return everything2()
+}
+
+func allReplies(proto int) replies {
+	return replies{inProtocol(nil, infoOf(supported()), proto), inProtocol(nil, docsOf(supported()), proto)}
+}
+
+// infoOf is the reply to COMMAND INFO in RESP3; null for each unknown name.
+func infoOf(names []string) []byte {
+	out := appendHeader(nil, '*', len(names))
+	for _, name := range names {
+		if s := command.ByName(name); supports(s) {
+			out = appendInfo(out, s)
+		} else {
+			out = append(out, "_\r\n"...)
+		}
+	}
+	return out
+}
+
+func appendInfo(out []byte, s *command.Spec) []byte {
+	out = append(appendHeader(out, '*', 10), described[s.ID].info...)
+	subs := supportedSubcommands(s)
+	if len(subs) == 0 {
+		return append(out, "~0\r\n"...) // as the server: an empty set, but an array of some
+	}
+	out = appendHeader(out, '*', len(subs))
+	for _, sub := range subs {
+		out = appendInfo(out, sub)
+	}
+	return out
+}
+
+func supportedSubcommands(s *command.Spec) (subs []*command.Spec) {
+	all := s.Subcommands()
+	for i := range all {
+		if supports(&all[i]) {
+			subs = append(subs, &all[i])
+		}
+	}
+	return subs
+}
+
+// docsOf is the reply to COMMAND DOCS in RESP3; unknown names are left out.
+func docsOf(names []string) []byte {
+	n, body := 0, []byte(nil)
+	for _, name := range names {
+		if s := command.ByName(name); supports(s) {
+			body = appendDocs(body, s)
+			n++
+		}
+	}
+	return append(appendHeader(nil, '%', n), body...)
+}
+
+func appendDocs(out []byte, s *command.Spec) []byte {
+	d := described[s.ID]
+	subs := supportedSubcommands(s)
+	fields := d.docFields
+	if len(subs) > 0 {
+		fields++
+	}
+	out = appendBulk(out, s.Name)
+	out = append(appendHeader(out, '%', fields), d.docs...)
+	if len(subs) > 0 {
+		out = appendHeader(appendBulk(out, "subcommands"), '%', len(subs))
+		for _, sub := range subs {
+			out = appendDocs(out, sub)
+		}
+	}
+	return out
+}
+
+// commandList answers COMMAND LIST. A filter sees subcommands too, as the
+// server's does.
+func commandList(dst []byte, options []string) []byte {
+	keep := func(*command.Spec) bool { return false }
+	withSubs := true
+	switch {
+	case len(options) == 0:
+		withSubs = false
+		keep = supports
+	case len(options) != 3 || !strings.EqualFold(options[0], "filterby"):
+		return appendError(dst, "syntax error")
+	case strings.EqualFold(options[1], "pattern"):
+		keep = func(s *command.Spec) bool { return glob(options[2], s.Name) }
+	case strings.EqualFold(options[1], "aclcat"):
+		category := "+@" + strings.ToLower(options[2]) + "\r\n"
+		keep = func(s *command.Spec) bool { return strings.Contains(described[s.ID].info, category) }
+	case !strings.EqualFold(options[1], "module"): // no module adds commands
+		return appendError(dst, "syntax error")
+	}
+	n, body := 0, []byte(nil)
+	for id := range command.Count() {
+		s := command.ByID(id)
+		if supports(s) && (withSubs || !strings.Contains(s.Name, "|")) && keep(s) {
+			body = appendBulk(body, s.Name)
+			n++
+		}
+	}
+	return append(appendHeader(dst, '*', n), body...)
+}
+
+// getKeys answers COMMAND GETKEYS and GETKEYSANDFLAGS.
+func getKeys(dst []byte, args [][]byte, proto int, flags bool) []byte {
+	s := command.ByName(string(args[0]))
+	if s != nil && s.IsContainer() && len(args) > 1 {
+		s = command.ByName(s.Name + "|" + string(args[1]))
+	}
+	if !supports(s) {
+		return appendError(dst, "Invalid command specified")
+	}
+	hasKeys := s.Kind == command.Keyed || s.Kind == command.Split
+	switch n := len(args); {
+	case !hasKeys:
+		return appendError(dst, "The command has no key arguments")
+	case n != s.Arity && (s.Arity > 0 || n < -s.Arity):
+		return appendError(dst, "Invalid number of arguments specified for command")
+	}
+	keys, ok := s.KeysWithFlags(args)
+	if !ok || len(keys) == 0 {
+		if strings.Contains(described[s.ID].info, "+no_mandatory_keys\r\n") {
+			return appendHeader(dst, '*', 0)
+		}
+		return appendError(dst, "Invalid arguments specified for command")
+	}
+	out := appendHeader(nil, '*', len(keys))
+	for _, k := range keys {
+		if flags {
+			out = appendHeader(out, '*', 2)
+		}
+		out = appendBulk(out, string(args[k.Index]))
+		if flags {
+			words := strings.Fields(k.Flags)
+			out = appendHeader(out, '~', len(words))
+			for _, w := range words {
+				out = appendSimple(out, w)
+			}
+		}
+	}
+	return inProtocol(dst, out, proto)
+}
+
+// help lists the supported subcommands of a container with their summaries.
+func help(dst []byte, container *command.Spec) []byte {
+	name := strings.ToUpper(container.Name)
+	lines := []string{name + " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"}
+	for _, sub := range supportedSubcommands(container) {
+		lines = append(lines, strings.ToUpper(sub.Name[len(name)+1:]), "    "+summary(described[sub.ID].docs)+".")
+	}
+	dst = appendHeader(dst, '*', len(lines))
+	for _, l := range lines {
+		dst = appendSimple(dst, l)
+	}
+	return dst
+}
+
+// Help appends the reply to a HELP subcommand, "client|help".
+func Help(dst []byte, s *command.Spec) []byte {
+	container, _, _ := strings.Cut(s.Name, "|")
+	return help(dst, command.ByName(container))
+}
+
+// summary is the value of the first field of the docs, which is the summary.
+func summary(docs string) string {
+	rest := strings.TrimPrefix(docs, "$7\r\nsummary\r\n$")
+	_, rest, _ = strings.Cut(rest, "\r\n")
+	text, _, _ := strings.Cut(rest, "\r\n")
+	return text
+}

@@ -1,0 +1,313 @@
+package introspect
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/command"
+)
+
+// Proxy is what INFO tells of the proxy itself. All counts are since it
+// started, or since CONFIG RESETSTAT.
+type Proxy struct {
+	// Version of the program, ID of the process as the Configserver knows it,
+	// RunID the 40 hex digits clients see.
+	Version, ID, RunID string
+	// Port clients connect to.
+	Port int
+	// Now and Started tell the uptime.
+	Now, Started time.Time
+	// ProcessID of the proxy.
+	ProcessID int
+	// Cluster it serves, its phase, the newest epoch known and the one obeyed.
+	Cluster, Phase    string
+	Epoch, AckedEpoch uint64
+	// ConfigServer that it is connected to, empty when none.
+	ConfigServer string
+	// Shards and Nodes of the epoch, event loops.
+	Shards, Nodes, Loops int
+	// Clients now, allowed, accepted and refused.
+	Clients, MaxClients               int
+	ClientsAccepted, ClientsRejected  uint64
+	ClientsTooSlow, ProtocolErrors    uint64
+	Commands, Errors, UnknownCommands uint64
+	// Requests held now, ever, and refused in the end.
+	Held                   int
+	HeldBytes              int64
+	HeldTotal, HeldRefused uint64
+	// InFlight requests to nodes, MemoryBytes of requests and replies.
+	InFlight    int
+	MemoryBytes int64
+	// Calls of each command that was called.
+	Calls []Calls
+}
+
+// Calls of one command.
+type Calls struct {
+	Name          string
+	Calls, Errors uint64
+	Total         time.Duration
+	// P50, P99 and P999 are upper bounds of latency quantiles.
+	P50, P99, P999 time.Duration
+}
+
+// section is one section of an INFO text: fields in order.
+type section struct {
+	title  string
+	fields []field
+}
+
+type field struct{ name, value string }
+
+// Sections in the order of Redis, Proxy last. The first column is what a client
+// asks for.
+var infoSections = []struct {
+	name      string
+	title     string
+	byDefault bool
+	make      func(p *Proxy, shards [][]section) []field
+}{
+	{"server", "Server", true, serverInfo},
+	{"clients", "Clients", true, clientsInfo},
+	{"memory", "Memory", true, memoryInfo},
+	{"persistence", "Persistence", true, persistenceInfo},
+	{"stats", "Stats", true, statsInfo},
+	{"replication", "Replication", true, replicationInfo},
+	{"cpu", "CPU", true, cpuInfo},
+	{"modules", "Modules", true, func(*Proxy, [][]section) []field { return nil }},
+	{"commandstats", "Commandstats", false, commandStatsInfo},
+	{"errorstats", "Errorstats", true, errorStatsInfo},
+	{"latencystats", "Latencystats", false, latencyStatsInfo},
+	{"cluster", "Cluster", true, func(*Proxy, [][]section) []field { return []field{{"cluster_enabled", "0"}} }},
+	{"keyspace", "Keyspace", true, keyspaceInfo},
+	{"proxy", "Proxy", true, proxyInfo},
+}
+
+// Info appends the text of INFO for the sections asked for (none: the default
+// ones), made of the INFO texts of the shards' masters and of the proxy. A
+// shard that did not answer is nil: sums then lack it, and the Proxy section
+// says how many answered.
+func Info(dst []byte, wanted []string, shards [][]byte, p Proxy) []byte {
+	parsed := make([][]section, 0, len(shards))
+	for _, text := range shards {
+		if text != nil {
+			parsed = append(parsed, parseInfo(text))
+		}
+	}
+	first := true
+	for _, s := range infoSections {
+		if !isWanted(wanted, s.name, s.byDefault) {
+			continue
+		}
+		if !first {
+			dst = append(dst, "\r\n"...)
+		}
+		first = false
+		dst = fmt.Appendf(dst, "# %s\r\n", s.title)
+		for _, f := range s.make(&p, parsed) {
+			dst = append(append(append(append(dst, f.name...), ':'), f.value...), "\r\n"...)
+		}
+		if s.name == "proxy" {
+			dst = fmt.Appendf(dst, "shards_answered:%d\r\n", len(parsed))
+		}
+	}
+	return dst
+}
+
+func isWanted(wanted []string, name string, byDefault bool) bool {
+	if len(wanted) == 0 {
+		return byDefault
+	}
+	for _, w := range wanted {
+		switch w = strings.ToLower(w); {
+		case w == name, w == "all", w == "everything", w == "default" && byDefault:
+			return true
+		}
+	}
+	return false
+}
+
+// parseInfo reads an INFO text; lines that are neither a section's title nor a
+// field are skipped.
+func parseInfo(text []byte) (sections []section) {
+	for line := range bytes.Lines(text) {
+		line = bytes.TrimRight(line, "\r\n")
+		if title, ok := bytes.CutPrefix(line, []byte("# ")); ok {
+			sections = append(sections, section{title: string(title)})
+			continue
+		}
+		name, value, ok := bytes.Cut(line, []byte(":"))
+		if ok && len(sections) > 0 {
+			s := &sections[len(sections)-1]
+			s.fields = append(s.fields, field{string(name), string(value)})
+		}
+	}
+	return sections
+}
+
+// get returns a field of a shard's text, "" when it is not there.
+func get(sections []section, title, name string) string {
+	for _, s := range sections {
+		if s.title != title {
+			continue
+		}
+		for _, f := range s.fields {
+			if f.name == name {
+				return f.value
+			}
+		}
+	}
+	return ""
+}
+
+func number(text string) int64 { n, _ := strconv.ParseInt(text, 10, 64); return n }
+
+func decimal(n int64) string { return strconv.FormatInt(n, 10) }
+
+func unsigned(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func serverInfo(p *Proxy, shards [][]section) []field {
+	from := oldest(shards) // whose version is the least one can rely on
+	server := func(name, fallback string) field {
+		if from != nil {
+			if v := get(from, "Server", name); v != "" {
+				return field{name, v}
+			}
+		}
+		return field{name, fallback}
+	}
+	up := p.Now.Sub(p.Started)
+	return []field{
+		server("redis_version", command.ServerVersion),
+		server("redis_git_sha1", "00000000"),
+		server("redis_git_dirty", "0"),
+		server("redis_build_id", "0"),
+		{"redis_mode", "standalone"},
+		server("os", "Linux"),
+		server("arch_bits", "64"),
+		{"multiplexing_api", "epoll"},
+		{"process_id", strconv.Itoa(p.ProcessID)},
+		{"run_id", p.RunID},
+		{"tcp_port", strconv.Itoa(p.Port)},
+		{"server_time_usec", decimal(p.Now.UnixMicro())},
+		{"uptime_in_seconds", decimal(int64(up / time.Second))},
+		{"uptime_in_days", decimal(int64(up / (24 * time.Hour)))},
+		server("hz", "10"),
+		server("configured_hz", "10"),
+		{"config_file", ""},
+		{"basalt_version", p.Version},
+	}
+}
+
+// oldest returns the text of the shard with the lowest redis_version.
+func oldest(shards [][]section) (from []section) {
+	for _, s := range shards {
+		v := get(s, "Server", "redis_version")
+		if v != "" && (from == nil || olderVersion(v, get(from, "Server", "redis_version"))) {
+			from = s
+		}
+	}
+	return from
+}
+
+// olderVersion compares dotted numbers.
+func olderVersion(a, b string) bool {
+	as, bs := strings.Split(a, "."), strings.Split(b, ".")
+	for i := range min(len(as), len(bs)) {
+		if x, y := number(as[i]), number(bs[i]); x != y {
+			return x < y
+		}
+	}
+	return len(as) < len(bs)
+}
+
+func clientsInfo(p *Proxy, _ [][]section) []field {
+	return []field{
+		{"connected_clients", strconv.Itoa(p.Clients)},
+		{"cluster_connections", "0"},
+		{"maxclients", strconv.Itoa(p.MaxClients)},
+		{"client_recent_max_input_buffer", "0"},
+		{"client_recent_max_output_buffer", "0"},
+		{"blocked_clients", "0"},
+		{"tracking_clients", "0"},
+		{"clients_in_timeout_table", "0"},
+	}
+}
+
+func cpuInfo(_ *Proxy, shards [][]section) []field { return merge("CPU", shards, nil) }
+
+// errorStatsInfo sums "errorstat_ERR:count=12".
+func errorStatsInfo(_ *Proxy, shards [][]section) []field {
+	return mergeBy("Errorstats", shards, func(values []string) string {
+		sum := int64(0)
+		for _, v := range values {
+			sum += number(strings.TrimPrefix(v, "count="))
+		}
+		return "count=" + decimal(sum)
+	})
+}
+
+func commandStatsInfo(p *Proxy, _ [][]section) (fields []field) {
+	for _, c := range p.Calls {
+		usec := c.Total.Microseconds()
+		fields = append(fields, field{"cmdstat_" + c.Name, fmt.Sprintf(
+			"calls=%d,usec=%d,usec_per_call=%.2f,rejected_calls=0,failed_calls=%d",
+			c.Calls, usec, float64(c.Total.Nanoseconds())/1e3/float64(max(c.Calls, 1)), c.Errors)})
+	}
+	return fields
+}
+
+func latencyStatsInfo(p *Proxy, _ [][]section) (fields []field) {
+	micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
+	for _, c := range p.Calls {
+		fields = append(fields, field{"latency_percentiles_usec_" + c.Name, fmt.Sprintf(
+			"p50=%.3f,p99=%.3f,p99.9=%.3f", micros(c.P50), micros(c.P99), micros(c.P999))})
+	}
+	return fields
+}
+
+// keyspaceInfo sums the keys of database 0, the only one there is; avg_ttl is
+// weighted by the keys that expire.
+func keyspaceInfo(_ *Proxy, shards [][]section) []field {
+	var keys, expires, weighted int64
+	for _, s := range shards {
+		values := map[string]int64{}
+		for pair := range strings.SplitSeq(get(s, "Keyspace", "db0"), ",") {
+			name, value, _ := strings.Cut(pair, "=")
+			values[name] = number(value)
+		}
+		keys += values["keys"]
+		expires += values["expires"]
+		weighted += values["avg_ttl"] * values["expires"]
+	}
+	if keys == 0 {
+		return nil
+	}
+	return []field{{"db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", keys, expires, weighted/max(expires, 1))}}
+}
+
+func proxyInfo(p *Proxy, _ [][]section) []field {
+	return []field{
+		{"proxy_id", p.ID},
+		{"cluster", p.Cluster},
+		{"phase", p.Phase},
+		{"epoch", unsigned(p.Epoch)},
+		{"acked_epoch", unsigned(p.AckedEpoch)},
+		{"configserver", p.ConfigServer},
+		{"shards", strconv.Itoa(p.Shards)},
+		{"nodes", strconv.Itoa(p.Nodes)},
+		{"loops", strconv.Itoa(p.Loops)},
+		{"in_flight_requests", strconv.Itoa(p.InFlight)},
+		{"held_requests", strconv.Itoa(p.Held)},
+		{"held_bytes", decimal(p.HeldBytes)},
+		{"total_held_requests", unsigned(p.HeldTotal)},
+		{"refused_held_requests", unsigned(p.HeldRefused)},
+		{"memory_bytes", decimal(p.MemoryBytes)},
+		{"slow_readers_closed", unsigned(p.ClientsTooSlow)},
+		{"protocol_errors", unsigned(p.ProtocolErrors)},
+		{"unknown_commands", unsigned(p.UnknownCommands)},
+	}
+}

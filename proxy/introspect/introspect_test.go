@@ -1,0 +1,124 @@
+package introspect
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestGlob(t *testing.T) {
+	for _, tc := range []struct {
+		pattern, text string
+		want          bool
+	}{
+		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a", "", false}, {"max*", "maxmemory", true}, {"*mem*", "maxmemory-policy", true},
+		{"MAXclients", "maxclients", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"h[sg]et", "hget", true}, {"h[^s]et", "hset", false},
+		{"h[a-g]et", "hget", true}, {"h[g-a]et", "hget", true}, {"h[a-f]et", "hget", false}, {`a\*c`, "a*c", true}, {`a\*c`, "abc", false},
+		{"a*b*c", "axxbyybzc", true}, {"a*b*c", "axxc", false}, {"[abc", "c", true}, {`[\]]`, "]", true}, {"**a**", "bab", true}, {`a\`, `a\`, true},
+		{strings.Repeat("*a", 50), strings.Repeat("a", 10000) + "b", false},
+	} {
+		if got := glob(tc.pattern, tc.text); got != tc.want {
+			t.Errorf("glob(%q, %.20q) = %v", tc.pattern, tc.text, got)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	p := Parameters{Port: 6380, Bind: "127.0.0.1", MaxClients: 10000, RequestBytes: 512 << 20, LogLevel: "notice"}
+	resets := 0
+	ask := func(proto int, words ...string) string {
+		return string(Config(nil, split(words), proto, p, func() { resets++ }))
+	}
+	for want, got := range map[string]string{
+		"*4\r\n$10\r\nappendonly\r\n$2\r\nno\r\n$4\r\nsave\r\n$0\r\n\r\n": ask(2, "config", "get", "save", "APPENDONLY"),
+		"%1\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n":                      ask(3, "CONFIG", "GET", "maxcl*"),
+		"*0\r\n":  ask(2, "config", "get", "nosuch"),
+		"+OK\r\n": ask(2, "config", "resetstat"),
+		"*2\r\n$18\r\nproto-max-bulk-len\r\n$9\r\n536870912\r\n": ask(2, "config", "get", "proto-max-bulk-len"),
+	} {
+		if got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+	if resets != 1 {
+		t.Errorf("%d resets", resets)
+	}
+	if help := ask(2, "config", "help"); !strings.Contains(help, "+GET\r\n") || strings.Contains(help, "REWRITE") {
+		t.Errorf("help %q", help)
+	}
+	names := []string{}
+	for _, param := range p.list() {
+		names = append(names, param.name)
+	}
+	if !slices.IsSorted(names) || len(slices.Compact(slices.Clone(names))) != len(names) {
+		t.Errorf("parameters %v", names)
+	}
+}
+
+func shard(lines ...string) []byte { return []byte(strings.Join(lines, "\r\n") + "\r\n") }
+
+func TestInfoMerges(t *testing.T) {
+	a := shard("# Server", "redis_version:7.2.4", "", "# Memory", "used_memory:1048576", "used_memory_human:1.00M", "used_memory_rss:2097152",
+		"mem_fragmentation_ratio:2.00", "maxmemory_policy:noeviction", "", "# Persistence", "loading:0", "rdb_last_save_time:20", "rdb_last_bgsave_status:ok",
+		"", "# Stats", "total_commands_processed:5", "expired_keys:3", "instantaneous_input_kbps:1.50", "# Replication", "role:master", "connected_slaves:2",
+		"slave0:ip=10.0.0.1,port=1", "master_repl_offset:100", "# CPU", "used_cpu_sys:1.250000", "# Errorstats", "errorstat_ERR:count=2",
+		"# Keyspace", "db0:keys=10,expires=2,avg_ttl=100")
+	b := shard("# Server", "redis_version:7.0.15", "# Memory", "used_memory:1048576", "used_memory_human:1.00M", "used_memory_rss:2097152",
+		"mem_fragmentation_ratio:2.00", "maxmemory_policy:allkeys-lru", "# Persistence", "loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err",
+		"# Stats", "total_commands_processed:5", "expired_keys:4", "instantaneous_input_kbps:0.25", "# Replication", "role:master", "connected_slaves:1",
+		"master_repl_offset:11", "# CPU", "used_cpu_sys:0.500000", "# Errorstats", "errorstat_ERR:count=1", "errorstat_WRONGTYPE:count=4",
+		"# Keyspace", "db0:keys=5,expires=6,avg_ttl=300")
+	p := Proxy{Commands: 77, Calls: []Calls{{Name: "get", Calls: 4, Errors: 1, Total: 10 * time.Microsecond, P50: 2 * time.Microsecond}}}
+	text := string(Info(nil, []string{"everything"}, [][]byte{a, b}, p))
+	for _, want := range []string{
+		"redis_version:7.0.15", "used_memory:2097152", "used_memory_human:2.00M", "mem_fragmentation_ratio:2.00", "maxmemory_policy:mixed",
+		"loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err", "total_commands_processed:77", "expired_keys:7",
+		"instantaneous_input_kbps:1.75", "connected_slaves:3", "master_repl_offset:111", "used_cpu_sys:1.750000", "errorstat_ERR:count=3",
+		"errorstat_WRONGTYPE:count=4", "db0:keys=15,expires=8,avg_ttl=250",
+		"cmdstat_get:calls=4,usec=10,usec_per_call=2.50,rejected_calls=0,failed_calls=1",
+	} {
+		if !strings.Contains(text, "\r\n"+want+"\r\n") {
+			t.Errorf("INFO lacks %q", want)
+		}
+	}
+	if strings.Contains(text, "slave0") || strings.Count(text, "total_commands_processed") != 1 {
+		t.Error(text)
+	}
+}
+
+func TestInfoSections(t *testing.T) {
+	for asked, want := range map[string]string{
+		"keyspace":        "Keyspace",
+		"CPU keyspace":    "CPU Keyspace",
+		"nosuch":          "",
+		"proxy cluster":   "Cluster Proxy",
+		"":                "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace Proxy",
+		"default":         "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats Cluster Keyspace Proxy",
+		"commandstats":    "Commandstats",
+		"all":             "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats Errorstats Latencystats Cluster Keyspace Proxy",
+		"everything nope": "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats Errorstats Latencystats Cluster Keyspace Proxy",
+	} {
+		var titles []string
+		for _, s := range parseInfo(Info(nil, strings.Fields(asked), nil, Proxy{})) {
+			titles = append(titles, s.title)
+		}
+		if got := strings.Join(titles, " "); got != want {
+			t.Errorf("INFO %s: sections %s, want %s", asked, got, want)
+		}
+	}
+}
+
+// Hostile text from a server neither panics nor ends a line early.
+func FuzzInfo(f *testing.F) {
+	f.Add([]byte("# Memory\r\nused_memory:1\r\n# Keyspace\r\ndb0:keys=1"))
+	f.Add([]byte("# Memory\nused_memory_human:\n#\n# \n:::"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		out := Info(nil, []string{"everything"}, [][]byte{text, text}, Proxy{})
+		for line := range strings.SplitSeq(string(out), "\n") {
+			if line != "" && !strings.HasSuffix(line, "\r") {
+				t.Fatalf("line %q", line)
+			}
+		}
+	})
+}
