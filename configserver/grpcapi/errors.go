@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/basalt-redis/basalt/configserver/control"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -39,7 +40,7 @@ func toStatus(err error) error {
 		return status.Errorf(codes.Aborted, "%v; read the cluster again and retry", err)
 	case errors.Is(err, store.ErrUncertain):
 		return status.Errorf(codes.Unknown, "%v: the change may or may not have landed; read the cluster before trying again", err)
-	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrOwned):
+	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrOwned), errors.Is(err, control.ErrStopped):
 		return status.Errorf(codes.Unavailable, "%v: the cluster is moving to another configserver; retry in a few seconds", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())

@@ -1,0 +1,202 @@
+package grpcapi
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/basalt-redis/basalt/configserver/store/memstore"
+	"github.com/basalt-redis/basalt/configserver/topology"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+func wantStatus(t *testing.T, err error, code codes.Code, contains ...string) {
+	t.Helper()
+	if status.Code(err) != code {
+		t.Fatalf("got %v, want code %v", err, code)
+	}
+	for _, text := range contains {
+		if !strings.Contains(status.Convert(err).Message(), text) {
+			t.Fatalf("message %q does not say %q", status.Convert(err).Message(), text)
+		}
+	}
+}
+
+func TestCreateGetListCluster(t *testing.T) {
+	st := memstore.New(memstore.Options{})
+	defer st.Close()
+	cs := startConfigserver(t, st, "cs-0")
+	ctx := t.Context()
+	cs.loops.set("green", newFakeLoop(topology.Cluster{Name: "green"}))
+	made, err := cs.clusters().CreateCluster(ctx, &basaltv1.CreateClusterRequest{
+		Name: "green", Shards: 3, NodesPerShard: 2,
+		Policy: &basaltv1.Policy{HungAfter: durationpb.New(2 * time.Second), ReadPolicy: basaltv1.ReadPolicy_READ_POLICY_READ_SET},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if made.GetOwner() != "cs-0" || made.GetEpoch() != 1 || made.GetPhase() != basaltv1.ClusterPhase_CLUSTER_PHASE_FORMING {
+		t.Fatalf("made %v", made)
+	}
+	p := made.GetPolicy()
+	if p.GetHungAfter().AsDuration() != 2*time.Second || p.GetRefusedProbes() != 3 || p.GetReadPolicy() != basaltv1.ReadPolicy_READ_POLICY_READ_SET {
+		t.Fatalf("the policy is not what was asked for with defaults: %v", p)
+	}
+	_, err = cs.clusters().CreateCluster(ctx, &basaltv1.CreateClusterRequest{Name: "green", Shards: 3, NodesPerShard: 2})
+	wantStatus(t, err, codes.AlreadyExists, "green")
+	got, err := cs.clusters().GetCluster(ctx, &basaltv1.GetClusterRequest{Name: "green"})
+	if err != nil || got.GetShards() != 3 {
+		t.Fatal(got, err)
+	}
+	list, err := cs.clusters().ListClusters(ctx, &basaltv1.ListClustersRequest{})
+	if err != nil || len(list.GetClusters()) != 1 || list.GetClusters()[0].GetName() != "green" {
+		t.Fatal(list, err)
+	}
+}
+
+func TestErrorsSayWhatToDo(t *testing.T) {
+	st := newStore(t)
+	cs := startConfigserver(t, st, "cs-0")
+	loop := cs.own(t, st, "blue")
+	ctx := t.Context()
+	create := func(r *basaltv1.CreateClusterRequest) error {
+		_, err := cs.clusters().CreateCluster(ctx, r)
+		return err
+	}
+	register := func(r *basaltv1.RegisterNodeRequest) error {
+		_, err := cs.clusters().RegisterNode(ctx, r)
+		return err
+	}
+	wantStatus(t, create(&basaltv1.CreateClusterRequest{Name: "Green!", Shards: 1, NodesPerShard: 1}), codes.InvalidArgument, "name:", "lower case")
+	wantStatus(t, create(&basaltv1.CreateClusterRequest{Name: "green", NodesPerShard: 1}), codes.InvalidArgument, "shards:")
+	wantStatus(t, create(&basaltv1.CreateClusterRequest{Name: "green", Shards: 1, NodesPerShard: 7}), codes.InvalidArgument, "nodes_per_shard:")
+	wantStatus(t, create(&basaltv1.CreateClusterRequest{Name: "green", Shards: 1, NodesPerShard: 1, Policy: &basaltv1.Policy{ProbeInterval: durationpb.New(time.Millisecond)}}),
+		codes.InvalidArgument, "policy.probe_interval:")
+	wantStatus(t, create(&basaltv1.CreateClusterRequest{Name: "bare", Shards: 1, NodesPerShard: 1}), codes.FailedPrecondition, "admin-password")
+	wantStatus(t, register(&basaltv1.RegisterNodeRequest{Cluster: "blue", Shard: "shard-x", Node: "A", Address: "nowhere"}),
+		codes.InvalidArgument, "shard:", "node:", "address:")
+	wantStatus(t, register(&basaltv1.RegisterNodeRequest{Cluster: "red", Shard: "shard-0", Node: "shard-0-0", Address: "127.0.0.1:1"}),
+		codes.NotFound, "red", "cluster list")
+	loop.err = topology.Preconditionf("switch over first")
+	wantStatus(t, register(&basaltv1.RegisterNodeRequest{Cluster: "blue", Shard: "shard-0", Node: "shard-0-0", Address: "127.0.0.1:1"}),
+		codes.FailedPrecondition, "switch over first")
+	_, err := cs.topologies().GetTopology(ctx, &basaltv1.GetTopologyRequest{Cluster: "blue", Epoch: 9})
+	wantStatus(t, err, codes.NotFound, "not reached epoch 9")
+	cs.loops.set("blue", nil)
+	wantStatus(t, register(&basaltv1.RegisterNodeRequest{Cluster: "blue", Shard: "shard-0", Node: "shard-0-0", Address: "127.0.0.1:1"}),
+		codes.Unavailable, `no configserver owns cluster "blue" right now; retry`)
+}
+
+func TestCallsReachTheOwner(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	loop := owner.own(t, st, "blue")
+	ctx := t.Context()
+
+	if _, err := other.clusters().RegisterNode(ctx, &basaltv1.RegisterNodeRequest{Cluster: "blue", Shard: "shard-0", Node: "shard-0-0", Address: "127.0.0.1:1"}); err != nil {
+		t.Fatal(err)
+	}
+	n := loop.Topology().Shards[0].Nodes[0]
+	if n.ID != "shard-0-0" || n.Priority != 100 || !n.Readable {
+		t.Fatalf("the owner got %+v", n)
+	}
+	status, err := other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
+	if err != nil || status.GetCluster().GetOwner() != "cs-0" || status.GetNodes()[0].GetLag() != -1 {
+		t.Fatal(status, err)
+	}
+	result, err := other.clusters().Switchover(ctx, &basaltv1.SwitchoverRequest{Cluster: "blue", Shard: "shard-0", Candidate: "shard-0-1"})
+	if err != nil || result.GetReport().GetNewMaster() != "shard-0-1" || result.GetEpoch() != 6 {
+		t.Fatal(result, err)
+	}
+	// Errors of the owner arrive as they were given there.
+	loop.err = topology.Preconditionf("no replica is in sync; wait")
+	_, err = other.clusters().Switchover(ctx, &basaltv1.SwitchoverRequest{Cluster: "blue", Shard: "shard-0"})
+	wantStatus(t, err, codes.FailedPrecondition, "no replica is in sync; wait")
+	// The store still says cs-0, but its loop is gone: no call goes in circles.
+	owner.loops.set("blue", nil)
+	_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
+	wantStatus(t, err, codes.Unavailable, "no configserver owns")
+	// The owner's process is gone, its lease not yet.
+	owner.grpc.Stop()
+	_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
+	wantStatus(t, err, codes.Unavailable)
+	// And then its lease.
+	st.ExpireLease("cs-0")
+	_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
+	wantStatus(t, err, codes.Unavailable, "no configserver owns")
+}
+
+func TestBarrierNamesWhoIsMissing(t *testing.T) {
+	st := newStore(t)
+	cs := startConfigserver(t, st, "cs-0")
+	loop := cs.own(t, st, "blue")
+	reply, err := cs.topologies().Barrier(t.Context(), &basaltv1.BarrierRequest{Cluster: "blue"})
+	if err != nil || reply.GetEpoch() != 1 {
+		t.Fatal(reply, err)
+	}
+	loop.mu.Lock()
+	loop.streams["p-2"] = &fakeStream{loop: loop, updates: make(chan controlView, 1)}
+	loop.mu.Unlock()
+	_, err = cs.topologies().Barrier(t.Context(), &basaltv1.BarrierRequest{Cluster: "blue", Timeout: durationpb.New(30 * time.Millisecond)})
+	wantStatus(t, err, codes.DeadlineExceeded, "p-2")
+	_, err = cs.topologies().Barrier(t.Context(), &basaltv1.BarrierRequest{Cluster: "blue", Epoch: 5})
+	wantStatus(t, err, codes.InvalidArgument, "epoch:", "future")
+}
+
+func TestEpochsAndEventsFromAnyReplica(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	claim, err := owner.session.Claim(t.Context(), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := st.Cluster(t.Context(), "blue")
+	if err != nil {
+		t.Fatal(err)
+	}
+	record.Epoch, record.Reason = 2, "policy changed"
+	event := topology.Event{Cluster: "blue", Kind: "PolicyChanged", Severity: topology.Info, Message: "hung_after is 2s", Epoch: 2,
+		Report: &topology.Report{Operation: topology.Operation{Kind: topology.Failover}, OffsetGap: -1}}
+	if err := claim.Commit(t.Context(), record, event); err != nil {
+		t.Fatal(err)
+	}
+	epochs, err := other.topologies().ListEpochs(t.Context(), &basaltv1.ListEpochsRequest{Cluster: "blue"})
+	if err != nil || len(epochs.GetEpochs()) != 2 || epochs.GetEpochs()[0].GetReason() != "policy changed" {
+		t.Fatal(epochs, err)
+	}
+	past, err := other.topologies().GetTopology(t.Context(), &basaltv1.GetTopologyRequest{Cluster: "blue", Epoch: 1})
+	if err != nil || past.GetReason() != "cluster created" {
+		t.Fatal(past, err)
+	}
+	events := basaltv1.NewEventServiceClient(other.conn)
+	list, err := events.ListEvents(t.Context(), &basaltv1.ListEventsRequest{Cluster: "blue"})
+	if err != nil || len(list.GetEvents()) != 1 || list.GetEvents()[0].GetReport().GetOffsetGap() != -1 {
+		t.Fatal(list, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	watch, err := events.WatchEvents(ctx, &basaltv1.WatchEventsRequest{Cluster: "blue"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := watch.Recv()
+	if err != nil || first.GetSequence() != 1 {
+		t.Fatal(first, err)
+	}
+	event.Kind = "NodeAdmitted"
+	if err := claim.Append(t.Context(), event); err != nil {
+		t.Fatal(err)
+	}
+	second, err := watch.Recv()
+	if err != nil || second.GetSequence() != 2 || second.GetKind() != "NodeAdmitted" {
+		t.Fatal(second, err)
+	}
+	other.api.Close()
+	_, err = watch.Recv()
+	wantStatus(t, err, codes.Unavailable)
+}

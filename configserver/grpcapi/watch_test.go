@@ -1,0 +1,243 @@
+package grpcapi
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/topology"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+)
+
+type controlView = control.View
+
+type proxy struct {
+	t      *testing.T
+	stream basaltv1.TopologyService_WatchTopologyClient
+}
+
+// connect opens the stream of a proxy and says hello.
+func connect(t *testing.T, to *configserver, id string) *proxy {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	t.Cleanup(cancel)
+	stream, err := to.topologies().WatchTopology(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t, stream}
+	p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Hello{Hello: &basaltv1.ProxyHello{
+		Cluster: "blue", ProxyId: id, Address: "127.0.0.1:6380", Version: "test",
+	}}})
+	return p
+}
+
+func (p *proxy) send(m *basaltv1.WatchTopologyRequest) {
+	p.t.Helper()
+	if err := p.stream.Send(m); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *proxy) ack(epoch uint64) {
+	p.t.Helper()
+	p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Ack{Ack: &basaltv1.Ack{Epoch: epoch}}})
+}
+
+func (p *proxy) snapshot() *basaltv1.Snapshot {
+	p.t.Helper()
+	m, err := p.stream.Recv()
+	if err != nil || m.GetSnapshot() == nil {
+		p.t.Fatalf("want a snapshot, got %v %v", m, err)
+	}
+	return m.GetSnapshot()
+}
+
+func (p *proxy) delta() *basaltv1.Delta {
+	p.t.Helper()
+	m, err := p.stream.Recv()
+	if err != nil || m.GetDelta() == nil {
+		p.t.Fatalf("want a delta, got %v %v", m, err)
+	}
+	return m.GetDelta()
+}
+
+func addShards(n int) func(*topology.Cluster) {
+	return func(c *topology.Cluster) {
+		for i := range n {
+			c.Shards = append(c.Shards, topology.Shard{ID: fmt.Sprintf("shard-%d", i), Generation: 1})
+		}
+	}
+}
+
+// A stream behaves the same at the owner and at another Configserver, which
+// pipes it.
+func TestWatchTopology(t *testing.T) {
+	for name, piped := range map[string]bool{"owner": false, "piped": true} {
+		t.Run(name, func(t *testing.T) {
+			st := newStore(t)
+			owner := startConfigserver(t, st, "cs-0")
+			loop := owner.own(t, st, "blue")
+			loop.commit(addShards(2))
+			at := owner
+			if piped {
+				at = startConfigserver(t, st, "cs-1")
+			}
+			p := connect(t, at, "p-1")
+			s := p.snapshot()
+			if s.GetTopology().GetEpoch() != 2 || len(s.GetCredentials()) != 2 || len(s.GetClientAuth().GetPasswordSha256()) != 1 {
+				t.Fatalf("snapshot %v", s)
+			}
+			p.ack(2)
+			eventually(t, "ack of epoch 2", func() bool {
+				loop.mu.Lock()
+				defer loop.mu.Unlock()
+				return loop.acks["p-1"] == 2
+			})
+
+			loop.commit(func(c *topology.Cluster) { c.Shards[1].Master, c.Shards[1].Generation = "shard-1-0", 2 })
+			d := p.delta()
+			if d.GetFromEpoch() != 2 || d.GetTopology().GetEpoch() != 3 || len(d.GetTopology().GetShards()) != 1 ||
+				d.GetTopology().GetShards()[0].GetMaster() != "shard-1-0" || d.GetClientAuth() != nil ||
+				len(d.GetCredentials()) != 1 || d.GetCredentials()[0].GetUsername() != "basalt-proxy-2" {
+				t.Fatalf("delta %v", d)
+			}
+			loop.commit(func(c *topology.Cluster) { c.Shards = c.Shards[:1] })
+			if d := p.delta(); len(d.GetTopology().GetShards()) != 0 || d.GetRemovedShards()[0] != "shard-1" {
+				t.Fatalf("delta %v", d)
+			}
+
+			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_NodeReport{NodeReport: &basaltv1.NodeReport{
+				Nodes: []*basaltv1.NodeSight{{Node: "shard-0-0", Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: durationpb.New(time.Second), Error: "refused"}},
+			}}})
+			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{Clients: 7}}})
+			eventually(t, "report and load", func() bool {
+				loop.mu.Lock()
+				defer loop.mu.Unlock()
+				return loop.load.Clients == 7 && len(loop.sights) == 1 &&
+					loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"}
+			})
+
+			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Goodbye{Goodbye: &basaltv1.Goodbye{}}})
+			if m, err := p.stream.Recv(); err != io.EOF {
+				t.Fatalf("after goodbye: %v %v", m, err)
+			}
+			loop.mu.Lock()
+			defer loop.mu.Unlock()
+			if len(loop.goodbyes) != 1 {
+				t.Fatal("the loop heard no goodbye")
+			}
+		})
+	}
+}
+
+// A proxy that does not read delays nobody, and one delta takes it over all
+// the epochs it missed.
+func TestStuckReader(t *testing.T) {
+	for name, piped := range map[string]bool{"owner": false, "piped": true} {
+		t.Run(name, func(t *testing.T) {
+			st := newStore(t)
+			owner := startConfigserver(t, st, "cs-0")
+			loop := owner.own(t, st, "blue")
+			loop.commit(addShards(100))
+			at := owner
+			if piped {
+				at = startConfigserver(t, st, "cs-1")
+			}
+			stuck, healthy := connect(t, at, "p-1"), connect(t, at, "p-2")
+			stuck.snapshot()
+			healthy.snapshot()
+			// 64 KiB of flow control are full after a few deltas of this size.
+			padding := strings.Repeat("x", 300)
+			last := uint64(0)
+			for i := range 300 {
+				last = loop.commit(func(c *topology.Cluster) {
+					for j := range c.Shards {
+						c.Shards[j].Master = fmt.Sprintf("shard-%d-%d-%s", j, i, padding)
+					}
+				})
+				for healthy.delta().GetTopology().GetEpoch() < last {
+				}
+				healthy.ack(last)
+			}
+			// Acks still go in on the stream whose other direction is full.
+			stuck.ack(2)
+			eventually(t, "acks of both", func() bool {
+				loop.mu.Lock()
+				defer loop.mu.Unlock()
+				return loop.acks["p-1"] == 2 && loop.acks["p-2"] == last
+			})
+			got := 0
+			for epoch := uint64(2); epoch < last; got++ {
+				d := stuck.delta()
+				if d.GetFromEpoch() != epoch {
+					t.Fatalf("delta from epoch %d, want from %d", d.GetFromEpoch(), epoch)
+				}
+				epoch = d.GetTopology().GetEpoch()
+			}
+			if got >= 300 {
+				t.Fatal("nothing was coalesced for the stuck proxy")
+			}
+		})
+	}
+}
+
+func TestStreamsEndWhenTheOwnerChanges(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	loop := owner.own(t, st, "blue")
+	direct, piped, killed := connect(t, owner, "p-1"), connect(t, other, "p-2"), connect(t, other, "p-3")
+	direct.snapshot()
+	piped.snapshot()
+	loop.stop()
+	_, err := direct.stream.Recv()
+	wantStatus(t, err, codes.Unavailable, "reconnect")
+	_, err = piped.stream.Recv()
+	wantStatus(t, err, codes.Unavailable, "reconnect")
+	if _, err := killed.stream.Recv(); err == nil { // its snapshot may have been on the way
+		_, err = killed.stream.Recv()
+		wantStatus(t, err, codes.Unavailable)
+	}
+
+	// The owner's process dies: piped streams end by themselves.
+	again := connect(t, other, "p-2")
+	again.snapshot()
+	owner.grpc.Stop()
+	_, err = again.stream.Recv()
+	wantStatus(t, err, codes.Unavailable)
+	// The other one takes over.
+	st.ExpireLease("cs-0")
+	other.own(t, st, "blue")
+	connect(t, other, "p-2").snapshot()
+}
+
+func TestStreamsMustBeginWithHello(t *testing.T) {
+	st := newStore(t)
+	cs := startConfigserver(t, st, "cs-0")
+	cs.own(t, st, "blue")
+	stream, err := cs.topologies().WatchTopology(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{t, stream}
+	p.ack(1)
+	_, err = stream.Recv()
+	wantStatus(t, err, codes.InvalidArgument, "hello")
+
+	p = connect(t, cs, "")
+	_, err = p.stream.Recv()
+	wantStatus(t, err, codes.InvalidArgument, "proxy_id")
+
+	p = connect(t, cs, "p-1")
+	p.snapshot()
+	p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Hello{Hello: &basaltv1.ProxyHello{Cluster: "blue", ProxyId: "p-1"}}})
+	_, err = p.stream.Recv()
+	wantStatus(t, err, codes.InvalidArgument, "hello")
+}
