@@ -59,11 +59,16 @@ const (
 // Set holds the secrets of one cluster as they were when it was opened. It
 // never changes; open again to see what changed on disk.
 type Set struct {
-	cluster string
-	// Each has one or two entries, the current one first; client may be empty.
-	admin, secret, client []string
-	warnings              []string
+	cluster  string
+	warnings []string
+	// on is a function because fmt, which cannot call methods on unexported
+	// fields of others' structs, prints no more of one than its address.
+	on func() *files
 }
+
+// files are the secrets of each file: one or two, the current one first;
+// client may be empty.
+type files struct{ admin, secret, client []string }
 
 // Open reads a cluster's folder. Every error is a *topology.PreconditionError
 // that names the file and what to do about it, and never its content.
@@ -75,16 +80,17 @@ func Open(dir, cluster string) (*Set, error) {
 		return nil, topology.Preconditionf("no credentials directory is configured: start the Configserver with --credentials-dir DIR "+
 			"and create DIR/%s/%s and DIR/%s/%s", cluster, AdminFile, cluster, SecretFile)
 	}
-	s := &Set{cluster: cluster}
+	f := &files{}
+	s := &Set{cluster: cluster, on: func() *files { return f }}
 	folder := filepath.Join(dir, cluster)
 	var err error
-	if s.admin, err = s.read(filepath.Join(folder, AdminFile), true, 1); err != nil {
+	if f.admin, err = s.read(filepath.Join(folder, AdminFile), true, 1); err != nil {
 		return nil, err
 	}
-	if s.secret, err = s.read(filepath.Join(folder, SecretFile), true, minSecret); err != nil {
+	if f.secret, err = s.read(filepath.Join(folder, SecretFile), true, minSecret); err != nil {
 		return nil, err
 	}
-	if s.client, err = s.read(filepath.Join(folder, ClientFile), false, 1); err != nil {
+	if f.client, err = s.read(filepath.Join(folder, ClientFile), false, 1); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -144,18 +150,18 @@ func (s *Set) Warnings() []string { return s.warnings }
 
 // AdminPasswords returns the one or two passwords of basalt-admin, the current
 // one first.
-func (s *Set) AdminPasswords() []string { return s.admin }
+func (s *Set) AdminPasswords() []string { return s.on().admin }
 
 // SecretID names the current cluster secret without revealing it.
-func (s *Set) SecretID() string { return secretID(s.secret[0]) }
+func (s *Set) SecretID() string { return secretID(s.on().secret[0]) }
 
 // SecretIDs names all cluster secrets on file, the current one first.
-func (s *Set) SecretIDs() []string { return secretIDs(s.secret) }
+func (s *Set) SecretIDs() []string { return secretIDs(s.on().secret) }
 
 // SecretByID returns the cluster secret an id names. The error is a
 // *topology.PreconditionError when it is no longer on file.
 func (s *Set) SecretByID(id string) (string, error) {
-	for _, secret := range s.secret {
+	for _, secret := range s.on().secret {
 		if secretID(secret) == id {
 			return secret, nil
 		}
@@ -190,7 +196,7 @@ func (s *Set) derive(id, message string) (string, error) {
 // may AUTH with, the current one first; none when they need not.
 func (s *Set) ClientPasswordSHA256() [][]byte {
 	var sums [][]byte
-	for _, password := range s.client {
+	for _, password := range s.on().client {
 		sum := sha256.Sum256([]byte(password))
 		sums = append(sums, sum[:])
 	}
@@ -199,7 +205,7 @@ func (s *Set) ClientPasswordSHA256() [][]byte {
 
 // ClientSecretIDs names the client passwords, in the order of
 // ClientPasswordSHA256.
-func (s *Set) ClientSecretIDs() []string { return secretIDs(s.client) }
+func (s *Set) ClientSecretIDs() []string { return secretIDs(s.on().client) }
 
 // ClientPasswordSHA256ByIDs returns the SHA-256 of those client passwords that
 // the ids name, so that proxies accept what the topology says and not what a
@@ -207,7 +213,7 @@ func (s *Set) ClientSecretIDs() []string { return secretIDs(s.client) }
 func (s *Set) ClientPasswordSHA256ByIDs(ids []string) [][]byte {
 	var sums [][]byte
 	for _, id := range ids {
-		for _, password := range s.client {
+		for _, password := range s.on().client {
 			if secretID(password) == id {
 				sum := sha256.Sum256([]byte(password))
 				sums = append(sums, sum[:])
@@ -231,16 +237,16 @@ func secretIDs(secrets []string) []string {
 }
 
 // String tells whose secrets these are and nothing else.
-func (s *Set) String() string { return "credentials of " + s.cluster + " (redacted)" }
+func (s Set) String() string { return "credentials of " + s.cluster + " (redacted)" }
 
 // GoString is String, for %#v.
-func (s *Set) GoString() string { return s.String() }
+func (s Set) GoString() string { return s.String() }
 
 // Format prints String whatever the verb is.
-func (s *Set) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+func (s Set) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
 // LogValue is String, for slog.
-func (s *Set) LogValue() slog.Value { return slog.StringValue(s.String()) }
+func (s Set) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // MarshalJSON is String, so that no encoder leaks a secret.
-func (s *Set) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(s.String())), nil }
+func (s Set) MarshalJSON() ([]byte, error) { return []byte(strconv.Quote(s.String())), nil }

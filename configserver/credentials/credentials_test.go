@@ -1,0 +1,177 @@
+package credentials
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+const (
+	secretOne = "first-cluster-secret-0123456789"
+	secretTwo = "second-cluster-secret-012345678"
+)
+
+// write makes a folder of secrets of cluster "c".
+func write(t *testing.T, files map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(filepath.Join(dir, "c"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, "c", name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func mustOpen(t *testing.T, files map[string]string) *Set {
+	t.Helper()
+	s, err := Open(write(t, files), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestDerived(t *testing.T) {
+	s := mustOpen(t, map[string]string{
+		AdminFile: "admin-new\nadmin-old\n", SecretFile: secretTwo + "\r\n" + secretOne + "\n", ClientFile: "client-1\n",
+	})
+	if got := s.AdminPasswords(); !slices.Equal(got, []string{"admin-new", "admin-old"}) {
+		t.Errorf("%d admin passwords", len(got))
+	}
+	ids := s.SecretIDs()
+	if len(ids) != 2 || ids[0] != s.SecretID() || len(ids[0]) != 16 {
+		t.Errorf("secret ids %v", ids)
+	}
+	// Known values, so that no change of the derivation goes unnoticed: proxies
+	// and servers of a running cluster hold what it gave before.
+	if got, want := ids[1], fmt.Sprintf("%x", sha256.Sum256([]byte("basalt-secret-id:"+secretOne)))[:16]; got != want {
+		t.Errorf("secret id %s, want %s", got, want)
+	}
+	password, err := s.ProxyPassword(ids[1], "shard-0", 7)
+	if err != nil || password != "ada5f64defb6d085abd4cccfa826bb7e8630362d2a4c1678f867983936c135fe" {
+		t.Errorf("proxy password %s, %v", password, err)
+	}
+	replication, err := s.ReplicationPassword(ids[1])
+	if err != nil || replication != "bea40a677094d62fe6168e8c05a8612c4e1531c6b385c1ea1dc5c9dce1e2d834" {
+		t.Errorf("replication password %s, %v", replication, err)
+	}
+	seen := map[string]bool{replication: true}
+	for _, id := range ids {
+		for _, shard := range []string{"shard-0", "shard-1"} {
+			for generation := range uint64(3) {
+				p, err := s.ProxyPassword(id, shard, generation)
+				if err != nil || seen[p] {
+					t.Errorf("password of %s %s %d is not new: %v", id, shard, generation, err)
+				}
+				seen[p] = true
+			}
+		}
+	}
+	var precondition *topology.PreconditionError
+	if _, err := s.ProxyPassword("0000000000000000", "shard-0", 1); !errors.As(err, &precondition) {
+		t.Errorf("unknown secret: %v", err)
+	}
+	sum := sha256.Sum256([]byte("client-1"))
+	if got := s.ClientPasswordSHA256(); len(got) != 1 || !bytes.Equal(got[0], sum[:]) {
+		t.Errorf("client passwords %x", got)
+	}
+	if got := s.ClientPasswordSHA256ByIDs(append(s.ClientSecretIDs(), "unknown")); len(got) != 1 || !bytes.Equal(got[0], sum[:]) {
+		t.Errorf("client passwords by id %x", got)
+	}
+	if ProxyUser(7) != "basalt-proxy-7" {
+		t.Error(ProxyUser(7))
+	}
+}
+
+func TestClientPasswordIsOptional(t *testing.T) {
+	for _, files := range []map[string]string{
+		{AdminFile: "a", SecretFile: secretOne},
+		{AdminFile: "a", SecretFile: secretOne, ClientFile: "\n"},
+	} {
+		if s := mustOpen(t, files); len(s.ClientPasswordSHA256()) != 0 || len(s.ClientSecretIDs()) != 0 {
+			t.Error("a client password out of nothing")
+		}
+	}
+}
+
+func TestProblemsNameTheFile(t *testing.T) {
+	for name, tc := range map[string]struct {
+		files map[string]string
+		want  string
+	}{
+		"missing admin":  {map[string]string{SecretFile: secretOne}, "create "},
+		"missing secret": {map[string]string{AdminFile: "a"}, SecretFile},
+		"empty":          {map[string]string{AdminFile: "\n\n", SecretFile: secretOne}, "is empty"},
+		"short":          {map[string]string{AdminFile: "a", SecretFile: "hunter2"}, "shorter than 16"},
+		"three":          {map[string]string{AdminFile: "a\nb\nc", SecretFile: secretOne}, "3 secrets"},
+		"white space":    {map[string]string{AdminFile: "hunter2 x", SecretFile: secretOne}, "white space"},
+		"huge":           {map[string]string{AdminFile: strings.Repeat("hunter2\n", 1000), SecretFile: secretOne}, "8000 bytes"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := write(t, tc.files)
+			_, err := Open(dir, "c")
+			var precondition *topology.PreconditionError
+			if !errors.As(err, &precondition) {
+				t.Fatalf("got %v", err)
+			}
+			if !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), filepath.Join(dir, "c")) {
+				t.Errorf("%v", err)
+			}
+			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), secretOne) {
+				t.Errorf("a secret in %v", err)
+			}
+		})
+	}
+	if _, err := Open("", "c"); err == nil || !strings.Contains(err.Error(), "--credentials-dir") {
+		t.Errorf("no directory: %v", err)
+	}
+	if _, err := Open(t.TempDir(), "../c"); err == nil {
+		t.Error("a name led out of the directory")
+	}
+}
+
+func TestOpenFilesAreWarnedAbout(t *testing.T) {
+	dir := write(t, map[string]string{AdminFile: "a", SecretFile: secretOne})
+	if err := os.Chmod(filepath.Join(dir, "c", SecretFile), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(dir, "c")
+	if err != nil || len(s.Warnings()) != 1 || !strings.Contains(s.Warnings()[0], SecretFile) {
+		t.Errorf("warnings %v, %v", s.Warnings(), err)
+	}
+}
+
+func TestNothingPrintsASecret(t *testing.T) {
+	s := mustOpen(t, map[string]string{AdminFile: "hunter2-admin", SecretFile: secretOne, ClientFile: "hunter2-client"})
+	var log bytes.Buffer
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "set", s, "value", *s)
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "set", s, "value", *s)
+	data, err := json.Marshal(struct{ S *Set }{s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	printed := log.String() + string(data)
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		printed += fmt.Sprintf(verb, s) + fmt.Sprintf(verb, *s) + fmt.Sprintf(verb, struct{ In *Set }{s}) +
+			fmt.Sprintf(verb, struct{ in *Set }{s}) + fmt.Sprintf(verb, struct{ in Set }{*s})
+	}
+	for _, secret := range []string{"hunter2", secretOne, fmt.Sprintf("%x", secretOne), fmt.Sprintf("%x", "hunter2")} {
+		if strings.Contains(printed, secret) {
+			t.Errorf("%q was printed: %s", secret, printed)
+		}
+	}
+}
