@@ -228,7 +228,7 @@ func (a *app) topologyBarrier() *cobra.Command {
 			if a.output == "json" {
 				return a.printProto(reply)
 			}
-			return a.say("all %d proxies obey epoch %d or a later one", len(reply.GetProxies()), reply.GetEpoch())
+			return a.say("all proxies (%d) obey epoch %d or a later one", len(reply.GetProxies()), reply.GetEpoch())
 		},
 	}
 	cmd.Flags().Uint64Var(&epoch, "epoch", 0, "the epoch (default: the newest)")

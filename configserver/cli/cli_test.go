@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write what the commands print to testdata instead of comparing")
+
+// run runs a command line against a fake Configserver.
+func run(t *testing.T, address, line string) (code int, out, errOut string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	a := &app{out: &o, err: &e, now: func() time.Time { return noon }}
+	args := strings.Fields(line)
+	if address != "" {
+		args = append([]string{"--configserver", address}, args...)
+	}
+	code = a.main(context.Background(), args)
+	return code, o.String(), e.String()
+}
+
+// Each file of testdata holds the transcript of one topic: the command line,
+// what it printed, and its exit code when that is not 0.
+func TestTranscripts(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	time.Local = time.UTC
+	for topic, lines := range map[string][]string{
+		"cluster": {
+			"cluster list", "cluster list -o json", "cluster create green --shards 5 --hung-after 2s", "cluster create blue",
+			"cluster status blue", "cluster status", "cluster update blue --hung-after 2s --read-policy read-set --max-read-lag 1MiB",
+			"cluster update blue", "cluster update --read-policy nobody", "cluster delete blue", "cluster delete blue --yes",
+		},
+		"node": {
+			"node register blue shard-0 shard-0-2 127.0.0.1:7005", "node register shard-0 shard-0-2 127.0.0.1:7005",
+			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
+			"credentials rotate",
+		},
+		"operation": {
+			"failover blue shard-0", "failover shard-0 -o json", "switchover blue shard-0 --to shard-0-1", "switchover",
+		},
+		"topology": {
+			"topology show blue", "topology show --epoch 12 -o json", "topology epochs", "topology barrier blue", "topology barrier --epoch 99 --wait 100ms",
+		},
+		"events": {
+			"events list blue", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",
+		},
+		"usage": {
+			"clusters", "cluster frobnicate", "cluster list extra", "cluster list --nope", "cluster list -o yaml", "local kill",
+		},
+	} {
+		t.Run(topic, func(t *testing.T) {
+			_, address := startFake(t)
+			var got strings.Builder
+			for _, line := range lines {
+				code, out, errOut := run(t, address, line)
+				fmt.Fprintf(&got, "$ basaltctl %s\n%s%s", line, out, errOut)
+				if code != 0 {
+					fmt.Fprintf(&got, "exit %d\n", code)
+				}
+				got.WriteByte('\n')
+			}
+			path := filepath.Join("testdata", topic+".txt")
+			if *rewrite {
+				if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("%s differs (go test ./cli -rewrite writes it anew):\n%s", path, firstDifference(got.String(), string(want)))
+			}
+		})
+	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range g {
+		if i >= len(w) || g[i] != w[i] {
+			line := ""
+			if i < len(w) {
+				line = w[i]
+			}
+			return fmt.Sprintf("line %d\n got: %s\nwant: %s", i+1, g[i], line)
+		}
+	}
+	return "it ends early"
+}
+
+func TestArgumentsReachTheConfigserver(t *testing.T) {
+	f, address := startFake(t)
+	for line, want := range map[string]string{
+		"node register shard-1 shard-1-2 127.0.0.1:9":               "register blue shard-1 shard-1-2 127.0.0.1:9",
+		"node register red shard-1 shard-1-2 127.0.0.1:9":           "register red shard-1 shard-1-2 127.0.0.1:9",
+		"--cluster red node register shard-1 shard-1-2 127.0.0.1:9": "register red shard-1 shard-1-2 127.0.0.1:9",
+		"switchover shard-0 --to shard-0-1":                         "switchover blue shard-0 to shard-0-1",
+		"cluster delete --yes red":                                  "delete red",
+	} {
+		run(t, address, line)
+		if got := f.asked[len(f.asked)-1]; got != want {
+			t.Errorf("%s: the configserver got %q, want %q", line, got, want)
+		}
+	}
+}
+
+func TestWaitsForAnOwner(t *testing.T) {
+	f, address := startFake(t)
+	f.ownerless = 2
+	if code, _, errOut := run(t, address, "cluster status blue"); code != exitOK {
+		t.Fatal(errOut)
+	}
+	f.ownerless = 1000
+	code, _, errOut := run(t, address, "cluster status blue --timeout 300ms")
+	if code != exitFailed || !strings.Contains(errOut, "no configserver owns") && !strings.Contains(errOut, "in time") {
+		t.Fatal(code, errOut)
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	t.Setenv("BASALT_LOCAL_STATE", t.TempDir())
+	t.Setenv("BASALT_CONFIGSERVER", "")
+	code, _, errOut := run(t, "127.0.0.1:1", "cluster list")
+	if code != exitFailed || strings.Count(errOut, "\n") != 1 || !strings.Contains(errOut, "no configserver answers at 127.0.0.1:1 (connection refused)") {
+		t.Fatal(code, errOut)
+	}
+	code, _, errOut = run(t, "", "local status")
+	if code != exitFailed || !strings.Contains(errOut, "no local playground is running") {
+		t.Fatal(code, errOut)
+	}
+	if code, _, errOut = run(t, "nowhere", "cluster list"); code != exitUsage || !strings.Contains(errOut, "HOST:PORT") {
+		t.Fatal(code, errOut)
+	}
+}
+
+// The second of two Configservers answers when the first is away.
+func TestTriesTheNextConfigserver(t *testing.T) {
+	_, address := startFake(t)
+	if code, _, errOut := run(t, "127.0.0.1:1,"+address, "cluster list"); code != exitOK {
+		t.Fatal(errOut)
+	}
+}
+
+func TestVersion(t *testing.T) {
+	if code, out, _ := run(t, "", "version"); code != exitOK || strings.TrimSpace(out) == "" {
+		t.Fatal(code, out)
+	}
+}
