@@ -42,6 +42,7 @@ type options struct {
 	keys        uint
 	shards      int
 	targets     string
+	proxyFlags  string
 	cases       string
 	out         string
 	check       bool
@@ -58,7 +59,8 @@ func main() {
 	flag.IntVar(&o.valueSize, "value-size", 64, "bytes of a value")
 	flag.UintVar(&o.keys, "keys", 100_000, "number of keys, drawn uniformly")
 	flag.IntVar(&o.shards, "shards", 3, "redis-servers behind each proxy")
-	flag.StringVar(&o.targets, "targets", "redis,twemproxy", "what to measure, besides the peers named in PEERS=name=port:pid,…")
+	flag.StringVar(&o.targets, "targets", "basalt,redis,twemproxy", "what to measure, besides the peers named in PEERS=name=port:pid,…")
+	flag.StringVar(&o.proxyFlags, "proxy-flags", "", "flags for Basalt's proxy, separated by blanks, to try settings other than the defaults")
 	flag.StringVar(&o.cases, "cases", "", "only cases whose name contains this")
 	flag.StringVar(&o.out, "out", "text", "output: text or json")
 	flag.BoolVar(&o.check, "check", false, "exit with 1 when a bar is not met")
@@ -146,6 +148,8 @@ func startTargets(ctx context.Context, f *fleet.Fleet, o options) ([]fleet.Targe
 		switch name {
 		case "":
 			continue
+		case basalt:
+			t, err = f.Basalt(ctx, o.shards, strings.Fields(o.proxyFlags))
 		case redis:
 			t, err = f.Redis(ctx)
 		case twemproxy:
