@@ -21,7 +21,7 @@ type ports map[int]bool
 // free finds a port nobody listens on.
 func (p ports) free() (int, error) {
 	for range 1000 {
-		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort+1)
+		port := firstFreePort + rand.IntN(lastFreePort-firstFreePort+1) //nolint:gosec // a port is no secret
 		if !p[port] && portFree(port) {
 			p[port] = true
 			return port, nil
