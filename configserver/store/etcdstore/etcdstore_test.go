@@ -2,6 +2,7 @@ package etcdstore_test
 
 import (
 	"context"
+	"crypto/sha1"
 	"fmt"
 	"net"
 	"sync/atomic"
@@ -38,6 +39,13 @@ func startEtcd(t testing.TB, dir, client string) *embedded.Server {
 		t.Fatal(err)
 	}
 	return s
+}
+
+var clientPrefix = clientv3.WithPrefix()
+
+// incarnation is a run_id: 40 hexadecimal digits.
+func incarnation(i, j int) string {
+	return fmt.Sprintf("%x", sha1.Sum([]byte{byte(i), byte(i >> 8), byte(j)}))
 }
 
 var prefixes atomic.Int64
