@@ -54,10 +54,9 @@ type process struct {
 
 // run is one life of a process.
 type run struct {
-	os     *os.Process
-	pid    int
-	done   chan struct{} // closes when it was reaped
-	paused bool
+	os   *os.Process
+	pid  int
+	done chan struct{} // closes when it was reaped
 	// expected: a kill or stop was asked for.
 	expected bool
 }
@@ -137,17 +136,9 @@ func (p *process) signal(sig syscall.Signal, expected bool) (int, <-chan struct{
 		}
 		return 0, nil, fmt.Errorf("signal %s (pid %d): %w", p.name, r.pid, err)
 	}
-	switch sig {
-	case syscall.SIGSTOP:
-		r.paused = true
-	case syscall.SIGCONT:
-		r.paused = false
-	case syscall.SIGTERM:
+	if sig == syscall.SIGTERM {
 		// A paused process gets the signal once it runs again.
-		if r.paused {
-			r.paused = false
-			_ = r.os.Signal(syscall.SIGCONT)
-		}
+		_ = r.os.Signal(syscall.SIGCONT)
 	}
 	return r.pid, r.done, nil
 }
@@ -192,10 +183,21 @@ func (p *process) state() (state string, pid int, exit string) {
 	switch {
 	case r == nil:
 		return StateExited, 0, p.lastExit
-	case r.paused:
+	case paused(r.pid):
 		return StatePaused, r.pid, ""
 	}
 	return StateRunning, r.pid, ""
+}
+
+// paused asks the kernel whether a process is stopped, whoever stopped it.
+func paused(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	// "4711 (name of it) T …"; the name may hold anything.
+	i := bytes.LastIndexByte(stat, ')')
+	return i >= 0 && i+2 < len(stat) && (stat[i+2] == 'T' || stat[i+2] == 't')
 }
 
 // lastLog returns the last line of the log, for an error message.

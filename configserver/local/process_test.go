@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -187,8 +188,15 @@ func TestStopWakesAPausedProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitLog(t, p, "up")
-	if _, _, err := p.signal(19 /* SIGSTOP */, false); err != nil {
+	if _, _, err := p.signal(syscall.SIGSTOP, false); err != nil {
 		t.Fatal(err)
+	}
+	// The kernel delivers it to a sleeping process in its own time.
+	for range 500 {
+		if state, _, _ := p.state(); state == StatePaused {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	if state, _, _ := p.state(); state != StatePaused {
 		t.Fatal(state)
