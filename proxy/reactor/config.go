@@ -14,6 +14,8 @@ type Sight = backend.Sight
 
 // Sights, as in the proto.
 const (
+	// SightUnknown: nothing was tried yet.
+	SightUnknown = backend.SightUnknown
 	// SightOK: replies arrive (again).
 	SightOK = backend.SightOK
 	// SightRefused: a connection was refused or reset.

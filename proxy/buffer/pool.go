@@ -1,0 +1,136 @@
+// Package buffer is the memory of an event loop: chunks that are reused, and
+// queues of chunks that one system call writes. Nothing here is safe for use
+// by several goroutines; each loop has its own Pool.
+package buffer
+
+import (
+	"golang.org/x/sys/unix"
+)
+
+// Sizes of pooled chunks in bytes, each eight times the one before. Larger
+// chunks are mapped: memory is spent on them only as bytes arrive, growing
+// them copies nothing, and the garbage collector never sees them.
+const (
+	Smallest = 512
+	Largest  = 2 << 20
+	classes  = 5
+	mapped   = classes
+	// keepBytes is how much of each class is kept for reuse.
+	keepBytes = 4 << 20
+)
+
+// Chunk is a piece of memory. B is its content; its capacity is fixed until
+// Grow.
+type Chunk struct {
+	B []byte
+	// Refs counts users of the content, for owners that need it.
+	Refs    int
+	next    *Chunk
+	off     int // bytes of B that were consumed, in a Queue
+	charged int64
+	class   uint8
+}
+
+// Next is the chunk behind this one in its list.
+func (c *Chunk) Next() *Chunk { return c.next }
+
+// SetNext links another chunk behind this one, for owners with lists of their
+// own.
+func (c *Chunk) SetNext(next *Chunk) { c.next = next }
+
+// Pool hands out chunks and counts the bytes in use.
+type Pool struct {
+	free  [classes]*Chunk
+	kept  [classes]int
+	inUse int64
+}
+
+// InUse is the memory of all chunks handed out, in bytes; of mapped chunks,
+// the content.
+func (p *Pool) InUse() int64 { return p.inUse }
+
+// Get returns an empty chunk that holds at least n bytes.
+func (p *Pool) Get(n int) *Chunk {
+	class, size := 0, Smallest
+	for size < n && class < classes {
+		class++
+		size <<= 3
+	}
+	if class >= classes {
+		return mapChunk(n)
+	}
+	c := p.free[class]
+	if c == nil {
+		c = &Chunk{B: make([]byte, 0, size), class: uint8(class)}
+	} else {
+		p.free[class] = c.next
+		p.kept[class]--
+		c.next = nil
+	}
+	c.charged = int64(size)
+	p.inUse += c.charged
+	return c
+}
+
+// mapChunk maps memory for n bytes without reserving it.
+func mapChunk(n int) *Chunk {
+	page := unix.Getpagesize()
+	n = (n + page - 1) / page * page
+	b, err := unix.Mmap(-1, 0, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		// The kernel's limit of mappings; the heap has none.
+		return &Chunk{B: make([]byte, 0, n), class: mapped + 1}
+	}
+	return &Chunk{B: b[:0], class: mapped}
+}
+
+// Put takes a chunk back. Its content is gone.
+func (p *Pool) Put(c *Chunk) {
+	p.inUse -= c.charged
+	c.charged, c.off, c.Refs, c.next = 0, 0, 0, nil
+	if c.class >= mapped {
+		if c.class == mapped {
+			// Unmapping what Mmap returned cannot fail.
+			_ = unix.Munmap(c.B[:cap(c.B)])
+		}
+		c.B = nil
+		return
+	}
+	if p.kept[c.class]*cap(c.B) >= keepBytes {
+		return
+	}
+	c.B = c.B[:0]
+	c.next = p.free[c.class]
+	p.free[c.class] = c
+	p.kept[c.class]++
+}
+
+// Charge brings the account of a mapped chunk up to its content. Call it after
+// bytes were added.
+func (p *Pool) Charge(c *Chunk) {
+	if c.class >= mapped {
+		p.inUse += int64(len(c.B)) - c.charged
+		c.charged = int64(len(c.B))
+	}
+}
+
+// Grow returns a chunk with the same content and room for at least n bytes in
+// all; c itself is used up when another is returned.
+func (p *Pool) Grow(c *Chunk, n int) *Chunk {
+	if n <= cap(c.B) {
+		return c
+	}
+	if c.class == mapped {
+		page, size := unix.Getpagesize(), len(c.B)
+		n = (max(n, 2*cap(c.B)) + page - 1) / page * page
+		if b, err := unix.Mremap(c.B[:cap(c.B)], n, unix.MREMAP_MAYMOVE); err == nil {
+			c.B = b[:size]
+			return c
+		}
+	}
+	bigger := p.Get(n)
+	bigger.B = append(bigger.B, c.B...)
+	p.Charge(bigger)
+	p.Put(c)
+	return bigger
+}

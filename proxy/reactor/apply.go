@@ -1,0 +1,297 @@
+package reactor
+
+import (
+	"errors"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// How a loop changes over to an epoch, between two wake-ups.
+//
+// Goal: from now on every request is routed by the new table, and what was sent
+// by an older one is accounted for, so that the ack says what invariant 3 asks.
+//
+//  1. Every shard compares its nodes with the new ones. A node that is the same
+//     process under the same credentials keeps its connections.
+//  2. A master that is no longer master loses its connections at once, unless
+//     the shard was frozen and nothing is in flight: that is a switchover that
+//     went by the book. What was in flight is answered with an error, or sent
+//     again if it only reads.
+//  3. Connections under older credentials, and those of nodes that may no
+//     longer be read, are retired: they take nothing new, and are closed when
+//     the last reply came. As long as a retired connection of the master itself
+//     has requests in flight, the shard holds: a request on the new connection
+//     could overtake one on the old.
+//  4. A frozen shard waits for everything in flight.
+//  5. Held requests are routed again, by the new table.
+//
+// The loop obeys the epoch when no connection is left that must drain
+// (loop.waiting). A node that hangs delays the ack: the Configserver then goes
+// on without it, by fencing.
+
+var (
+	errReplaced = errors.New("the node was taken out of service by an epoch")
+	errRetired  = errors.New("the connection was replaced")
+	errStopped  = errors.New("the proxy stops")
+)
+
+// apply changes over to a table.
+func (l *loop) apply(t *routing.Table) {
+	old := l.sh.Table
+	l.sh.Table = t
+	l.deleting = t.Phase == routing.Deleting
+	byID := make(map[string]*shard, len(l.shards))
+	for _, s := range l.shards {
+		byID[s.id] = s
+	}
+	// Held requests are taken out before and routed again after.
+	var held backend.Hold
+	held.Append(&l.orphan.hold)
+	for _, s := range l.shards {
+		held.Append(&s.hold)
+	}
+	shards := make([]*shard, len(t.Shards))
+	for i := range t.Shards {
+		ts := &t.Shards[i]
+		s := byID[ts.ID]
+		if s == nil {
+			s = &shard{loop: l, id: ts.ID}
+		}
+		delete(byID, ts.ID)
+		s.apply(ts, t.ReadPolicy)
+		shards[i] = s
+	}
+	for _, s := range byID {
+		s.remove()
+	}
+	l.shards = shards
+	// Breaking connections may have held more: those are older.
+	var retried backend.Hold
+	for _, s := range byID {
+		retried.Append(&s.hold)
+	}
+	for _, s := range l.shards {
+		retried.Append(&s.hold)
+	}
+	retried.Append(&held)
+	l.rehold(&retried, old)
+	for _, s := range l.shards {
+		s.releaseLater()
+	}
+}
+
+// rehold puts requests into the hold queues of the shards they belong to now.
+func (l *loop) rehold(held *backend.Hold, old *routing.Table) {
+	for r := held.Pop(); r != nil; r = held.Pop() {
+		raw := r.Raw()
+		if r.Owner == nil {
+			l.counters.heldBytes -= int64(len(raw))
+			l.sh.Requests.Put(r)
+			continue
+		}
+		if r.Slot < 0 {
+			r.Shard = l.sameShard(r.Shard, old)
+		}
+		if l.deleting || r.Shard < 0 {
+			l.counters.heldBytes -= int64(len(raw))
+			l.counters.heldRefused++
+			line := lineDown
+			if l.deleting {
+				line = lineDeleting
+			}
+			r.Owner.Fail(r, line)
+			continue
+		}
+		l.shardOf(r).hold.Push(r, raw)
+	}
+}
+
+// sameShard finds a shard of the older table in the new one, or -1.
+func (l *loop) sameShard(index int32, old *routing.Table) int32 {
+	if int(index) < len(old.Shards) {
+		for i := range l.sh.Table.Shards {
+			if l.sh.Table.Shards[i].ID == old.Shards[index].ID {
+				return int32(i)
+			}
+		}
+	}
+	return -1
+}
+
+// apply changes a shard over.
+func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
+	oldMaster, oldNodes, wasHeld := s.master, s.nodes, s.held
+	s.held, s.master = ts.Held(), nil
+	s.nodes, s.reads = make([]*node, 0, len(ts.Nodes)), nil
+	readable := make(map[*node]bool, len(ts.Nodes))
+	for i := range ts.Nodes {
+		n := s.adopt(oldNodes, ts, i)
+		s.nodes = append(s.nodes, n)
+		if i == ts.MasterIndex {
+			s.master = n
+		}
+		if ts.Nodes[i].InReadSet {
+			s.reads = append(s.reads, n)
+			readable[n] = true
+		}
+	}
+	s.leaveMaster(oldMaster, wasHeld)
+	for _, n := range oldNodes {
+		switch {
+		case !s.has(n):
+			// Gone, or the same node in another identity.
+			s.retireNode(n, oldMaster)
+		case n != s.master && !readable[n]:
+			s.retireNode(n, nil)
+		}
+	}
+	if ts.Frozen {
+		for _, n := range s.nodes {
+			for _, conn := range n.conns {
+				s.loop.mustDrain(conn)
+			}
+		}
+	}
+	s.open(oldMaster, policy)
+	s.publish()
+}
+
+// adopt returns the node of the table, the one that is there if it is the same.
+func (s *shard) adopt(old []*node, ts *routing.TableShard, i int) *node {
+	tn := &ts.Nodes[i]
+	target := backend.Target{
+		Node: tn.ID, Address: tn.Address, Incarnation: tn.Incarnation,
+		Username: ts.Username, Password: ts.Password, Generation: ts.Generation,
+	}
+	n := &node{shard: s, target: target, watch: s.loop.eng.watchOf(tn.ID)}
+	for _, o := range old {
+		if o.target == target {
+			return o
+		}
+		if o.target.Node == target.Node {
+			n.opened, n.sent = o.opened, o.sent
+		}
+	}
+	return n
+}
+
+func (s *shard) has(n *node) bool {
+	for _, o := range s.nodes {
+		if o == n {
+			return true
+		}
+	}
+	return false
+}
+
+// sameProcess tells if two nodes differ in the credentials at most.
+func sameProcess(a, b *node) bool {
+	return a != nil && b != nil && a.target.Node == b.target.Node &&
+		a.target.Address == b.target.Address && a.target.Incarnation == b.target.Incarnation
+}
+
+// leaveMaster deals with the old master when it is master no longer.
+func (s *shard) leaveMaster(old *node, wasHeld bool) {
+	if old == nil || old == s.master || sameProcess(old, s.master) {
+		return
+	}
+	inFlight := 0
+	for _, conn := range old.conns {
+		if conn != nil {
+			inFlight += conn.InFlight()
+		}
+	}
+	for _, conn := range s.retired {
+		inFlight += conn.InFlight()
+	}
+	if wasHeld && inFlight == 0 {
+		return
+	}
+	for i, conn := range old.conns {
+		old.conns[i] = nil
+		s.cut(conn)
+	}
+	for len(s.retired) > 0 {
+		s.cut(s.retired[0])
+	}
+}
+
+// cut ends a connection at once.
+func (s *shard) cut(conn *backend.Conn) {
+	if conn == nil {
+		return
+	}
+	if !conn.Retired {
+		conn.Retired = true
+		s.retired = append(s.retired, conn)
+	}
+	if conn.State() == backend.Closed {
+		s.forgetRetired(conn)
+		return
+	}
+	conn.Break(SightUnknown, errReplaced, backend.LineReplaced)
+}
+
+// retireNode retires the connections of a node. Those of a master under older
+// credentials block the shard until they are drained.
+func (s *shard) retireNode(n, oldMaster *node) {
+	blocks := n == oldMaster && oldMaster != nil
+	for i, conn := range n.conns {
+		n.conns[i] = nil
+		if conn == nil {
+			continue
+		}
+		if conn.InFlight() == 0 || conn.State() != backend.Ready {
+			s.cut(conn)
+			continue
+		}
+		conn.Retired = true
+		s.retired = append(s.retired, conn)
+		if blocks {
+			conn.Blocks = true
+			s.blockers++
+		}
+		s.loop.mustDrain(conn)
+	}
+}
+
+// mustDrain makes the ack wait for a connection.
+func (l *loop) mustDrain(conn *backend.Conn) {
+	if conn != nil && !conn.MustDrain && conn.InFlight() > 0 {
+		conn.MustDrain = true
+		l.waiting++
+	}
+}
+
+// open connects to what will be needed, so that the first request need not
+// wait.
+func (s *shard) open(oldMaster *node, policy routing.ReadPolicy) {
+	if s.master != nil {
+		s.master.want(2)
+		if oldMaster != nil && oldMaster != s.master && s.loop.counters.usedRESP3 {
+			s.master.want(3)
+		}
+	}
+	if policy == routing.ReadReadSet {
+		for _, n := range s.reads {
+			n.want(2)
+		}
+	}
+}
+
+// remove ends a shard that is no longer in the table.
+func (s *shard) remove() {
+	s.held, s.master = true, nil
+	for _, n := range s.nodes {
+		for i, conn := range n.conns {
+			n.conns[i] = nil
+			s.cut(conn)
+		}
+	}
+	for len(s.retired) > 0 {
+		s.cut(s.retired[0])
+	}
+	s.nodes, s.reads = nil, nil
+	s.publish()
+}

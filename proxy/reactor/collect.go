@@ -1,0 +1,129 @@
+package reactor
+
+import (
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+)
+
+// partial is what one loop adds to Stats.
+type partial struct {
+	counters counters
+	load     LoopStats
+	held     int
+	memory   int64
+	nodes    map[string]NodeStats
+}
+
+// Stats asks every loop for its counters and adds them up. It must not be
+// called by a loop. Loops that have ended add nothing.
+func (e *Engine) Stats() Stats {
+	parts := make([]partial, len(e.loops))
+	for i, l := range e.loops {
+		ready := make(chan struct{})
+		l.post(func() {
+			parts[i] = l.collect()
+			close(ready)
+		})
+		select {
+		case <-ready:
+		case <-l.done:
+		}
+	}
+	t := e.table.Load()
+	s := Stats{
+		Epoch: t.Epoch, AckedEpoch: e.ackedEpoch(),
+		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()),
+	}
+	for i := range parts {
+		s.add(&parts[i])
+	}
+	for i := range t.Shards {
+		shard := &t.Shards[i]
+		for j := range shard.Nodes {
+			n := NodeStats{Node: shard.Nodes[j].ID, Shard: shard.ID, Address: shard.Nodes[j].Address, Master: j == shard.MasterIndex}
+			opened := uint64(0)
+			for k := range parts {
+				p := parts[k].nodes[n.Node]
+				n.Connections += p.Connections
+				n.InFlight += p.InFlight
+				n.Requests += p.Requests
+				opened += p.Reconnects
+			}
+			n.Reconnects = opened
+			n.Sight = Sight(e.watchOf(n.Node).current.Load())
+			s.Nodes = append(s.Nodes, n)
+		}
+	}
+	return s
+}
+
+func (s *Stats) add(p *partial) {
+	k := &p.counters
+	for i := range k.commands {
+		c := &s.Commands[i]
+		c.Calls += k.commands[i].Calls
+		c.Errors += k.commands[i].Errors
+		c.TotalTime += k.commands[i].TotalTime
+		for b, n := range k.commands[i].Latency {
+			c.Latency[b] += n
+		}
+	}
+	s.Clients += p.load.Clients
+	s.ClientsAccepted += k.accepted
+	s.ClientsTooSlow += k.tooSlow
+	s.ProtocolErrors += k.malformed
+	s.UnknownCommands += k.unknown
+	s.Held += p.held
+	s.HeldBytes += k.heldBytes
+	s.HeldTotal += k.heldTotal
+	s.HeldRefused += k.heldRefused
+	s.MemoryBytes += p.memory
+	s.Loops = append(s.Loops, p.load)
+}
+
+// collect copies the loop's counters.
+func (l *loop) collect() partial {
+	k := &l.counters
+	p := partial{counters: *k, memory: l.sh.Pool.InUse() + k.heldBytes, held: l.orphan.hold.Count, nodes: map[string]NodeStats{}}
+	p.counters.commands = append([]CommandStats(nil), k.commands...)
+	busy := k.busy + l.sh.Now - k.awake
+	p.load = LoopStats{Clients: int(l.clients.Load()), Busy: time.Duration(busy), Wakeups: k.wakeups, Commands: k.answered}
+	for _, s := range l.shards {
+		p.held += s.hold.Count
+		for _, n := range s.nodes {
+			p.nodes[n.target.Node] = n.stats()
+		}
+	}
+	return p
+}
+
+// stats counts a node's traffic; Reconnects are logins beyond the first of each
+// connection.
+func (n *node) stats() NodeStats {
+	s := NodeStats{Requests: n.sent, Reconnects: n.opened}
+	for _, conn := range n.conns {
+		if conn == nil {
+			continue
+		}
+		s.InFlight += conn.InFlight()
+		s.Requests += conn.Sent
+		if conn.Opened > 1 {
+			s.Reconnects += conn.Opened - 1
+		}
+		if conn.State() == backend.Ready {
+			s.Connections++
+		}
+	}
+	return s
+}
+
+// ResetStats sets the counters of commands back to zero (CONFIG RESETSTAT).
+func (e *Engine) ResetStats() {
+	for _, l := range e.loops {
+		l.post(func() {
+			clear(l.counters.commands)
+			l.counters.unknown, l.counters.malformed = 0, 0
+		})
+	}
+}

@@ -1,0 +1,211 @@
+package reactor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/resp"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// Engine carries requests from clients to servers and replies back. All
+// methods may be called by any goroutine.
+type Engine struct {
+	cfg     Config
+	started time.Time
+	loops   []*loop
+	table   atomic.Pointer[routing.Table]
+	ctx     context.Context
+	cancel  context.CancelFunc
+
+	holdShare, memoryShare int64
+
+	applyMu  sync.Mutex
+	watchMu  sync.Mutex
+	watches  map[string]*nodeWatch
+	ackDue   chan struct{}
+	sightDue chan struct{}
+	ending   sync.WaitGroup
+
+	accepting acceptor
+	slow      slowLog
+}
+
+// DefaultLoops is the number of loops when Config.Loops is 0: one per
+// processor.
+func DefaultLoops() int { return runtime.GOMAXPROCS(0) }
+
+func (cfg *Config) setDefaults() {
+	if cfg.Loops <= 0 {
+		cfg.Loops = DefaultLoops()
+	}
+	if cfg.Limits == (resp.Limits{}) {
+		cfg.Limits = resp.DefaultLimits()
+	}
+	setDefault(&cfg.MaxClients, 10000)
+	setDefault(&cfg.ClientReplyBufferBytes, 1<<30)
+	setDefault(&cfg.MemoryBudgetBytes, 1<<30)
+	setDefault(&cfg.HoldTimeout, 10*time.Second)
+	setDefault(&cfg.HoldMaxBytes, 256<<20)
+	setDefault(&cfg.NodeTimeout, time.Second)
+	setDefault(&cfg.SlowLogThreshold, 10*time.Millisecond)
+	setDefault(&cfg.SlowLogLength, 128)
+	setDefault(&cfg.ServerVersion, command.ServerVersion)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// New starts the event loops. Until the first Apply every request is held.
+// The error is one of the system's: no more descriptors, most likely.
+func New(cfg Config) (*Engine, error) {
+	cfg.setDefaults()
+	empty, err := routing.Build(routing.Cluster{})
+	if err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		cfg: cfg, started: time.Now(), watches: map[string]*nodeWatch{},
+		ackDue: make(chan struct{}, 1), sightDue: make(chan struct{}, 1),
+		holdShare:   cfg.HoldMaxBytes / int64(cfg.Loops),
+		memoryShare: cfg.MemoryBudgetBytes / int64(cfg.Loops),
+	}
+	e.slow.init(cfg.SlowLogLength)
+	e.table.Store(empty)
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	for i := range cfg.Loops {
+		l, err := newLoop(e, i)
+		if err != nil {
+			e.cancel()
+			return nil, fmt.Errorf("event loop %d: %w", i, err)
+		}
+		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops {
+		go l.run()
+	}
+	e.ending.Add(2)
+	go e.tellAcks()
+	go e.tellSights()
+	return e, nil
+}
+
+// Apply publishes a table to all loops. One that is not newer than the last is
+// ignored.
+func (e *Engine) Apply(t *routing.Table) {
+	e.applyMu.Lock()
+	defer e.applyMu.Unlock()
+	if t.Epoch <= e.table.Load().Epoch {
+		return
+	}
+	e.table.Store(t)
+	for _, l := range e.loops {
+		l.wake()
+	}
+	ids := map[string]bool{}
+	for i := range t.Shards {
+		for j := range t.Shards[i].Nodes {
+			ids[t.Shards[i].Nodes[j].ID] = true
+		}
+	}
+	e.forgetWatches(ids)
+}
+
+// Table is the newest table.
+func (e *Engine) Table() *routing.Table { return e.table.Load() }
+
+// noteAck says that a loop obeys another epoch.
+func (e *Engine) noteAck() {
+	select {
+	case e.ackDue <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Engine) noteSight() {
+	select {
+	case e.sightDue <- struct{}{}:
+	default:
+	}
+}
+
+// ackedEpoch is the newest epoch that every loop obeys.
+func (e *Engine) ackedEpoch() uint64 {
+	epoch := e.loops[0].acked.Load()
+	for _, l := range e.loops[1:] {
+		epoch = min(epoch, l.acked.Load())
+	}
+	return epoch
+}
+
+func (e *Engine) tellAcks() {
+	defer e.ending.Done()
+	var told uint64
+	for {
+		select {
+		case <-e.ackDue:
+		case <-e.ctx.Done():
+			return
+		}
+		if epoch := e.ackedEpoch(); epoch > told {
+			told = epoch
+			if e.cfg.OnAck != nil {
+				e.cfg.OnAck(epoch)
+			}
+		}
+	}
+}
+
+func (e *Engine) tellSights() {
+	defer e.ending.Done()
+	ticker := time.NewTicker(repeatSight)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-e.sightDue:
+		case <-ticker.C:
+		case <-e.ctx.Done():
+			return
+		}
+		e.reportSights()
+	}
+}
+
+// Shutdown stops accepting, lets clients finish what they sent and closes
+// everything. When ctx ends first, the rest is closed at once and its error
+// returned.
+func (e *Engine) Shutdown(ctx context.Context) error {
+	e.accepting.close()
+	for _, l := range e.loops {
+		l.post(l.drain)
+	}
+	var err error
+	for _, l := range e.loops {
+		select {
+		case <-l.done:
+		case <-ctx.Done():
+			err = ctx.Err()
+			l.post(func() { l.stopped = true })
+			<-l.done
+		}
+	}
+	e.cancel()
+	e.ending.Wait()
+	return err
+}
+
+// commands is the number of entries of command counters.
+func commands() int { return command.Count() }

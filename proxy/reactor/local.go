@@ -1,0 +1,136 @@
+package reactor
+
+import (
+	"bytes"
+	"sort"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/session"
+)
+
+// Commands that are answered from more than one client's state run outside of
+// the loops: they may ask all loops for something, and take their time.
+
+var lineNoAnswer = []byte("-ERR this proxy was built without an answer to that command\r\n")
+
+// Local answers COMMAND, CONFIG and CLIENT LIST.
+func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
+	own := make([][]byte, len(args))
+	for i, a := range args {
+		own[i] = bytes.Clone(a)
+	}
+	if r.Spec.Name == "client|list" {
+		l.clientList(c, r, own)
+		return
+	}
+	answer := l.eng.cfg.ConfigGet
+	if name, _, _ := strings.Cut(r.Spec.Name, "|"); name == "command" {
+		answer = l.eng.cfg.Command
+	}
+	if answer == nil {
+		c.Complete(r, lineNoAnswer)
+		return
+	}
+	proto := int(r.Proto)
+	go func() {
+		reply := answer(nil, own, proto)
+		l.post(func() { c.Complete(r, reply) })
+	}()
+}
+
+// Info answers INFO from the texts of the shards.
+func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte) {
+	if l.eng.cfg.Info == nil {
+		c.Complete(r, redcon.AppendBulk(nil, bytes.Join(shards, []byte("\r\n"))))
+		return
+	}
+	verbatim := r.Proto == 3
+	go func() {
+		text := l.eng.cfg.Info(nil, args, shards)
+		reply := redcon.AppendBulk(nil, text)
+		if verbatim {
+			reply = append([]byte("="), strconv.Itoa(len(text)+4)...)
+			reply = append(append(reply, "\r\ntxt:"...), text...)
+			reply = append(reply, "\r\n"...)
+		}
+		l.post(func() { c.Complete(r, reply) })
+	}()
+}
+
+// clientList asks every loop for its clients.
+func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) {
+	wanted, line := listFilter(args)
+	if line != nil {
+		c.Complete(r, line)
+		return
+	}
+	lists := make([][]listed, len(l.eng.loops))
+	var missing atomic.Int32
+	missing.Store(int32(len(lists)))
+	for i, other := range l.eng.loops {
+		other.post(func() {
+			other.eachClient(func(c *session.Client) {
+				if wanted == nil || wanted[c.ID()] {
+					lists[i] = append(lists[i], listed{c.ID(), append(c.Describe(nil), '\n')})
+				}
+			})
+			if missing.Add(-1) == 0 {
+				l.post(func() { c.Complete(r, redcon.AppendBulk(nil, joinLists(lists))) })
+			}
+		})
+	}
+}
+
+// listed is one line of CLIENT LIST.
+type listed struct {
+	id   uint64
+	line []byte
+}
+
+func joinLists(lists [][]listed) []byte {
+	var all []listed
+	for _, list := range lists {
+		all = append(all, list...)
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].id < all[j].id })
+	var text []byte
+	for _, e := range all {
+		text = append(text, e.line...)
+	}
+	return text
+}
+
+// listFilter reads the options of CLIENT LIST: nil means all clients.
+func listFilter(args [][]byte) (wanted map[uint64]bool, line []byte) {
+	if len(args) == 2 {
+		return nil, nil
+	}
+	option := strings.ToUpper(string(args[2]))
+	switch {
+	case option == "TYPE" && len(args) == 4:
+		switch kind := strings.ToLower(string(args[3])); kind {
+		case "normal":
+			return nil, nil
+		case "master", "replica", "slave", "pubsub":
+			return map[uint64]bool{}, nil
+		default:
+			return nil, []byte("-ERR Unknown client type '" + string(bytes.ToValidUTF8(args[3][:min(len(args[3]), 64)], nil)) + "'\r\n")
+		}
+	case option == "ID" && len(args) > 3:
+		wanted = map[uint64]bool{}
+		for _, arg := range args[3:] {
+			id, err := strconv.ParseUint(string(arg), 10, 64)
+			if err != nil || id == 0 {
+				return nil, []byte("-ERR Invalid client ID\r\n")
+			}
+			wanted[id] = true
+		}
+		return wanted, nil
+	}
+	return nil, []byte("-ERR syntax error\r\n")
+}

@@ -1,0 +1,274 @@
+package reactor
+
+import (
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/session"
+)
+
+const (
+	scratchSize = 128 << 10
+	maxEvents   = 256
+	// tick is the longest time between two looks at timeouts.
+	tick = int64(100 * time.Millisecond)
+)
+
+// place is where epoll's events find what they are about. The generation tells
+// an event apart that is about an earlier owner of the place.
+type place struct {
+	client     *session.Client
+	conn       *backend.Conn
+	generation uint32
+}
+
+// loop is one event loop. Everything in it but the fields of the inbox belongs
+// to its thread.
+type loop struct {
+	eng   *Engine
+	index int
+	log   *slog.Logger
+	sh    session.Shared
+
+	epfd, evfd int
+	places     []place
+	freePlaces []uint32
+	events     [maxEvents]unix.EpollEvent
+	scratch    []byte
+
+	flushClients []*session.Client
+	flushConns   []*backend.Conn
+	resume       []*session.Client
+	release      []*shard
+
+	shards []*shard
+	orphan *shard // of slots that no shard owns
+	// waiting counts connections that must drain before the epoch is obeyed.
+	waiting  int
+	deleting bool
+
+	nextTimer int64
+	overSince int64
+	draining  bool
+	stopped   bool
+	counters  counters
+
+	// inbox: what other threads ask of the loop.
+	mu      sync.Mutex
+	tasks   []func()
+	taken   []func()
+	posted  atomic.Bool
+	acked   atomic.Uint64
+	clients atomic.Int64
+	done    chan struct{}
+}
+
+func newLoop(eng *Engine, index int) (*loop, error) {
+	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	evfd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+	if err != nil {
+		_ = unix.Close(epfd)
+		return nil, err
+	}
+	l := &loop{
+		eng: eng, index: index, log: eng.cfg.Logger, epfd: epfd, evfd: evfd,
+		scratch: make([]byte, scratchSize), done: make(chan struct{}),
+	}
+	l.sh = session.Shared{
+		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
+		ServerVersion: eng.cfg.ServerVersion, Router: l,
+	}
+	l.orphan = &shard{loop: l, blocked: true}
+	l.counters.init()
+	// Place 0 is the eventfd.
+	l.places = append(l.places, place{})
+	if err := l.control(unix.EPOLL_CTL_ADD, evfd, 0, unix.EPOLLIN); err != nil {
+		_ = unix.Close(epfd)
+		_ = unix.Close(evfd)
+		return nil, err
+	}
+	return l, nil
+}
+
+// clock is the loop's clock: nanoseconds since the engine was made.
+func (l *loop) clock() int64 { return int64(time.Since(l.eng.started)) }
+
+// post has fn run by the loop, soon.
+func (l *loop) post(fn func()) {
+	l.mu.Lock()
+	l.tasks = append(l.tasks, fn)
+	l.mu.Unlock()
+	l.wake()
+}
+
+// wake ends the loop's sleep.
+func (l *loop) wake() {
+	if !l.posted.Swap(true) {
+		one := [8]byte{1}
+		// A full counter wakes as well.
+		_, _ = unix.Write(l.evfd, one[:])
+	}
+}
+
+// run is the loop. Each wake-up: events, tasks, the new epoch, clients that may
+// go on, held requests; then one write per connection.
+func (l *loop) run() {
+	runtime.LockOSThread()
+	defer close(l.done)
+	for !l.stopped {
+		n := l.wait()
+		for i := range n {
+			l.dispatch(&l.events[i])
+		}
+		if l.posted.Load() {
+			l.runTasks()
+		}
+		if t := l.eng.table.Load(); t != l.sh.Table {
+			l.apply(t)
+		}
+		if len(l.release) > 0 {
+			l.releaseAll()
+		}
+		if len(l.resume) > 0 {
+			l.resumeAll()
+		}
+		for len(l.flushConns) > 0 {
+			l.flushAllConns()
+		}
+		l.flushAllClients()
+		if l.sh.Now >= l.nextTimer {
+			l.timers()
+		}
+		l.checkBudget()
+		l.acknowledge()
+		if l.draining && l.clients.Load() == 0 {
+			l.stopped = true
+		}
+	}
+	l.closeAll()
+}
+
+// wait waits for events. While there is work, it only asks, without the Go
+// scheduler noticing; before it sleeps, it gives its processor away.
+func (l *loop) wait() int {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events)), maxEvents, 0, 0, 0)
+	if errno == 0 && n > 0 || l.busy() {
+		l.sh.Now = l.clock()
+		if errno != 0 {
+			n = 0
+		}
+		return int(n)
+	}
+	before := l.clock()
+	l.counters.busy += before - l.counters.awake
+	timeout := max((l.nextTimer-before+int64(time.Millisecond)-1)/int64(time.Millisecond), 0)
+	got, err := unix.EpollWait(l.epfd, l.events[:], int(min(timeout, 1000)))
+	l.sh.Now = l.clock()
+	l.counters.awake = l.sh.Now
+	l.counters.wakeups++
+	if err != nil {
+		return 0
+	}
+	return got
+}
+
+// busy tells if there is work that no event announces.
+func (l *loop) busy() bool {
+	return len(l.resume) > 0 || len(l.release) > 0 || len(l.flushConns) > 0 || len(l.flushClients) > 0 || l.stopped
+}
+
+func (l *loop) dispatch(ev *unix.EpollEvent) {
+	p := &l.places[ev.Fd]
+	switch {
+	case ev.Fd == 0:
+		var b [8]byte
+		// Its only use is to have woken.
+		_, _ = unix.Read(l.evfd, b[:])
+	case p.generation != uint32(ev.Pad):
+		// About a socket that was closed earlier in this wake-up.
+	case p.client != nil:
+		l.clientEvent(p.client, ev.Events)
+	case p.conn != nil:
+		l.connEvent(p.conn, ev.Events)
+	}
+}
+
+func (l *loop) runTasks() {
+	l.posted.Store(false)
+	l.mu.Lock()
+	l.taken, l.tasks = l.tasks, l.taken[:0]
+	l.mu.Unlock()
+	for i, task := range l.taken {
+		task()
+		l.taken[i] = nil
+	}
+}
+
+// settle finds a place for a new socket.
+func (l *loop) settle(p place) uint32 {
+	if n := len(l.freePlaces); n > 0 {
+		i := l.freePlaces[n-1]
+		l.freePlaces = l.freePlaces[:n-1]
+		p.generation = l.places[i].generation
+		l.places[i] = p
+		return i
+	}
+	l.places = append(l.places, p)
+	return uint32(len(l.places) - 1)
+}
+
+// leave frees a place; closing the socket takes it out of epoll.
+func (l *loop) leave(i uint32) {
+	l.places[i] = place{generation: l.places[i].generation + 1}
+	l.freePlaces = append(l.freePlaces, i)
+}
+
+func (l *loop) control(op, fd int, at uint32, events uint32) error {
+	ev := unix.EpollEvent{Events: events, Fd: int32(at), Pad: int32(l.places[at].generation)}
+	return unix.EpollCtl(l.epfd, op, fd, &ev)
+}
+
+// Now is the loop's clock; with Pool and Requests, the host of connections.
+func (l *loop) Now() int64 { return l.sh.Now }
+
+// Pool is the loop's memory.
+func (l *loop) Pool() *buffer.Pool { return &l.sh.Pool }
+
+// Requests are the loop's requests.
+func (l *loop) Requests() *backend.Requests { return &l.sh.Requests }
+
+// acknowledge publishes the epoch the loop obeys.
+func (l *loop) acknowledge() {
+	if l.waiting == 0 && l.acked.Load() != l.sh.Table.Epoch {
+		l.acked.Store(l.sh.Table.Epoch)
+		l.eng.noteAck()
+	}
+}
+
+// closeAll ends what is left when the loop stops.
+func (l *loop) closeAll() {
+	for i := range l.places {
+		if c := l.places[i].client; c != nil {
+			c.Close()
+			l.forgetClient(c)
+		}
+		if c := l.places[i].conn; c != nil {
+			c.Retired = true
+			c.Break(SightUnknown, errStopped, backend.LineLost)
+		}
+	}
+	_ = unix.Close(l.epfd)
+	_ = unix.Close(l.evfd)
+}

@@ -1,0 +1,402 @@
+package reactor
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// shard is what one loop knows of one shard.
+//
+// Invariants: ready holds only connections of the master that are Ready, and
+// none while blocked. Requests of one client to one slot that must not overtake
+// each other go through ready or wait in hold; they go past hold only when it
+// is empty.
+type shard struct {
+	loop *loop
+	id   string
+	// ready are the master's connections by protocol version, 2 and 3.
+	ready [2]*backend.Conn
+	hold  backend.Hold
+	// blocked: everything is held, because the table says so or because blockers
+	// retired connections still have requests in flight.
+	blocked  bool
+	held     bool // by the table
+	blockers int
+
+	master  *node
+	nodes   []*node
+	reads   []*node
+	turn    int // of reads
+	retired []*backend.Conn
+	// releasing: it is in the loop's list of shards to release.
+	releasing bool
+}
+
+// node is what one loop knows of one node in one identity: a change of the
+// address, the incarnation or the credentials makes another node.
+type node struct {
+	shard *shard
+	watch *nodeWatch
+	// target but for the protocol version.
+	target backend.Target
+	conns  [2]*backend.Conn
+	// opened and sent of connections that are gone.
+	opened, sent uint64
+}
+
+var (
+	lineDown     = []byte("-CLUSTERDOWN no master serves this slot; retry later\r\n")
+	lineFull     = []byte("-CLUSTERDOWN too many requests wait for the master of this slot; retry later\r\n")
+	lineDeleting = []byte("-CLUSTERDOWN the cluster is being deleted\r\n")
+)
+
+// shardOf is where a request belongs.
+func (l *loop) shardOf(r *backend.Request) *shard {
+	if r.Slot >= 0 {
+		owner := l.sh.Table.Owner[r.Slot]
+		if owner == routing.NoShard {
+			return l.orphan
+		}
+		r.Shard = int32(owner)
+	}
+	return l.shards[r.Shard]
+}
+
+// Route sends a request to the server it is for, or holds it.
+func (l *loop) Route(r *backend.Request, raw []byte) {
+	s := l.shardOf(r)
+	if conn := s.ready[r.Proto-2]; conn != nil && !r.Replica && s.hold.Count == 0 {
+		conn.Enqueue(r, raw)
+		return
+	}
+	if conn := s.connFor(r, false); conn != nil {
+		conn.Enqueue(r, raw)
+		return
+	}
+	l.holdRequest(s, r, raw)
+}
+
+// RouteChunk does the same for a request that fills a chunk.
+func (l *loop) RouteChunk(r *backend.Request, chunk *buffer.Chunk) {
+	s := l.shardOf(r)
+	if conn := s.connFor(r, false); conn != nil {
+		conn.EnqueueChunk(r, chunk)
+		return
+	}
+	l.holdRequest(s, r, chunk.B)
+	l.sh.Pool.Put(chunk)
+}
+
+// connFor chooses the connection for a request; nil when it must be held. With
+// released, it comes from the front of the hold queue.
+func (s *shard) connFor(r *backend.Request, released bool) *backend.Conn {
+	if s.blocked {
+		return nil
+	}
+	if r.Replica {
+		if conn := s.reader(int(r.Proto)); conn != nil {
+			return conn
+		}
+	}
+	if s.hold.Count > 0 && !released {
+		return nil
+	}
+	conn := s.ready[r.Proto-2]
+	if conn == nil && s.master != nil {
+		s.master.want(int(r.Proto))
+	}
+	return conn
+}
+
+// reader takes the nodes of the read set in turn; nil when none is ready.
+func (s *shard) reader(proto int) *backend.Conn {
+	for range s.reads {
+		s.turn++
+		if s.turn >= len(s.reads) {
+			s.turn = 0
+		}
+		n := s.reads[s.turn]
+		if conn := n.conns[proto-2]; conn != nil && conn.State() == backend.Ready {
+			return conn
+		}
+		n.want(proto)
+	}
+	return nil
+}
+
+// want opens a connection in a protocol version unless there is one.
+func (n *node) want(proto int) {
+	if n.conns[proto-2] != nil {
+		return
+	}
+	target := n.target
+	target.Proto = proto
+	conn := backend.New(n.shard.loop, target)
+	conn.Context = n
+	n.conns[proto-2] = conn
+	conn.Open(int64(n.shard.loop.eng.cfg.NodeTimeout))
+}
+
+// holdRequest keeps a request until its shard serves again.
+func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
+	if l.deleting {
+		r.Owner.Fail(r, lineDeleting)
+		return
+	}
+	if l.counters.heldBytes+int64(len(raw)) > l.eng.holdShare {
+		l.counters.heldRefused++
+		r.Owner.Fail(r, lineFull)
+		return
+	}
+	if r.HeldSince == 0 {
+		r.HeldSince = l.sh.Now
+		l.counters.heldTotal++
+	}
+	l.counters.heldBytes += int64(len(raw))
+	s.hold.Push(r, raw)
+}
+
+// releaseLater has the shard's held requests routed again in this wake-up.
+func (s *shard) releaseLater() {
+	if !s.releasing {
+		s.releasing = true
+		s.loop.release = append(s.loop.release, s)
+	}
+}
+
+func (l *loop) releaseAll() {
+	for i := 0; i < len(l.release); i++ {
+		s := l.release[i]
+		s.releasing = false
+		s.releaseHeld()
+		l.release[i] = nil
+	}
+	l.release = l.release[:0]
+}
+
+// releaseHeld routes held requests again, in order. What cannot go stays, and
+// with it everything behind it that must not overtake it.
+func (s *shard) releaseHeld() {
+	l := s.loop
+	queue := s.hold
+	s.hold = backend.Hold{}
+	for r := queue.Pop(); r != nil; r = queue.Pop() {
+		raw := r.Raw()
+		if r.Owner == nil {
+			l.counters.heldBytes -= int64(len(raw))
+			l.sh.Requests.Put(r)
+			continue
+		}
+		if conn := s.connFor(r, true); conn != nil {
+			l.counters.heldBytes -= int64(len(raw))
+			conn.Enqueue(r, raw)
+			continue
+		}
+		s.hold.Push(r, raw)
+	}
+}
+
+// expireHeld refuses requests that were held too long, and forgets those of
+// clients that are gone.
+func (s *shard) expireHeld(before int64) {
+	l := s.loop
+	queue := s.hold
+	s.hold = backend.Hold{}
+	for r := queue.Pop(); r != nil; r = queue.Pop() {
+		raw := r.Raw()
+		switch {
+		case r.Owner == nil:
+			l.counters.heldBytes -= int64(len(raw))
+			l.sh.Requests.Put(r)
+		case r.HeldSince < before:
+			l.counters.heldBytes -= int64(len(raw))
+			l.counters.heldRefused++
+			r.Owner.Fail(r, lineDown)
+		default:
+			s.hold.Push(r, raw)
+		}
+	}
+}
+
+// connEvent serves one server connection.
+func (l *loop) connEvent(c *backend.Conn, events uint32) {
+	if c.State() == backend.Connecting {
+		l.watchConn(c, c.Writable())
+		return
+	}
+	if events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		c.Read(l.scratch)
+	}
+	if events&unix.EPOLLOUT != 0 {
+		l.watchConn(c, c.Flush())
+	}
+}
+
+// watchConn asks epoll for writability only while the socket is full.
+func (l *loop) watchConn(c *backend.Conn, full bool) {
+	if c.FD < 0 {
+		return
+	}
+	events := uint32(unix.EPOLLIN)
+	if full {
+		events |= unix.EPOLLOUT
+	}
+	if events == c.Events {
+		return
+	}
+	c.Events = events
+	if err := l.control(unix.EPOLL_CTL_MOD, c.FD, c.Slot, events); err != nil {
+		c.Break(SightRefused, err, backend.LineLost)
+	}
+}
+
+// Watch adds a new server socket to epoll.
+func (l *loop) Watch(c *backend.Conn) {
+	c.Slot = l.settle(place{conn: c})
+	c.Events = unix.EPOLLIN | unix.EPOLLOUT
+	if err := l.control(unix.EPOLL_CTL_ADD, c.FD, c.Slot, c.Events); err != nil {
+		// The deadline of the attempt will end it.
+		l.log.Warn("node cannot be watched", "node", c.Target.Node, "error", err)
+	}
+}
+
+// Unwatch forgets a server socket that is about to be closed.
+func (l *loop) Unwatch(c *backend.Conn) { l.leave(c.Slot) }
+
+// Resolve looks up a host name without stopping the loop.
+func (l *loop) Resolve(c *backend.Conn, attempt uint64) {
+	address := c.Target.Address
+	go func() {
+		addr, err := l.eng.resolve(address)
+		l.post(func() { c.Dial(attempt, addr, err) })
+	}()
+}
+
+// resolve finds the first address of "host:port".
+func (e *Engine) resolve(address string) (netip.AddrPort, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	addrs, err := net.DefaultResolver.LookupNetIP(e.ctx, "ip", host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	return netip.AddrPortFrom(addrs[0].Unmap(), uint16(n)), nil
+}
+
+// Flush notes a server connection that has output.
+func (l *loop) Flush(c *backend.Conn) { l.flushConns = append(l.flushConns, c) }
+
+func (l *loop) flushAllConns() {
+	for i := 0; i < len(l.flushConns); i++ {
+		c := l.flushConns[i]
+		c.Dirty = false
+		l.flushConns[i] = nil
+		if c.Events&unix.EPOLLOUT == 0 { // else it is full, and epoll will tell
+			l.watchConn(c, c.Flush())
+		}
+	}
+	l.flushConns = l.flushConns[:0]
+	if len(l.release) > 0 {
+		l.releaseAll()
+	}
+}
+
+// Opened: a connection takes requests.
+func (l *loop) Opened(c *backend.Conn) {
+	n := c.Context.(*node)
+	if n.opened > 0 || c.Opened > 1 {
+		l.log.Info("node is connected again", "node", c.Target.Node, "shard", n.shard.id)
+	}
+	n.watch.saw(l, SightOK, nil)
+	if c.Retired {
+		return
+	}
+	n.shard.publish()
+	n.shard.releaseLater()
+}
+
+// publish brings ready up to what the shard's state allows.
+func (s *shard) publish() {
+	s.blocked = s.held || s.blockers > 0 || s.loop.deleting
+	s.ready = [2]*backend.Conn{}
+	if s.blocked || s.master == nil {
+		return
+	}
+	for i, conn := range s.master.conns {
+		if conn != nil && conn.State() == backend.Ready {
+			s.ready[i] = conn
+		}
+	}
+}
+
+// Broken: a connection ended. What can be sent again goes to the front of the
+// shard's hold queue: nothing there is older.
+func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err error) {
+	n := c.Context.(*node)
+	s := n.shard
+	if retry.Count > 0 {
+		l.counters.heldBytes += retry.Bytes
+		l.counters.heldTotal += uint64(retry.Count)
+		retry.Stamp(l.sh.Now)
+		s.hold.Prepend(retry)
+		s.releaseLater()
+	}
+	if c.MustDrain {
+		c.MustDrain = false
+		l.waiting--
+	}
+	if c.Retired {
+		s.forgetRetired(c)
+		return
+	}
+	if sight != SightOK && n.watch.is(SightOK) {
+		l.log.Warn("connection to node is down", "node", c.Target.Node, "shard", s.id, "sight", sight.String(), "error", err)
+	}
+	n.watch.saw(l, sight, err)
+	s.publish()
+	l.timerAt(c.Backoff())
+}
+
+// Answered: a connection that had to drain has nothing in flight any more.
+func (l *loop) Answered(c *backend.Conn) {
+	if c.MustDrain {
+		c.MustDrain = false
+		l.waiting--
+	}
+	if c.Retired {
+		c.Break(SightUnknown, errRetired, backend.LineLost)
+	}
+}
+
+// forgetRetired lets go of a retired connection that is closed.
+func (s *shard) forgetRetired(c *backend.Conn) {
+	for i, r := range s.retired {
+		if r == c {
+			s.retired = append(s.retired[:i], s.retired[i+1:]...)
+			break
+		}
+	}
+	n := c.Context.(*node)
+	n.sent += c.Sent
+	n.opened += c.Opened
+	if c.Blocks {
+		c.Blocks = false
+		if s.blockers--; s.blockers == 0 {
+			s.publish()
+			s.releaseLater()
+		}
+	}
+}

@@ -1,0 +1,436 @@
+package session
+
+import (
+	"net/netip"
+	"syscall"
+	"unsafe"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/resp"
+)
+
+// Client is one connection of an application.
+//
+// Its requests stand in one list, in the order they came; a reply is sent when
+// its request is the first of the list. Whatever answers a request (a server,
+// the merge of several, the proxy itself) completes it by Reply or Fail.
+//
+// Reading stops (stalled) while too much is unanswered or unread by the
+// client, and before a command that must see all earlier ones answered
+// (barrier): one that changes how later requests are routed, such as HELLO.
+// Pinned server connections, transactions and pushes fit in as follows: a
+// pinned client routes its requests to its own Conn instead of Router.Route;
+// MULTI collects raw requests in a Hold until EXEC; a push is bytes appended
+// to out between two replies.
+type Client struct {
+	// FD is the socket; Slot and Events belong to the loop.
+	FD     int
+	Slot   uint32
+	Events uint32
+	// Dirty: it is in the loop's list of clients to flush. Resuming: it is in
+	// the list of clients to resume.
+	Dirty, Resuming bool
+	// Closed: the socket is gone, the loop forgets it.
+	Closed bool
+
+	sh      *Shared
+	in      *buffer.Chunk // bytes of incomplete or not yet handled requests
+	scan    resp.Scanner
+	out     buffer.Queue
+	first   *backend.Request
+	last    *backend.Request
+	pending int
+
+	stalled  bool // requests in `in` wait
+	barrier  bool // they wait for all earlier ones to be answered
+	draining bool // nothing more is read
+	ending   bool // close when everything was answered and written
+	authed   bool
+	readonly bool // READONLY was sent
+	proto    uint8
+	mode     replyMode
+
+	id      uint64
+	created int64
+	active  int64
+	addr    netip.AddrPort
+	extra   *extra
+}
+
+// extra is what few clients set.
+type extra struct {
+	name, libName, libVersion string
+	noEvict, noTouch          bool
+}
+
+// Bounds on one client, beyond which it is not read until half is left.
+const (
+	maxPending = 1024
+	maxUnread  = 1 << 20
+	// moveSize is the size from which a request is moved, not copied.
+	moveSize = 64 << 10
+	// streamSize is how much of an unfinished reply is kept before it is passed
+	// on in pieces. Below it, a broken connection still gives a clean error.
+	streamSize = 64 << 10
+	// keptSmall is how much of an incomplete request is copied in front of the
+	// next read; above it, reads go behind it.
+	keptSmall = 8 << 10
+	readRoom  = 16 << 10
+	// drainReads bounds how much is still read of a client that is drained.
+	drainReads = 64
+	// outputRoom is the first piece of memory for replies.
+	outputRoom = 2 << 10
+)
+
+// New makes a client; the socket is non-blocking.
+func New(sh *Shared, fd int, id uint64, addr netip.AddrPort) *Client {
+	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, created: sh.Now, active: sh.Now}
+}
+
+// ID is the number CLIENT ID tells.
+func (c *Client) ID() uint64 { return c.id }
+
+// Address of the client.
+func (c *Client) Address() netip.AddrPort { return c.addr }
+
+// Name it gave itself, or "".
+func (c *Client) Name() string {
+	if c.extra == nil {
+		return ""
+	}
+	return c.extra.name
+}
+
+// Proto is the protocol version it speaks: 2 or 3.
+func (c *Client) Proto() int { return int(c.proto) }
+
+// Unsent is the number of bytes it did not read yet.
+func (c *Client) Unsent() int { return c.out.Len() }
+
+// Pending is the number of its requests that were not answered.
+func (c *Client) Pending() int { return c.pending }
+
+// Stalled tells if it must not be read now.
+func (c *Client) Stalled() bool { return c.stalled || c.ending || c.draining }
+
+// Readable reads once and handles what came. scratch is memory of the loop,
+// free again when it returns.
+func (c *Client) Readable(scratch []byte) {
+	if c.sh.OverBudget {
+		c.stalled = true
+		return
+	}
+	have, need := 0, c.scan.Need()
+	if c.in != nil {
+		if have = len(c.in.B); have > keptSmall || need > len(scratch) {
+			c.readKept(need)
+			return
+		}
+		copy(scratch, c.in.B)
+	}
+	n := c.read(scratch[have:])
+	if n <= 0 {
+		return
+	}
+	if c.in != nil {
+		c.sh.Pool.Put(c.in)
+		c.in = nil
+	}
+	n += have
+	if used := c.handleAll(scratch[:n]); used < n && !c.Closed {
+		c.keep(scratch[used:n])
+	}
+}
+
+// readKept reads behind the bytes that are kept already. Memory is spent as
+// bytes arrive, not because a header announced them.
+func (c *Client) readKept(need int) {
+	have := len(c.in.B)
+	room := max(need, have+readRoom)
+	if need <= buffer.Largest {
+		room = min(room, 4*have+readRoom)
+	}
+	c.in = c.sh.Pool.Grow(c.in, room)
+	free := c.in.B[have:cap(c.in.B)]
+	if rest := need - have; rest > readRoom && rest < len(free) {
+		free = free[:rest] // so that nothing stands behind a large request
+	}
+	n := c.read(free)
+	if n <= 0 {
+		return
+	}
+	c.in.B = c.in.B[:have+n]
+	c.sh.Pool.Charge(c.in)
+	c.handleKept()
+}
+
+// read reads once; what it returns is positive or everything is dealt with.
+func (c *Client) read(b []byte) int {
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.FD), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	switch {
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		return 0
+	case errno != 0:
+		c.Close()
+		return 0
+	case n == 0:
+		c.End()
+		return 0
+	}
+	c.active = c.sh.Now
+	return int(n)
+}
+
+// keep stores bytes that could not be handled yet.
+func (c *Client) keep(b []byte) {
+	n := len(b)
+	if need := c.scan.Need(); need > buffer.Largest {
+		n = need // mapped: costs nothing until it is filled
+	}
+	c.in = c.sh.Pool.Get(n)
+	c.in.B = append(c.in.B, b...)
+	c.sh.Pool.Charge(c.in)
+}
+
+// handleKept handles the bytes in c.in.
+func (c *Client) handleKept() {
+	in := c.in
+	if len(in.B) >= moveSize && c.scan.Need() > 0 && c.moveLarge() {
+		if in = c.in; in == nil {
+			return
+		}
+	}
+	used := c.handleAll(in.B)
+	if c.Closed || c.in != in {
+		return // it was closed, and its memory given back
+	}
+	switch rest := in.B[used:]; {
+	case len(rest) == 0:
+		c.sh.Pool.Put(in)
+		c.in = nil
+	case used > 0:
+		c.in = nil
+		c.keep(rest)
+		c.sh.Pool.Put(in)
+	}
+}
+
+// moveLarge handles one large request at the front of c.in without copying it:
+// the chunk itself goes to the server's connection.
+func (c *Client) moveLarge() bool {
+	in := c.in
+	n, err := c.scan.Scan(in.B, &c.sh.Limits, c.open())
+	if err != nil {
+		c.fatal(err)
+		return true
+	}
+	if n == 0 {
+		return false
+	}
+	c.in = nil
+	if n < len(in.B) {
+		c.keep(in.B[n:])
+		in.B = in.B[:n]
+	}
+	if handled := c.handle(in.B, in); !handled {
+		// It waits behind a barrier: put it back as it was.
+		in.B = in.B[:n]
+		if rest := c.in; rest != nil {
+			in = c.sh.Pool.Grow(in, n+len(rest.B))
+			in.B = append(in.B, rest.B...)
+			c.sh.Pool.Put(rest)
+		}
+		c.in = in
+	}
+	return true
+}
+
+// Resume handles what had to wait.
+func (c *Client) Resume() {
+	if c.Closed || !c.stalled || c.blocked() {
+		return
+	}
+	c.stalled, c.barrier = false, false
+	if c.in != nil {
+		c.handleKept()
+	}
+	if c.draining && !c.stalled && !c.Closed {
+		c.End()
+	}
+}
+
+// Drain stops reading new bytes: what the socket has now is still read and
+// answered, then the client is closed.
+func (c *Client) Drain(scratch []byte) {
+	for range drainReads {
+		if c.Stalled() || c.Closed || c.read0() {
+			break
+		}
+		c.Readable(scratch)
+	}
+	c.draining = true
+	if !c.stalled && !c.Closed {
+		c.End()
+	}
+}
+
+// read0 tells if the socket has nothing to read.
+func (c *Client) read0() bool {
+	var b [1]byte
+	_, _, err := syscall.Recvfrom(c.FD, b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	return err != nil
+}
+
+// blocked tells if the reason to stall still holds.
+func (c *Client) blocked() bool {
+	if c.barrier {
+		return c.first != nil
+	}
+	return c.pending > maxPending/2 || c.out.Len() > maxUnread/2 || c.sh.OverBudget
+}
+
+// unstall asks the loop to resume the client when nothing is in the way.
+func (c *Client) unstall() {
+	if c.stalled && !c.Resuming && !c.blocked() {
+		c.Resuming = true
+		c.sh.Router.Resume(c)
+	}
+}
+
+// handleAll handles the complete requests at the front of b and returns how
+// many bytes those were.
+func (c *Client) handleAll(b []byte) (used int) {
+	for used < len(b) && !c.stalled && !c.ending {
+		if c.pending >= maxPending || c.out.Len() >= maxUnread || c.sh.OverBudget {
+			c.stalled = true
+			c.unstall()
+			return used
+		}
+		n, err := c.scan.Scan(b[used:], &c.sh.Limits, c.open())
+		if err != nil {
+			c.fatal(err)
+			return len(b)
+		}
+		if n == 0 {
+			return used
+		}
+		if !c.handle(b[used:used+n], nil) {
+			return used
+		}
+		if c.Closed {
+			return len(b)
+		}
+		used += n
+	}
+	if c.ending {
+		return len(b)
+	}
+	return used
+}
+
+// open tells if the client need not authenticate any more.
+func (c *Client) open() bool { return c.authed || len(c.sh.Table.ClientPasswords) == 0 }
+
+var noAuth = []byte("-NOAUTH Authentication required.\r\n")
+
+// handle handles one complete request. chunk, if not nil, holds exactly the
+// request and is used up. It returns false when the request must wait for the
+// earlier ones: it is then untouched, and the client stalled.
+func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
+	sh := c.sh
+	args, err := resp.Args(raw, sh.args[:0])
+	sh.args = args
+	if err != nil {
+		c.release(chunk)
+		c.fatal(err)
+		return true
+	}
+	if len(args) == 0 {
+		c.release(chunk)
+		return true
+	}
+	spec, line := command.Lookup(args)
+	if line == nil && !c.open() && !spec.NoAuth {
+		line = noAuth
+	}
+	if line != nil {
+		if spec == nil {
+			sh.Router.Refused(c)
+		}
+		c.answer(spec, line)
+		c.release(chunk)
+		return true
+	}
+	switch spec.Kind {
+	case command.Keyed:
+		slot, line := spec.Slot(args)
+		if line != nil {
+			c.answer(spec, line)
+			break
+		}
+		if chunk != nil {
+			sh.Router.RouteChunk(c.forward(spec, max(slot, 0)), chunk)
+			return true
+		}
+		if raw[0] != '*' {
+			raw = sh.encode(args)
+		}
+		sh.Router.Route(c.forward(spec, max(slot, 0)), raw)
+		return true
+	case command.Split:
+		c.split(spec, args, raw)
+	case command.AllShards:
+		c.allShards(spec, args)
+	default:
+		if mustWait(spec) && c.first != nil {
+			c.stalled, c.barrier = true, true
+			return false
+		}
+		c.local(spec, args)
+	}
+	c.release(chunk)
+	return true
+}
+
+func (c *Client) release(chunk *buffer.Chunk) {
+	if chunk != nil {
+		c.sh.Pool.Put(chunk)
+	}
+}
+
+// forward makes a request to a slot and gives it its place in the order.
+func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
+	r := c.begin(spec)
+	r.Slot = int32(slot)
+	r.ReadOnly = spec.ReadOnly
+	r.Replica = spec.ReadOnly && (c.readonly || c.sh.Table.ReadPolicy != 0)
+	return r
+}
+
+// begin makes a request and gives it the last place in the order.
+func (c *Client) begin(spec *command.Spec) *backend.Request {
+	r := c.sh.Requests.Get()
+	r.Owner, r.Spec, r.Start, r.Proto = c, spec, c.sh.Now, c.proto
+	if c.mode != replyOn {
+		r.Silent = true
+		if c.mode == replySkip {
+			c.mode = replyOn
+		}
+	}
+	if c.last == nil {
+		c.first = r
+	} else {
+		c.last.Following = r
+	}
+	c.last = r
+	c.pending++
+	return r
+}
+
+// encode writes the arguments of an inline request as a server wants them.
+func (s *Shared) encode(args [][]byte) []byte {
+	s.inner = appendCommand(s.inner[:0], args)
+	return s.inner
+}

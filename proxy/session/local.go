@@ -1,0 +1,342 @@
+package session
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/introspect"
+)
+
+// Replies to local commands, in Redis's words.
+var (
+	lineOK        = []byte("+OK\r\n")
+	linePong      = []byte("+PONG\r\n")
+	lineReset     = []byte("+RESET\r\n")
+	lineSyntax    = []byte("-ERR syntax error\r\n")
+	lineInteger   = []byte("-ERR value is not an integer or out of range\r\n")
+	lineDatabase  = []byte("-ERR DB index is out of range\r\n")
+	lineNoProto   = []byte("-NOPROTO unsupported protocol version\r\n")
+	lineNotProto  = []byte("-ERR Protocol version is not an integer or out of range\r\n")
+	lineWrongPass = []byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n")
+	lineNoPass    = []byte("-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n")
+	lineHelloAuth = []byte("-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n")
+	lineBadName   = []byte("-ERR Client names cannot contain spaces, newlines or special characters.\r\n")
+	lineClientAge = []byte("-ERR Unrecognized option\r\n")
+)
+
+// mustWait tells if a command changes how later requests are routed, so that
+// all earlier ones must have been answered.
+func mustWait(spec *command.Spec) bool { return spec.Name == "hello" || spec.Name == "reset" }
+
+// local answers a command in the proxy.
+func (c *Client) local(spec *command.Spec, args [][]byte) {
+	text := c.sh.text[:0]
+	switch spec.Name {
+	case "ping":
+		text = c.ping(text, args)
+	case "echo":
+		text = redcon.AppendBulk(text, args[1])
+	case "auth":
+		text = append(text, c.auth(args)...)
+	case "hello":
+		text = c.hello(text, args)
+	case "select":
+		text = append(text, selectDatabase(args[1])...)
+	case "quit":
+		c.answer(spec, lineOK)
+		c.End()
+		return
+	case "reset":
+		c.proto, c.readonly, c.mode, c.extra = 2, false, replyOn, nil
+		c.authed = false
+		text = append(text, lineReset...)
+	case "time":
+		now := time.Now()
+		text = redcon.AppendArray(text, 2)
+		text = redcon.AppendBulkString(text, strconv.FormatInt(now.Unix(), 10))
+		text = redcon.AppendBulkString(text, strconv.Itoa(now.Nanosecond()/1000))
+	case "readonly", "readwrite":
+		c.readonly = spec.Name == "readonly"
+		text = append(text, lineOK...)
+	case "client|reply":
+		c.replyMode(spec, args[2])
+		return
+	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|no-evict", "client|no-touch":
+		text = c.client(text, spec.Name, args)
+	case "client|help", "config|help":
+		text = introspect.Help(text, spec)
+	default:
+		r := c.begin(spec)
+		c.sh.Router.Local(c, r, args)
+		return
+	}
+	c.sh.text = text
+	c.answer(spec, text)
+}
+
+func (c *Client) ping(dst []byte, args [][]byte) []byte {
+	switch len(args) {
+	case 1:
+		return append(dst, linePong...)
+	case 2:
+		return redcon.AppendBulk(dst, args[1])
+	default:
+		return append(dst, "-ERR wrong number of arguments for 'ping' command\r\n"...)
+	}
+}
+
+func selectDatabase(arg []byte) []byte {
+	n, err := strconv.ParseInt(string(arg), 10, 32)
+	switch {
+	case err != nil:
+		return lineInteger
+	case n != 0:
+		return lineDatabase
+	}
+	return lineOK
+}
+
+// auth checks AUTH [user] password. The only user is "default".
+func (c *Client) auth(args [][]byte) []byte {
+	switch {
+	case len(args) > 3:
+		return lineSyntax
+	case len(args) == 2 && len(c.sh.Table.ClientPasswords) == 0:
+		return lineNoPass
+	}
+	user := []byte("default")
+	if len(args) == 3 {
+		user = args[1]
+	}
+	return c.login(user, args[len(args)-1])
+}
+
+// login checks a user and a password, in constant time.
+func (c *Client) login(user, password []byte) []byte {
+	passwords := c.sh.Table.ClientPasswords
+	sum := sha256.Sum256(password)
+	ok := 0
+	for i := range passwords {
+		ok |= subtle.ConstantTimeCompare(sum[:], passwords[i][:])
+	}
+	if len(passwords) == 0 {
+		ok = 1 // as Redis does for a user without a password
+	}
+	if ok == 0 || string(user) != "default" {
+		return lineWrongPass
+	}
+	c.authed = true
+	return lineOK
+}
+
+// hello serves HELLO [version [AUTH user password] [SETNAME name]].
+func (c *Client) hello(dst []byte, args [][]byte) []byte {
+	proto, name := int(c.proto), []byte(nil)
+	var user, password []byte
+	if len(args) > 1 {
+		n, err := strconv.Atoi(string(args[1]))
+		if err != nil {
+			return append(dst, lineNotProto...)
+		}
+		if proto = n; n != 2 && n != 3 {
+			return append(dst, lineNoProto...)
+		}
+	}
+	for rest := args[min(len(args), 2):]; len(rest) > 0; {
+		switch option := strings.ToUpper(string(rest[0])); {
+		case option == "AUTH" && len(rest) >= 3:
+			user, password, rest = rest[1], rest[2], rest[3:]
+		case option == "SETNAME" && len(rest) >= 2:
+			if !goodName(rest[1]) {
+				return append(dst, lineBadName...)
+			}
+			name, rest = rest[1], rest[2:]
+		default:
+			dst = append(dst, "-ERR Syntax error in HELLO option '"...)
+			return append(append(dst, printable(rest[0])...), "'\r\n"...)
+		}
+	}
+	if user != nil {
+		if line := c.login(user, password); line[0] == '-' {
+			return append(dst, line...)
+		}
+	}
+	if !c.open() {
+		return append(dst, lineHelloAuth...)
+	}
+	if name != nil {
+		c.more().name = string(name)
+	}
+	c.proto = uint8(proto)
+	if proto == 3 {
+		dst = append(dst, "%7\r\n"...)
+	} else {
+		dst = redcon.AppendArray(dst, 14)
+	}
+	dst = appendPair(dst, "server", "redis")
+	dst = appendPair(dst, "version", c.sh.ServerVersion)
+	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "proto"), int64(proto))
+	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "id"), int64(c.id))
+	dst = appendPair(dst, "mode", "standalone")
+	dst = appendPair(dst, "role", "master")
+	return redcon.AppendArray(redcon.AppendBulkString(dst, "modules"), 0)
+}
+
+func appendPair(dst []byte, key, value string) []byte {
+	return redcon.AppendBulkString(redcon.AppendBulkString(dst, key), value)
+}
+
+// printable makes bytes fit for an error line.
+func printable(b []byte) []byte {
+	return bytes.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, b[:min(len(b), 128)])
+}
+
+// goodName tells if a client may have this name.
+func goodName(name []byte) bool {
+	for _, c := range name {
+		if c < '!' || c > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *Client) more() *extra {
+	if c.extra == nil {
+		c.extra = &extra{}
+	}
+	return c.extra
+}
+
+// replyMode serves CLIENT REPLY, the only command that may have no reply.
+func (c *Client) replyMode(spec *command.Spec, mode []byte) {
+	switch strings.ToUpper(string(mode)) {
+	case "ON":
+		c.mode = replyOn
+		c.answer(spec, lineOK)
+	case "OFF":
+		c.mode = replyOff
+	case "SKIP":
+		if c.mode != replyOff {
+			c.mode = replySkip
+		}
+	default:
+		c.answer(spec, lineSyntax)
+	}
+}
+
+// client serves the subcommands of CLIENT that concern only the client itself.
+func (c *Client) client(dst []byte, name string, args [][]byte) []byte {
+	switch name {
+	case "client|id":
+		return redcon.AppendInt(dst, int64(c.id))
+	case "client|getname":
+		if c.Name() == "" {
+			return c.null(dst)
+		}
+		return redcon.AppendBulkString(dst, c.Name())
+	case "client|setname":
+		if !goodName(args[2]) {
+			return append(dst, lineBadName...)
+		}
+		c.more().name = string(args[2])
+	case "client|setinfo":
+		return append(dst, c.setInfo(args[2], args[3])...)
+	case "client|info":
+		return redcon.AppendBulk(dst, append(c.Describe(nil), '\n'))
+	case "client|no-evict":
+		return append(dst, setSwitch(&c.more().noEvict, args[2])...)
+	case "client|no-touch":
+		return append(dst, setSwitch(&c.more().noTouch, args[2])...)
+	}
+	return append(dst, lineOK...)
+}
+
+func (c *Client) null(dst []byte) []byte {
+	if c.proto == 3 {
+		return append(dst, nullRESP3...)
+	}
+	return append(dst, nullBulk...)
+}
+
+func (c *Client) setInfo(attribute, value []byte) []byte {
+	field := strings.ToLower(string(attribute))
+	if field != "lib-name" && field != "lib-ver" {
+		return lineClientAge
+	}
+	if !goodName(value) {
+		return append([]byte("-ERR "+field), " cannot contain spaces, newlines or special characters.\r\n"...)
+	}
+	if field == "lib-name" {
+		c.more().libName = string(value)
+	} else {
+		c.more().libVersion = string(value)
+	}
+	return lineOK
+}
+
+func setSwitch(on *bool, arg []byte) []byte {
+	switch strings.ToUpper(string(arg)) {
+	case "ON":
+		*on = true
+	case "OFF":
+		*on = false
+	default:
+		return lineSyntax
+	}
+	return lineOK
+}
+
+// Describe appends the client's line in CLIENT LIST, without its line end.
+func (c *Client) Describe(dst []byte) []byte {
+	x := c.extra
+	if x == nil {
+		x = &extra{}
+	}
+	flags := "N"
+	if c.readonly {
+		flags = "r"
+	}
+	seconds := func(since int64) int64 { return (c.sh.Now - since) / int64(time.Second) }
+	kept := 0
+	if c.in != nil {
+		kept = len(c.in.B)
+	}
+	field := func(key string, n int64) {
+		dst = strconv.AppendInt(append(append(append(dst, ' '), key...), '='), n, 10)
+	}
+	text := func(key, s string) { dst = append(append(append(append(dst, ' '), key...), '='), s...) }
+	dst = strconv.AppendUint(append(dst, "id="...), c.id, 10)
+	text("addr", c.addr.String())
+	text("laddr", "")
+	field("fd", int64(c.FD))
+	text("name", x.name)
+	field("age", seconds(c.created))
+	field("idle", seconds(c.active))
+	text("flags", flags)
+	field("db", 0)
+	field("sub", 0)
+	field("psub", 0)
+	field("multi", -1)
+	field("qbuf", int64(kept))
+	field("obl", 0)
+	field("oll", int64(c.pending))
+	field("omem", int64(c.out.Len()))
+	field("resp", int64(c.proto))
+	text("lib-name", x.libName)
+	text("lib-ver", x.libVersion)
+	text("user", "default")
+	return dst
+}

@@ -1,0 +1,267 @@
+package session
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"strconv"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/internal/slot"
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/fanout"
+)
+
+// merge is a command that was sent to several shards: the owner of the parts.
+// The client's own request, the whole, waits in the client's order.
+type merge struct {
+	sh      *Shared
+	client  *Client
+	whole   *backend.Request
+	replies [][]byte
+	waiting int
+	failed  []byte
+	// join makes the whole reply from all parts, or begins another round of
+	// parts and returns nil.
+	join func(m *merge, dst []byte) ([]byte, error)
+}
+
+// newMerge begins a command of n parts.
+func (c *Client) newMerge(spec *command.Spec, n int, join func(*merge, []byte) ([]byte, error)) *merge {
+	return &merge{sh: c.sh, client: c, whole: c.begin(spec), replies: make([][]byte, n), waiting: n, join: join}
+}
+
+// send sends part i to a shard, by slot when slot >= 0.
+func (m *merge) send(i, slot, shard int, raw []byte) {
+	r := m.sh.Requests.Get()
+	w := m.whole
+	r.Owner, r.Spec, r.Start, r.Proto = m, w.Spec, m.sh.Now, w.Proto
+	r.Part, r.Slot, r.Shard = int32(i), int32(slot), int32(shard)
+	r.ReadOnly, r.Replica = w.ReadOnly, w.Replica
+	m.sh.Router.Route(r, raw)
+}
+
+// Reply takes a piece of the reply to a part.
+func (m *merge) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
+	r.Out.Append(&m.sh.Pool, piece)
+	if !last {
+		return
+	}
+	m.replies[r.Part] = r.Out.Bytes()
+	r.Out.Reset(&m.sh.Pool)
+	m.sh.Requests.Put(r)
+	if m.waiting--; m.waiting == 0 {
+		m.finish()
+	}
+}
+
+// Fail fails the whole, once every part ended.
+func (m *merge) Fail(r *backend.Request, line []byte) {
+	r.Out.Reset(&m.sh.Pool)
+	m.Reply(r, line, true, '-')
+}
+
+func (m *merge) finish() {
+	if line := fanout.FirstError(m.replies); line != nil {
+		m.client.Complete(m.whole, line)
+		return
+	}
+	reply, err := m.join(m, nil)
+	if err != nil {
+		reply = []byte("-ERR " + err.Error() + "\r\n")
+	}
+	if reply != nil {
+		m.client.Complete(m.whole, reply)
+	}
+}
+
+// split serves a command whose keys may lie in several shards.
+func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
+	sh := c.sh
+	at, line := spec.Slot(args)
+	if line != nil {
+		c.answer(spec, line)
+		return
+	}
+	sh.keys = spec.Keys(args, sh.keys[:0])
+	single := at >= 0
+	if !single && len(sh.keys) > 0 {
+		first := sh.ownerOf(int(slot.Of(args[sh.keys[0]])))
+		single = true
+		for _, k := range sh.keys[1:] {
+			if sh.ownerOf(int(slot.Of(args[k]))) != first {
+				single = false
+				break
+			}
+		}
+		at = int(slot.Of(args[sh.keys[0]]))
+	}
+	if single || len(sh.keys) == 0 {
+		if raw[0] != '*' {
+			raw = sh.encode(args)
+		}
+		sh.Router.Route(c.forward(spec, max(at, 0)), raw)
+		return
+	}
+	c.splitParts(spec, args)
+}
+
+// splitParts sends each shard its keys.
+func (c *Client) splitParts(spec *command.Spec, args [][]byte) {
+	sh := c.sh
+	width := 1 // arguments of one key
+	if spec.Name == "mset" {
+		width = 2
+	}
+	type part struct {
+		slot int
+		args [][]byte
+	}
+	var parts []part
+	index := map[int]int{} // shard, or the slot itself when nobody owns it, to part
+	order := make([]int32, len(sh.keys))
+	for i, k := range sh.keys {
+		keySlot := int(slot.Of(args[k]))
+		group := sh.ownerOf(keySlot)
+		if group < 0 {
+			group = -1 - keySlot
+		}
+		p, ok := index[group]
+		if !ok {
+			p = len(parts)
+			index[group] = p
+			parts = append(parts, part{slot: keySlot, args: [][]byte{args[0]}})
+		}
+		order[i] = int32(p)
+		parts[p].args = append(parts[p].args, args[k:k+width]...)
+	}
+	m := c.newMerge(spec, len(parts), func(m *merge, dst []byte) ([]byte, error) {
+		switch spec.Name {
+		case "mget":
+			return fanout.Interleave(dst, order, m.replies)
+		case "mset":
+			return fanout.OK(dst, m.replies)
+		default:
+			return fanout.Sum(dst, m.replies)
+		}
+	})
+	m.whole.ReadOnly = spec.ReadOnly
+	m.whole.Replica = spec.ReadOnly && (c.readonly || sh.Table.ReadPolicy != 0)
+	for i, p := range parts {
+		sh.inner = appendCommand(sh.inner[:0], p.args)
+		m.send(i, p.slot, 0, sh.inner)
+	}
+}
+
+// appendCommand appends a command as RESP.
+func appendCommand(dst []byte, args [][]byte) []byte {
+	dst = redcon.AppendArray(dst, len(args))
+	for _, a := range args {
+		dst = redcon.AppendBulk(dst, a)
+	}
+	return dst
+}
+
+var (
+	noShards    = []byte("-CLUSTERDOWN the cluster has no shards yet\r\n")
+	badCursor   = []byte("-ERR invalid cursor\r\n")
+	argsDBSize  = [][]byte{[]byte("DBSIZE")}
+	rawRandom   = []byte("*1\r\n$9\r\nRANDOMKEY\r\n")
+	nullBulk    = []byte("$-1\r\n")
+	nullRESP3   = []byte("_\r\n")
+	emptyRandom = map[uint8][]byte{2: nullBulk, 3: nullRESP3}
+)
+
+// allShards serves a command that concerns every shard.
+func (c *Client) allShards(spec *command.Spec, args [][]byte) {
+	sh := c.sh
+	shards := len(sh.Table.Shards)
+	if shards == 0 {
+		c.answer(spec, noShards)
+		return
+	}
+	switch spec.Name {
+	case "scan":
+		c.scanShards(spec, args, shards)
+	case "dbsize":
+		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Sum(dst, m.replies) })
+	case "flushall", "flushdb":
+		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.OK(dst, m.replies) })
+	case "keys":
+		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Concat(dst, m.replies) })
+	case "randomkey":
+		c.broadcast(spec, argsDBSize, randomKey)
+	case "info":
+		own := make([][]byte, len(args)) // args are the loop's memory
+		for i, a := range args {
+			own[i] = bytes.Clone(a)
+		}
+		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+			texts := make([][]byte, len(m.replies))
+			for i, reply := range m.replies {
+				texts[i], _ = fanout.Bulk(reply)
+			}
+			sh.Router.Info(c, m.whole, own, texts)
+			return nil, nil
+		})
+	default:
+		c.answer(spec, []byte("-ERR "+spec.Name+" cannot be joined from several shards\r\n"))
+	}
+}
+
+// broadcast sends the command to every shard.
+func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, []byte) ([]byte, error)) *merge {
+	sh := c.sh
+	m := c.newMerge(spec, len(sh.Table.Shards), join)
+	m.whole.ReadOnly = spec.ReadOnly
+	raw := appendCommand(nil, args)
+	for i := range sh.Table.Shards {
+		m.send(i, -1, i, raw)
+	}
+	return m
+}
+
+// scanShards serves SCAN: the shard the cursor names answers.
+func (c *Client) scanShards(spec *command.Spec, args [][]byte, shards int) {
+	sh := c.sh
+	shard, cursor, err := fanout.DecodeCursor(args[1])
+	if err != nil || shard >= shards {
+		c.answer(spec, badCursor)
+		return
+	}
+	m := c.newMerge(spec, 1, func(m *merge, dst []byte) ([]byte, error) {
+		return fanout.ScanReply(dst, m.replies[0], shard, shards)
+	})
+	m.whole.ReadOnly = spec.ReadOnly
+	args[1] = strconv.AppendUint(nil, cursor, 10)
+	sh.inner = appendCommand(sh.inner[:0], args)
+	m.send(0, -1, shard, sh.inner)
+}
+
+// randomKey asks one shard, chosen with the weight of its number of keys.
+func randomKey(m *merge, dst []byte) ([]byte, error) {
+	sizes := make([]int64, len(m.replies))
+	var total int64
+	for i, reply := range m.replies {
+		n, err := fanout.Integer(reply)
+		if err != nil {
+			return dst, err
+		}
+		sizes[i] = n
+		total += n
+	}
+	if total == 0 {
+		return append(dst, emptyRandom[m.whole.Proto]...), nil
+	}
+	at := rand.Int64N(total)
+	shard := 0
+	for at >= sizes[shard] {
+		at -= sizes[shard]
+		shard++
+	}
+	m.replies, m.waiting = make([][]byte, 1), 1
+	m.join = func(m *merge, dst []byte) ([]byte, error) { return append(dst, m.replies[0]...), nil }
+	m.send(0, -1, shard, rawRandom)
+	return nil, nil
+}

@@ -1,0 +1,215 @@
+package session
+
+import (
+	"syscall"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
+)
+
+// Reply takes a piece of the reply to one of the client's requests. When it is
+// the request's turn, the bytes go straight to the output, else they are kept.
+func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	sh := c.sh
+	if !last {
+		r.Out.Append(&sh.Pool, piece)
+		if r == c.first && r.Out.Len() > streamSize {
+			r.Streamed = true
+			c.take(r)
+			c.wrote()
+		}
+		return
+	}
+	sh.Router.Count(c, r, kind)
+	if r != c.first {
+		r.Out.Append(&sh.Pool, piece)
+		r.Done = true
+		return
+	}
+	if r.Out.Len() > 0 {
+		c.take(r)
+	}
+	if !r.Silent {
+		c.out.Reserve(&sh.Pool, outputRoom)
+		c.out.Append(&sh.Pool, piece)
+	}
+	c.pop()
+	c.advance()
+}
+
+// Fail ends a request with an error line.
+func (c *Client) Fail(r *backend.Request, line []byte) {
+	r.Out.Reset(&c.sh.Pool)
+	if r.Streamed {
+		// Half a reply is out: there is no way to say that it ended.
+		c.Close()
+		c.sh.Requests.Put(r)
+		return
+	}
+	c.Reply(r, line, true, '-')
+}
+
+// Complete ends a request whose reply is in r.Out already, or of which piece
+// is the rest.
+func (c *Client) Complete(r *backend.Request, piece []byte) {
+	if r.Owner == nil { // the client left meanwhile
+		r.Out.Reset(&c.sh.Pool)
+		c.sh.Requests.Put(r)
+		return
+	}
+	kind := byte('+')
+	if r.Out.Len() > 0 {
+		kind = r.Out.First()[0]
+	} else if len(piece) > 0 {
+		kind = piece[0]
+	}
+	c.Reply(r, piece, true, kind)
+}
+
+// take moves what is there of a reply to the output.
+func (c *Client) take(r *backend.Request) {
+	if r.Silent {
+		r.Out.Reset(&c.sh.Pool)
+		return
+	}
+	if r.Out.Len() > 0 {
+		c.out.Reserve(&c.sh.Pool, outputRoom)
+		c.out.Take(&c.sh.Pool, &r.Out)
+	}
+}
+
+// pop frees the first request, whose reply is out.
+func (c *Client) pop() {
+	r := c.first
+	c.first = r.Following
+	if c.first == nil {
+		c.last = nil
+	}
+	c.pending--
+	c.sh.Requests.Put(r)
+}
+
+// advance sends the replies whose turn has come.
+func (c *Client) advance() {
+	for c.first != nil && c.first.Done {
+		c.take(c.first)
+		c.pop()
+	}
+	if r := c.first; r != nil && r.Out.Len() > streamSize {
+		// It is not complete, but large, and now it is its turn.
+		r.Streamed = true
+		c.take(r)
+	}
+	c.wrote()
+}
+
+// wrote has the output flushed, and the client resumed if that helps.
+func (c *Client) wrote() {
+	if !c.Dirty {
+		c.Dirty = true
+		c.sh.Router.FlushClient(c)
+	}
+	if c.stalled {
+		c.unstall()
+	}
+}
+
+// Flush writes what waits. full says that the socket takes no more: call it
+// again when it is writable.
+func (c *Client) Flush() (full bool) {
+	for c.out.Len() > 0 {
+		_, errno := c.out.Write(&c.sh.Pool, c.FD)
+		if errno == syscall.EAGAIN {
+			full = true
+			break
+		}
+		if errno != 0 && errno != syscall.EINTR {
+			c.Close()
+			return false
+		}
+	}
+	if c.stalled {
+		c.unstall()
+	}
+	if !full && c.ending && c.first == nil {
+		c.Close()
+	}
+	return full
+}
+
+// Unstall asks for the client to be resumed when it was not read for lack of
+// memory.
+func (c *Client) Unstall() {
+	if !c.Closed {
+		c.unstall()
+	}
+}
+
+// Memory is what the client's requests and replies take, in bytes. It walks
+// its requests: not for every wake-up.
+func (c *Client) Memory() int {
+	n := c.out.Len()
+	if c.in != nil {
+		n += len(c.in.B)
+	}
+	for r := c.first; r != nil; r = r.Following {
+		n += r.Out.Len() + len(r.Raw())
+	}
+	return n
+}
+
+// TooSlow tells if the client left more unread than it may.
+func (c *Client) TooSlow() bool { return c.out.Len() > c.sh.ReplyLimit }
+
+// answer replies to a request at once.
+func (c *Client) answer(spec *command.Spec, reply []byte) {
+	if c.first == nil && c.mode == replyOn && spec == nil {
+		c.out.Reserve(&c.sh.Pool, outputRoom)
+		c.out.Append(&c.sh.Pool, reply)
+		c.wrote()
+		return
+	}
+	c.Complete(c.begin(spec), reply)
+}
+
+// fatal tells the client what is wrong with its bytes and closes it.
+func (c *Client) fatal(err error) {
+	c.answer(nil, append(append([]byte("-ERR "), err.Error()...), "\r\n"...))
+	c.sh.Router.Malformed(c)
+	c.End()
+}
+
+// End closes the client when everything it sent was answered.
+func (c *Client) End() {
+	c.ending = true
+	if c.in != nil {
+		c.sh.Pool.Put(c.in)
+		c.in = nil
+	}
+	c.wrote()
+}
+
+// Close closes the client at once. Replies to requests in flight are dropped
+// when they come, so the order on the servers' connections stays.
+func (c *Client) Close() {
+	if c.Closed {
+		return
+	}
+	c.Closed = true
+	for r := c.first; r != nil; {
+		next := r.Following
+		r.Following = nil
+		r.Out.Reset(&c.sh.Pool)
+		if r.Owner = nil; r.Done {
+			c.sh.Requests.Put(r)
+		}
+		r = next
+	}
+	c.first, c.last, c.pending = nil, nil, 0
+	if c.in != nil {
+		c.sh.Pool.Put(c.in)
+		c.in = nil
+	}
+	c.out.Reset(&c.sh.Pool)
+	c.wrote()
+}

@@ -1,0 +1,80 @@
+// Package session is one client of the proxy: its protocol state, the order of
+// its replies, and the commands that the proxy answers itself. It does not
+// know epoll or connections to servers; its loop does.
+package session
+
+import (
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/resp"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// Shared is what all clients of one loop have in common. It belongs to the
+// loop's thread.
+type Shared struct {
+	// Now is the loop's clock in nanoseconds, read once per wake-up.
+	Now int64
+	// Pool and Requests are the loop's memory.
+	Pool     buffer.Pool
+	Requests backend.Requests
+	// Table is the epoch the loop routes by; never nil.
+	Table *routing.Table
+	// Limits of requests.
+	Limits resp.Limits
+	// ReplyLimit is how many bytes may wait to be read by one client.
+	ReplyLimit int
+	// OverBudget: memory is short, clients are not read.
+	OverBudget bool
+	// ServerVersion is the version of Redis told to clients.
+	ServerVersion string
+	// Router carries requests.
+	Router Router
+
+	args  [][]byte // scratch of the parser
+	text  []byte   // scratch of replies
+	keys  []int    // scratch of split commands
+	inner []byte   // scratch of inline requests
+}
+
+// Router is the loop, as its clients see it.
+type Router interface {
+	// Route sends a request to the server it is for, or holds it. raw is copied.
+	Route(r *backend.Request, raw []byte)
+	// RouteChunk does the same with a request that fills a chunk, which it
+	// takes over.
+	RouteChunk(r *backend.Request, chunk *buffer.Chunk)
+	// FlushClient asks for a call of Client.Flush at the end of the wake-up.
+	FlushClient(c *Client)
+	// Resume asks for a call of Client.Resume at the end of the wake-up.
+	Resume(c *Client)
+	// Count counts an answered command; kind is the first byte of its reply.
+	Count(c *Client, r *backend.Request, kind byte)
+	// Local answers a command that needs more than the client: COMMAND, CONFIG,
+	// CLIENT LIST. It completes r at once or later by c.Complete; args are valid
+	// during the call.
+	Local(c *Client, r *backend.Request, args [][]byte)
+	// Info completes r, an INFO, from the texts of the shards.
+	Info(c *Client, r *backend.Request, args, shards [][]byte)
+	// Refused counts a request that is in no command table, Malformed a client
+	// that is closed because of its bytes.
+	Refused(c *Client)
+	Malformed(c *Client)
+}
+
+// ownerOf returns the shard of a slot, or -1.
+func (s *Shared) ownerOf(slot int) int {
+	if o := s.Table.Owner[slot]; o != routing.NoShard {
+		return int(o)
+	}
+	return -1
+}
+
+// replyMode is what CLIENT REPLY set.
+type replyMode uint8
+
+const (
+	replyOn replyMode = iota
+	replyOff
+	replySkip // only the next command
+)
