@@ -258,8 +258,10 @@ func TestActions(t *testing.T) {
 		if got := act(step.request); !strings.Contains(got, step.want) {
 			t.Errorf("%+v: %q, want %q", step.request, got, step.want)
 		}
+		if len(step.request.Env) > 0 && step.request.Action == "restart" {
+			waitLog(t, p, "up again") // before the next step kills it
+		}
 	}
-	waitLog(t, p, "up again")
 	if entries, err := os.ReadDir(data); err != nil || len(entries) != 0 {
 		t.Fatal(entries, err)
 	}
