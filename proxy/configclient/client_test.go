@@ -1,0 +1,582 @@
+package configclient
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
+
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// fake is a Configserver that sends what a test tells it to, over a real
+// socket, and keeps what it hears.
+type fake struct {
+	basaltv1.UnimplementedTopologyServiceServer
+	grpc_health_v1.UnimplementedHealthServer
+	t       *testing.T
+	address string
+	server  *grpc.Server
+
+	mu      sync.Mutex
+	hung    bool
+	refuse  error
+	streams []*fakeStream
+	changed chan struct{} // closed and replaced at every change
+}
+
+// fakeStream is one stream.
+type fakeStream struct {
+	f     *fake
+	hello *basaltv1.ProxyHello
+	heard []*basaltv1.WatchTopologyRequest
+	out   chan *basaltv1.WatchTopologyResponse
+	cut   chan struct{}
+	ended bool
+}
+
+func startFake(t *testing.T) *fake {
+	f := &fake{t: t, changed: make(chan struct{})}
+	f.listen("127.0.0.1:0")
+	t.Cleanup(func() { f.server.Stop() })
+	return f
+}
+
+func (f *fake) listen(address string) {
+	f.t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.address = l.Addr().String()
+	f.server = grpc.NewServer()
+	basaltv1.RegisterTopologyServiceServer(f.server, f)
+	grpc_health_v1.RegisterHealthServer(f.server, f)
+	server := f.server
+	go func() { _ = server.Serve(l) }()
+}
+
+func (f *fake) Check(ctx context.Context, _ *grpc_health_v1.HealthCheckRequest) (*grpc_health_v1.HealthCheckResponse, error) {
+	f.mu.Lock()
+	hung := f.hung
+	f.mu.Unlock()
+	if hung {
+		<-ctx.Done()
+	}
+	return &grpc_health_v1.HealthCheckResponse{}, nil
+}
+
+// do changes the fake under its lock and wakes those who wait.
+func (f *fake) do(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+	close(f.changed)
+	f.changed = make(chan struct{})
+}
+
+func (f *fake) WatchTopology(stream basaltv1.TopologyService_WatchTopologyServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	s := &fakeStream{f: f, hello: first.GetHello(), out: make(chan *basaltv1.WatchTopologyResponse, 100), cut: make(chan struct{})}
+	var refuse error
+	f.do(func() {
+		f.streams = append(f.streams, s)
+		refuse = f.refuse
+	})
+	defer f.do(func() { s.ended = true })
+	if refuse != nil {
+		return refuse
+	}
+	heard := make(chan error, 1)
+	go func() {
+		for {
+			m, err := stream.Recv()
+			if err != nil {
+				heard <- err
+				return
+			}
+			f.do(func() { s.heard = append(s.heard, m) })
+			if m.GetGoodbye() != nil {
+				heard <- nil
+				return
+			}
+		}
+	}()
+	for {
+		select {
+		case m := <-s.out:
+			if err := stream.Send(m); err != nil {
+				return err
+			}
+		case err := <-heard:
+			return err
+		case <-s.cut:
+			return status.Error(codes.Unavailable, "the owner moved")
+		}
+	}
+}
+
+// until waits for a condition, which is called under the lock.
+func (f *fake) until(what string, condition func() bool) {
+	f.t.Helper()
+	deadline := time.After(10 * time.Second)
+	for {
+		f.mu.Lock()
+		ok, changed := condition(), f.changed
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			f.t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// stream waits for the n-th stream, from 0.
+func (f *fake) stream(n int) (s *fakeStream) {
+	f.t.Helper()
+	f.until(fmt.Sprintf("stream %d", n), func() bool { return len(f.streams) > n })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.streams[n]
+}
+
+func (s *fakeStream) snapshot(t *basaltv1.Topology) {
+	s.out <- &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Snapshot{Snapshot: &basaltv1.Snapshot{
+		Topology: t, Credentials: []*basaltv1.ShardCredential{{Shard: "shard-0", Generation: 1, Username: "basalt-proxy-1", Password: secret}},
+	}}}
+}
+
+func (s *fakeStream) delta(from uint64, t *basaltv1.Topology) {
+	s.out <- &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: &basaltv1.Delta{FromEpoch: from, Topology: t}}}
+}
+
+// acked waits until the last ack is of epoch and returns all of them.
+func (s *fakeStream) acked(epoch uint64) (acks []uint64) {
+	s.f.t.Helper()
+	s.f.until(fmt.Sprintf("ack of epoch %d", epoch), func() bool {
+		acks = acks[:0]
+		for _, m := range s.heard {
+			if a := m.GetAck(); a != nil {
+				acks = append(acks, a.GetEpoch())
+			}
+		}
+		return len(acks) > 0 && acks[len(acks)-1] == epoch
+	})
+	return acks
+}
+
+const secret = "hunter2-the-secret"
+
+func topologyAt(epoch uint64, master string) *basaltv1.Topology {
+	return &basaltv1.Topology{
+		Cluster: "local", Epoch: epoch, Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING,
+		Shards: []*basaltv1.Shard{{
+			Id: "shard-0", Slots: []*basaltv1.SlotRange{{Start: 0, End: 16383}}, Master: master, Generation: 1,
+			Nodes: []*basaltv1.Node{{Id: "a", Address: "127.0.0.1:1", Incarnation: "x"}, {Id: "b", Address: "127.0.0.1:2", Incarnation: "y"}},
+		}},
+	}
+}
+
+// proxy is a client under test and the engine it believes to have.
+type proxy struct {
+	*Client
+	mu     sync.Mutex
+	tables []*routing.Table
+	log    *syncBuffer
+	stop   context.CancelFunc
+	done   chan error
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func startProxy(t *testing.T, change func(*Config), fakes ...*fake) *proxy {
+	p := &proxy{log: &syncBuffer{}, done: make(chan error, 1)}
+	cfg := Config{
+		Cluster: "local", Address: "127.0.0.1:6380", Version: "test", LoadInterval: 50 * time.Millisecond,
+		Load:   func() Load { return Load{Clients: 3, Commands: 4, Busy: 0.5} },
+		Logger: slog.New(slog.NewTextHandler(p.log, nil)),
+		Apply: func(table *routing.Table) { // an engine that obeys at once
+			p.mu.Lock()
+			p.tables = append(p.tables, table)
+			p.mu.Unlock()
+			p.Ack(table.Epoch)
+		},
+	}
+	for _, f := range fakes {
+		cfg.Addresses = append(cfg.Addresses, f.address)
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	p.Client = New(cfg)
+	var ctx context.Context
+	ctx, p.stop = context.WithCancel(context.Background())
+	go func() { p.done <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		p.stop()
+		if err := <-p.done; err != nil {
+			t.Error(err)
+		}
+		if strings.Contains(p.log.String(), secret) {
+			t.Error("the log has a password in it")
+		}
+	})
+	return p
+}
+
+// epochs of the tables that were applied, and the masters they name.
+func (p *proxy) applied() (epochs []uint64, masters []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.tables {
+		epochs = append(epochs, t.Epoch)
+		masters = append(masters, t.Shards[0].Master)
+	}
+	return epochs, masters
+}
+
+func TestSnapshotDeltasAcks(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	if h := s.hello; h.GetCluster() != "local" || h.GetProxyId() != p.ID() || h.GetEpoch() != 0 || h.GetAddress() != "127.0.0.1:6380" || h.GetVersion() != "test" {
+		t.Errorf("hello %v", h)
+	}
+	s.snapshot(topologyAt(5, "a"))
+	s.acked(5)
+	s.delta(5, topologyAt(6, ""))
+	s.acked(6)
+	s.delta(6, &basaltv1.Topology{Cluster: "local", Epoch: 9, Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING}) // nothing changed
+	s.delta(9, topologyAt(10, "b"))
+	if acks := s.acked(10); !slices.IsSorted(acks) {
+		t.Errorf("acks %v", acks)
+	}
+	epochs, masters := p.applied()
+	if !slices.Equal(epochs, []uint64{5, 6, 9, 10}) || !slices.Equal(masters, []string{"a", "", "", "b"}) {
+		t.Errorf("applied epochs %v with masters %q", epochs, masters)
+	}
+	p.mu.Lock()
+	shard := p.tables[3].Shards[0]
+	p.mu.Unlock()
+	if shard.Password != secret || shard.Username != "basalt-proxy-1" || shard.Nodes[1].Incarnation != "y" {
+		t.Errorf("shard %+v", shard)
+	}
+	if st := p.Status(); st.Epoch != 10 || st.AckedEpoch != 10 || st.Phase != "serving" || st.Server != f.address || st.Connects != 1 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// A slow engine's acks are not sent one by one.
+func TestOnlyTheNewestAckIsSent(t *testing.T) {
+	f := startFake(t)
+	applied := make(chan uint64, 100)
+	p := startProxy(t, func(c *Config) { c.Apply = func(t *routing.Table) { applied <- t.Epoch } }, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(1, "a"))
+	for e := uint64(1); e < 20; e++ {
+		s.delta(e, topologyAt(e+1, "a"))
+	}
+	for e := range applied {
+		if e == 20 {
+			break
+		}
+	}
+	if st := p.Status(); st.AckedEpoch != 0 || st.Epoch != 20 {
+		t.Errorf("status %+v before any ack", st)
+	}
+	p.Ack(20)
+	if acks := s.acked(20); len(acks) != 1 {
+		t.Errorf("acks %v", acks)
+	}
+}
+
+func TestReconnect(t *testing.T) {
+	f, g := startFake(t), startFake(t)
+	p := startProxy(t, nil, f, g)
+	f.stream(0).snapshot(topologyAt(5, "a"))
+	f.stream(0).acked(5)
+	p.Report("a", basaltv1.Sight_SIGHT_REFUSED, -1, errors.New("connection refused"))
+	close(f.stream(0).cut)
+	s := g.stream(0)
+	if s.hello.GetProxyId() != f.streams[0].hello.GetProxyId() || s.hello.GetEpoch() != 5 {
+		t.Errorf("hello %v", s.hello)
+	}
+	s.snapshot(topologyAt(5, "a")) // nothing new: not applied again, acked again
+	s.acked(5)
+	g.until("what is known of node a", func() bool { return len(sightsOf(s)) > 0 })
+	s.delta(5, topologyAt(6, "b"))
+	s.acked(6)
+	if epochs, _ := p.applied(); !slices.Equal(epochs, []uint64{5, 6}) {
+		t.Errorf("applied %v", epochs)
+	}
+}
+
+func sightsOf(s *fakeStream) (sights []*basaltv1.NodeSight) {
+	for _, m := range s.heard {
+		sights = append(sights, m.GetNodeReport().GetNodes()...)
+	}
+	return sights
+}
+
+func TestAGapEndsTheStream(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	f.stream(0).snapshot(topologyAt(5, "a"))
+	f.stream(0).acked(5)
+	f.stream(0).delta(7, topologyAt(8, "b"))
+	f.stream(1).snapshot(topologyAt(8, "b"))
+	f.stream(1).acked(8)
+	if epochs, _ := p.applied(); !slices.Equal(epochs, []uint64{5, 8}) || p.Status().Refused != 1 {
+		t.Errorf("applied %v, status %+v", epochs, p.Status())
+	}
+	if !strings.Contains(p.log.String(), "delta from epoch 7, but epoch 5 is the newest here") {
+		t.Errorf("log:\n%s", p.log)
+	}
+}
+
+func TestAStaleSnapshotIsRefused(t *testing.T) {
+	stale, fresh := startFake(t), startFake(t)
+	p := startProxy(t, nil, fresh, stale)
+	fresh.stream(0).snapshot(topologyAt(9, "b"))
+	fresh.stream(0).acked(9)
+	close(fresh.stream(0).cut)
+	stale.stream(0).snapshot(topologyAt(4, "a"))
+	fresh.stream(1).snapshot(topologyAt(10, "b"))
+	fresh.stream(1).acked(10)
+	if epochs, masters := p.applied(); !slices.Equal(epochs, []uint64{9, 10}) || slices.Contains(masters, "a") {
+		t.Errorf("applied %v %v", epochs, masters)
+	}
+	if !strings.Contains(p.log.String(), "snapshot of epoch 4, but this proxy already knows epoch 9") {
+		t.Errorf("log:\n%s", p.log)
+	}
+	stale.until("no ack for the stale one", func() bool { return len(stale.streams[0].heard) == 0 })
+}
+
+// After an epoch that says "deleting", a cluster of that name is a new one.
+func TestADeletedClusterMayBeginAgain(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	f.stream(0).snapshot(topologyAt(9, "a"))
+	gone := topologyAt(10, "")
+	gone.Phase = basaltv1.ClusterPhase_CLUSTER_PHASE_DELETING
+	f.stream(0).delta(9, gone)
+	f.stream(0).acked(10)
+	close(f.stream(0).cut)
+	s := f.stream(1)
+	if s.hello.GetEpoch() != 0 {
+		t.Errorf("claims epoch %d of a cluster that is gone", s.hello.GetEpoch())
+	}
+	s.snapshot(topologyAt(2, "b"))
+	if acks := s.acked(2); len(acks) != 1 {
+		t.Errorf("acks %v", acks)
+	}
+	s.delta(2, topologyAt(3, "a"))
+	s.acked(3)
+	epochs, masters := p.applied()
+	if !slices.Equal(epochs, []uint64{9, 10, 11, 12}) || masters[2] != "b" { // revisions only rise
+		t.Errorf("applied %v %v", epochs, masters)
+	}
+	if st := p.Status(); st.Epoch != 3 || st.AckedEpoch != 3 {
+		t.Errorf("status %+v", st)
+	}
+}
+
+// A credential or a client password can change without a new epoch.
+func TestASecretWithoutANewEpochIsApplied(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(5, "a"))
+	s.acked(5)
+	s.out <- &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: &basaltv1.Delta{
+		FromEpoch: 5, Topology: &basaltv1.Topology{Cluster: "local", Epoch: 5, Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING},
+		ClientAuth: &basaltv1.ClientAuth{PasswordSha256: [][]byte{bytes.Repeat([]byte{7}, 32)}},
+	}}}
+	s.delta(5, topologyAt(6, "a"))
+	s.acked(6)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.tables) != 3 || len(p.tables[1].ClientPasswords) != 1 || len(p.tables[2].ClientPasswords) != 1 || p.tables[2].Epoch != 7 {
+		t.Errorf("%d tables", len(p.tables))
+	}
+}
+
+func TestReportsGoTogetherAndSoon(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, func(c *Config) { c.LoadInterval = time.Hour }, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(5, "a"))
+	s.acked(5)
+	began := time.Now()
+	p.Report("a", basaltv1.Sight_SIGHT_OK, 0, nil)
+	p.Report("a", basaltv1.Sight_SIGHT_REFUSED, 20*time.Millisecond, errors.New("reset"))
+	p.Report("b", basaltv1.Sight_SIGHT_OK, -1, nil)
+	f.until("a report", func() bool { return len(sightsOf(s)) >= 2 })
+	if d := time.Since(began); d > 500*time.Millisecond {
+		t.Errorf("the report took %v", d)
+	}
+	f.mu.Lock()
+	sights := sightsOf(s)
+	f.mu.Unlock()
+	if len(sights) != 2 {
+		t.Fatalf("sights %v", sights)
+	}
+	a, b := sights[0], sights[1]
+	if a.GetNode() != "a" || a.GetSight() != basaltv1.Sight_SIGHT_REFUSED || a.GetError() != "reset" || a.GetSinceReply().AsDuration() < 20*time.Millisecond {
+		t.Errorf("sight %v", a)
+	}
+	if b.GetSight() != basaltv1.Sight_SIGHT_OK || b.GetSinceReply() != nil {
+		t.Errorf("sight %v", b)
+	}
+}
+
+func TestLoadReports(t *testing.T) {
+	f := startFake(t)
+	startProxy(t, nil, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(5, "a"))
+	f.until("two load reports", func() bool {
+		n := 0
+		for _, m := range s.heard {
+			if l := m.GetLoadReport(); l != nil && l.GetClients() == 3 && l.GetCommands() == 4 && l.GetBusy() == 0.5 {
+				n++
+			}
+		}
+		return n >= 2
+	})
+}
+
+func TestGoodbye(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(5, "a"))
+	s.acked(5)
+	p.Report("a", basaltv1.Sight_SIGHT_OK, 0, nil)
+	p.stop()
+	f.until("the goodbye", func() bool { return s.ended })
+	last := s.heard[len(s.heard)-1]
+	if last.GetGoodbye() == nil || len(f.streams) != 1 {
+		t.Errorf("last message %v of %d streams", last, len(f.streams))
+	}
+}
+
+// A proxy that is not connected when it stops finds somebody to tell.
+func TestGoodbyeWhileDisconnected(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	f.stream(0).snapshot(topologyAt(5, "a"))
+	f.stream(0).acked(5)
+	f.do(func() { f.refuse = status.Error(codes.Unavailable, "no owner") })
+	close(f.stream(0).cut)
+	f.stream(2)
+	f.do(func() { f.refuse = nil })
+	p.stop()
+	f.until("a goodbye", func() bool {
+		last := f.streams[len(f.streams)-1]
+		return last.ended && len(last.heard) > 0 && last.heard[len(last.heard)-1].GetGoodbye() != nil
+	})
+}
+
+// A Configserver whose process hangs still has its kernel answer; only asking it
+// something shows.
+func TestAHungConfigserverIsLeft(t *testing.T) {
+	hung, other := startFake(t), startFake(t)
+	p := startProxy(t, func(c *Config) { c.HealthInterval = 100 * time.Millisecond }, hung, other)
+	hung.stream(0).snapshot(topologyAt(5, "a"))
+	hung.stream(0).acked(5)
+	began := time.Now()
+	hung.do(func() { hung.hung = true })
+	other.stream(0).snapshot(topologyAt(5, "a"))
+	other.stream(0).acked(5)
+	if d := time.Since(began); d > 2*time.Second {
+		t.Errorf("left after %v", d)
+	}
+	if !strings.Contains(p.log.String(), "no answer to a health check") {
+		t.Errorf("log:\n%s", p.log)
+	}
+}
+
+func TestWaitsForAConfigserverToAppear(t *testing.T) {
+	f := startFake(t)
+	f.server.Stop()
+	p := startProxy(t, nil, f)
+	time.Sleep(100 * time.Millisecond)
+	if !strings.Contains(p.log.String(), "waiting for a topology") || p.Status().Problem == "" {
+		t.Errorf("log:\n%s\nstatus %+v", p.log, p.Status())
+	}
+	f.listen(f.address)
+	f.stream(0).snapshot(topologyAt(1, "a"))
+	f.stream(0).acked(1)
+}
+
+func TestBadTopologiesAreRefused(t *testing.T) {
+	overlap := topologyAt(1, "a")
+	overlap.Shards = append(overlap.Shards, &basaltv1.Shard{Id: "shard-1", Slots: []*basaltv1.SlotRange{{Start: 5, End: 5}}})
+	slots := topologyAt(1, "a")
+	slots.Shards[0].Slots = []*basaltv1.SlotRange{{Start: 3, End: 16384}}
+	foreign := topologyAt(1, "a")
+	foreign.Cluster = "other"
+	for want, topology := range map[string]*basaltv1.Topology{
+		"slot 5 is owned by": overlap, "owns slots 3 to 16384": slots, "snapshot of cluster \"other\"": foreign,
+		"master z of shard-0": topologyAt(1, "z"), "without an epoch": topologyAt(0, "a"), "without a topology": nil,
+	} {
+		t.Run(want, func(t *testing.T) {
+			f := startFake(t)
+			p := startProxy(t, nil, f)
+			f.stream(0).snapshot(topology)
+			f.stream(1)
+			if epochs, _ := p.applied(); len(epochs) != 0 || !strings.Contains(p.log.String(), strings.ReplaceAll(want, `"`, `\"`)) {
+				t.Errorf("applied %v, log:\n%s", epochs, p.log)
+			}
+		})
+	}
+}
+
+// Without a credential a shard is held: there is nothing to log in with.
+func TestAShardWithoutACredentialIsHeld(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	f.stream(0).out <- &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Snapshot{Snapshot: &basaltv1.Snapshot{Topology: topologyAt(1, "a")}}}
+	f.stream(0).acked(1)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.tables[0].Shards[0]; !s.Held() {
+		t.Errorf("shard %+v is not held", s.Shard)
+	}
+}
