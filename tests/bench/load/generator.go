@@ -220,7 +220,7 @@ func (g *Generator) run(d time.Duration) (*Result, error) {
 func (g *Generator) wait() (int, error) {
 	for {
 		n, err := unix.EpollWait(g.epoll, g.events, int(stallLimit/time.Millisecond))
-		if err == unix.EINTR { //nolint:errorlint // a bare errno
+		if err == unix.EINTR {
 			continue
 		}
 		if err != nil {
@@ -304,7 +304,7 @@ func (g *Generator) read(i int, now int64) error {
 	}
 	n, err := rawRead(c.fd, c.in[c.have:])
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR: //nolint:errorlint // a bare errno
+	case err == unix.EAGAIN || err == unix.EINTR:
 		return nil
 	case err != 0:
 		return fmt.Errorf("read from %s: %w", g.opt.Addr, err)
