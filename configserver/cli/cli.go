@@ -17,7 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
-	"github.com/basalt-redis/basalt/configserver/grpcapi"
+	"github.com/basalt-redis/basalt/configserver/client"
 	"github.com/basalt-redis/basalt/configserver/local"
 	"github.com/basalt-redis/basalt/internal/lifecycle"
 	"github.com/basalt-redis/basalt/internal/version"
@@ -120,6 +120,7 @@ BASALT_CLUSTER names it.`,
 		a.clusterCommand(), a.nodeCommand(), a.switchoverCommand(), a.failoverCommand(),
 		a.topologyCommand(), a.eventsCommand(), a.credentialsCommand(), a.localCommand(), a.versionCommand(),
 	)
+	a.completeAll(root)
 	return root
 }
 
@@ -194,7 +195,7 @@ func (a *app) dial() (*grpc.ClientConn, error) {
 	if a.conn != nil {
 		return a.conn, nil
 	}
-	conn, err := grpcapi.Dial(a.addresses())
+	conn, err := client.Dial(a.addresses())
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -157,3 +157,22 @@ func TestVersion(t *testing.T) {
 		t.Fatal(code, out)
 	}
 }
+
+func TestCompletion(t *testing.T) {
+	_, address := startFake(t)
+	for line, want := range map[string]string{
+		"__complete cluster status @":                     "blue",
+		"__complete switchover blue @":                    "shard-1",
+		"__complete node deregister blue @":               "shard-0-1",
+		"__complete node register blue shard-0 new-one @": ":4", // an address nobody can know
+	} {
+		var out bytes.Buffer
+		a := &app{out: &out, err: &out, now: func() time.Time { return noon }, configserver: address}
+		args := strings.Fields(line)
+		args[len(args)-1] = ""
+		t.Setenv("BASALT_CONFIGSERVER", address)
+		if code := a.main(context.Background(), args); code != exitOK || !strings.Contains(out.String(), want) {
+			t.Errorf("%s: %d %s", line, code, out.String())
+		}
+	}
+}

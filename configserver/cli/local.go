@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,7 +46,10 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE.`,
 				return usageError{optionsErr}
 			}
 			o.StatePath = a.statePath()
-			return local.Up(cmd.Context(), o, newUpOutput(a, o.StatePath))
+			// A terminal that was closed is as good as Ctrl-C.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			defer stop()
+			return local.Up(ctx, o, newUpOutput(a, o.StatePath))
 		},
 	}
 	fs := cmd.Flags()

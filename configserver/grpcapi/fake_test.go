@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/basalt-redis/basalt/configserver/client"
 	"github.com/basalt-redis/basalt/configserver/control"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/store/memstore"
@@ -247,7 +248,7 @@ func startConfigserver(t *testing.T, st *memstore.Store, id string) *configserve
 	c.grpc = grpc.NewServer(ServerOptions()...)
 	c.api.Register(c.grpc)
 	go func() { _ = c.grpc.Serve(listener) }()
-	if c.conn, err = Dial([]string{c.self.Address}); err != nil {
+	if c.conn, err = client.Dial([]string{c.self.Address}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/basalt-redis/basalt/configserver/grpcapi"
+	"github.com/basalt-redis/basalt/configserver/client"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
@@ -156,7 +156,7 @@ func TestTargets(t *testing.T) {
 	}
 	var err error
 	// Nobody listens there: the last known topology has to do.
-	if g.conn, err = grpcapi.Dial([]string{"127.0.0.1:1"}); err != nil {
+	if g.conn, err = client.Dial([]string{"127.0.0.1:1"}); err != nil {
 		t.Fatal(err)
 	}
 	defer g.conn.Close()

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // plan fixes ports and makes the processes, started ones none: what fails here
@@ -171,9 +172,7 @@ func (g *playground) planProxy(i, port, httpPort int) error {
 	args := []string{
 		"--cluster", Cluster,
 		"--listen", address(port), "--http-listen", address(httpPort),
-	}
-	for _, c := range g.configservers {
-		args = append(args, "--configserver", c)
+		"--configserver", strings.Join(g.configservers, ","),
 	}
 	g.proxies = append(g.proxies, address(port))
 	return g.add(&process{

@@ -12,7 +12,7 @@ import (
 
 	"google.golang.org/grpc"
 
-	"github.com/basalt-redis/basalt/configserver/grpcapi"
+	"github.com/basalt-redis/basalt/configserver/client"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
@@ -98,7 +98,7 @@ func Up(ctx context.Context, opts Options, out Output) (err error) {
 	if err := g.plan(); err != nil {
 		return err
 	}
-	if g.conn, err = grpcapi.Dial(g.configservers); err != nil {
+	if g.conn, err = client.Dial(g.configservers); err != nil {
 		return err
 	}
 	defer g.conn.Close()

@@ -1,4 +1,5 @@
-package grpcapi
+// Package client connects admin programs to Configservers.
+package client
 
 import (
 	"errors"
