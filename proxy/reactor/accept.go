@@ -3,6 +3,7 @@ package reactor
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -22,13 +23,13 @@ const keepAliveSeconds = 300
 // fewest clients.
 type acceptor struct {
 	mu        sync.Mutex
-	listeners []net.Listener
+	listeners []io.Closer
 	closed    bool
 	ids       atomic.Uint64
 	rejected  atomic.Uint64
 }
 
-func (a *acceptor) add(ln net.Listener) bool {
+func (a *acceptor) add(ln io.Closer) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !a.closed {
@@ -57,14 +58,20 @@ func (a *acceptor) isClosed() bool {
 // The listener is closed when it returns.
 func (e *Engine) Serve(ln net.Listener) error {
 	defer ln.Close()
-	if !e.accepting.add(ln) {
-		return nil
-	}
 	tcp, ok := ln.(*net.TCPListener)
 	if !ok {
 		return fmt.Errorf("serve %s: only TCP listeners are served, not %T", ln.Addr(), ln)
 	}
-	raw, err := tcp.SyscallConn()
+	// A listener lets nobody else accept; a copy of its descriptor does.
+	file, err := tcp.File()
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	}
+	defer file.Close()
+	if !e.accepting.add(file) || !e.accepting.add(ln) {
+		return nil
+	}
+	raw, err := file.SyscallConn()
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", ln.Addr(), err)
 	}
