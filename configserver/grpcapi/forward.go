@@ -22,33 +22,41 @@ import (
 // answered or refused, never sent on, so a stale owner cannot make a loop.
 const forwardedKey = "basalt-forwarded"
 
-// findOwner returns the loop when it runs here, else a connection to the
-// Configserver that runs it.
-func (s *Server) findOwner(ctx context.Context, cluster string) (control.API, grpc.ClientConnInterface, error) {
+// whereabouts of a cluster's loop: here, or at another Configserver.
+type whereabouts struct {
+	loop control.API
+	// owner and conn are set when loop is not.
+	owner store.Replica
+	conn  grpc.ClientConnInterface
+}
+
+// findOwner tells where a cluster's loop runs now.
+func (s *Server) findOwner(ctx context.Context, cluster string) (whereabouts, error) {
+	var none whereabouts
 	if loop, ok := s.cfg.Loops.Local(cluster); ok {
-		return loop, nil, nil
+		return whereabouts{loop: loop}, nil
 	}
 	if _, err := s.cfg.Store.Cluster(ctx, cluster); err != nil {
-		return nil, nil, toStatus(aboutCluster(cluster, err))
+		return none, toStatus(aboutCluster(cluster, err))
 	}
 	if wasForwarded(ctx) {
-		return nil, nil, noOwner(cluster)
+		return none, noOwner(cluster)
 	}
 	owner, err := s.cfg.Store.Owner(ctx, cluster)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return nil, nil, noOwner(cluster)
+		return none, noOwner(cluster)
 	case err != nil:
-		return nil, nil, toStatus(aboutCluster(cluster, err))
+		return none, toStatus(aboutCluster(cluster, err))
 	case owner.ID == s.cfg.Self.ID || owner.Address == s.cfg.Self.Address:
 		// It is ours, and its loop is about to begin, or has just ended.
-		return nil, nil, noOwner(cluster)
+		return none, noOwner(cluster)
 	}
 	conn, err := s.peers.conn(owner.Address)
 	if err != nil {
-		return nil, nil, status.Errorf(codes.Unavailable, "configserver %s at %s, which owns cluster %q: %v; retry in a few seconds", owner.ID, owner.Address, cluster, err)
+		return none, status.Errorf(codes.Unavailable, "configserver %s at %s, which owns cluster %q: %v; retry in a few seconds", owner.ID, owner.Address, cluster, err)
 	}
-	return nil, conn, nil
+	return whereabouts{owner: owner, conn: conn}, nil
 }
 
 // onOwner answers a call where the cluster's loop runs: by local when that is
@@ -59,14 +67,14 @@ func onOwner[R any](
 	local func(loop control.API) (*R, error),
 	remote func(ctx context.Context, conn grpc.ClientConnInterface) (*R, error),
 ) (*R, error) {
-	loop, conn, err := s.findOwner(ctx, cluster)
+	at, err := s.findOwner(ctx, cluster)
 	if err != nil {
 		return nil, err
 	}
-	if loop == nil {
-		return remote(forwardContext(ctx), conn)
+	if at.loop == nil {
+		return remote(forwardContext(ctx), at.conn)
 	}
-	reply, err := local(loop)
+	reply, err := local(at.loop)
 	if err != nil {
 		return nil, toStatus(err)
 	}
@@ -96,10 +104,8 @@ func newPeers(options []grpc.DialOption) *peers {
 		options = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials())}
 	}
 	options = append(options[:len(options):len(options)],
-		// A hung owner is noticed within seconds, and piped streams end.
-		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: 2 * time.Second, Timeout: 2 * time.Second, PermitWithoutStream: false,
-		}),
+		// gRPC pings every 10 s at most; untilMoved notices a hung owner sooner.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 2 * time.Second}),
 		// An owner that came back is reached again soon.
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},

@@ -45,10 +45,11 @@ type Config struct {
 
 // Server implements ClusterService, TopologyService and EventService.
 type Server struct {
-	cfg   Config
-	log   *slog.Logger
-	peers *peers
-	now   func() time.Time
+	cfg    Config
+	log    *slog.Logger
+	peers  *peers
+	owners owners
+	now    func() time.Time
 
 	// stopping ends when Close is called: streams end with UNAVAILABLE.
 	stopping context.Context
@@ -63,7 +64,7 @@ func New(cfg Config) *Server {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Server{
+	s := &Server{
 		cfg:      cfg,
 		log:      cfg.Logger,
 		peers:    newPeers(cfg.DialOptions),
@@ -71,6 +72,8 @@ func New(cfg Config) *Server {
 		stopping: ctx,
 		stop:     cancel,
 	}
+	go s.owners.follow(ctx, cfg.Store)
+	return s
 }
 
 // Register adds the three services to a server.

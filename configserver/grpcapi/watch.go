@@ -57,14 +57,14 @@ func (s topologyService) WatchTopology(stream watchServer) error {
 	if err != nil {
 		return toStatus(err)
 	}
-	loop, conn, err := s.findOwner(stream.Context(), hello.GetCluster())
+	at, err := s.findOwner(stream.Context(), hello.GetCluster())
 	if err != nil {
 		return err
 	}
-	if loop == nil {
-		return s.pipe(stream, in, first, conn)
+	if at.loop == nil {
+		return s.pipe(stream, in, first, at)
 	}
-	return s.serveProxy(stream, in, hello, loop)
+	return s.serveProxy(stream, in, hello, at.loop)
 }
 
 // received is one message of a proxy, or why there will be no more.
@@ -174,15 +174,21 @@ func (s *Server) listen(ctx context.Context, in <-chan received, proxy control.P
 
 // pipe joins a proxy that connected here to the owner of its cluster. The
 // owner's end decides how the stream ends; when the owner dies it ends with
-// UNAVAILABLE and the proxy connects again.
-func (s *Server) pipe(stream watchServer, in <-chan received, first *basaltv1.WatchTopologyRequest, conn grpc.ClientConnInterface) error {
+// UNAVAILABLE and the proxy connects again, and likewise when it hangs and
+// another one took the cluster.
+func (s *Server) pipe(stream watchServer, in <-chan received, first *basaltv1.WatchTopologyRequest, at whereabouts) error {
+	cluster := first.GetHello().GetCluster()
 	ctx, cancel := context.WithCancel(forwardContext(stream.Context()))
 	defer cancel()
 	defer context.AfterFunc(s.stopping, cancel)()
-	owner, err := basaltv1.NewTopologyServiceClient(conn).WatchTopology(ctx)
+	owner, err := basaltv1.NewTopologyServiceClient(at.conn).WatchTopology(ctx)
 	if err != nil {
 		return err
 	}
+	go func() {
+		s.untilMoved(ctx, cluster, at.owner)
+		cancel()
+	}()
 	go func() {
 		for message := first; ; {
 			if owner.Send(message) != nil {
@@ -205,8 +211,8 @@ func (s *Server) pipe(stream watchServer, in <-chan received, first *basaltv1.Wa
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
-		case err != nil && s.stopping.Err() != nil:
-			return status.Error(codes.Unavailable, "this configserver is stopping; connect to another")
+		case err != nil && ctx.Err() != nil && stream.Context().Err() == nil:
+			return moved(cluster) // or this one stops, which is the same to a proxy
 		case err != nil:
 			return err
 		}

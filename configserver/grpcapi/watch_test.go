@@ -218,6 +218,21 @@ func TestStreamsEndWhenTheOwnerChanges(t *testing.T) {
 	connect(t, other, "p-2").snapshot()
 }
 
+// The owner's process hangs: its streams say nothing any more, until another
+// Configserver has the cluster.
+func TestPipedStreamsLeaveAHungOwner(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	owner.own(t, st, "blue")
+	p := connect(t, other, "p-1")
+	p.snapshot()
+	st.ExpireLease("cs-0")
+	other.own(t, st, "blue")
+	_, err := p.stream.Recv()
+	wantStatus(t, err, codes.Unavailable, "reconnect")
+	connect(t, other, "p-1").snapshot()
+}
+
 func TestStreamsMustBeginWithHello(t *testing.T) {
 	st := newStore(t)
 	cs := startConfigserver(t, st, "cs-0")
