@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -87,5 +88,16 @@ func TestHTTPOff(t *testing.T) {
 	cancel()
 	if err := h.Run(ctx); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestPprof(t *testing.T) {
+	handler := (&HTTP{Pprof: true}).Handler()
+	for _, path := range []string{"/debug/pprof/", "/debug/pprof/symbol", "/debug/pprof/heap"} {
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d", path, w.Code)
+		}
 	}
 }
