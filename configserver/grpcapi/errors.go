@@ -42,6 +42,8 @@ func toStatus(err error) error {
 		return status.Errorf(codes.Unknown, "%v: the change may or may not have landed; read the cluster before trying again", err)
 	case errors.Is(err, store.ErrLeaseLost), errors.Is(err, store.ErrOwned), errors.Is(err, control.ErrStopped):
 		return status.Errorf(codes.Unavailable, "%v: the cluster is moving to another configserver; retry in a few seconds", err)
+	case errors.Is(err, store.ErrUnavailable):
+		return status.Errorf(codes.Unavailable, "%v; retry in a few seconds, and see if etcd runs", err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Error(codes.DeadlineExceeded, err.Error())
 	case errors.Is(err, context.Canceled):

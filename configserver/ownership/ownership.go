@@ -196,7 +196,7 @@ func (m *Manager) serve(ctx context.Context, session store.Session) {
 			for _, r := range m.runners {
 				r.stop()
 			}
-			// The lease may still count at the store; give it up if it can be reached.
+			// Whatever it still holds; a lost lease is no error.
 			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), m.cfg.Grace)
 			_ = session.Close(late)
 			cancel()

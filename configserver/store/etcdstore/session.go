@@ -25,8 +25,9 @@ type session struct {
 	ctx  context.Context
 	lose context.CancelFunc
 
-	mu     sync.Mutex
-	owned  map[string]*ownership
+	mu    sync.Mutex
+	owned map[string]*ownership
+	// closed by the caller, before it was lost.
 	closed bool
 }
 
@@ -144,13 +145,13 @@ func (s *Store) revoke(lease clientv3.LeaseID, patience time.Duration) {
 // Close implements store.Session.
 func (s *session) Close(ctx context.Context) error {
 	s.mu.Lock()
-	again := s.closed
-	s.closed = true
-	s.mu.Unlock()
-	s.lose()
-	if again {
-		return nil
+	if s.ctx.Err() != nil {
+		s.mu.Unlock()
+		return nil // closed already, or lost: then keepAlive gives the lease back
 	}
+	s.closed = true
+	s.lose()
+	s.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, s.store.cfg.Timeout)
 	defer cancel()
 	began := time.Now()
