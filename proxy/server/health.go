@@ -1,0 +1,85 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/configclient"
+	"github.com/basalt-redis/basalt/proxy/reactor"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// tickWithin is how long the loops may take to answer; a loop that takes longer
+// is stuck, for none of its work waits.
+const tickWithin = 2 * time.Second
+
+// alive says nil while every event loop ticks.
+func (s *Server) alive() error {
+	answered := make(chan struct{})
+	go func() {
+		s.engine.Stats()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+		return nil
+	case <-time.After(tickWithin):
+		return fmt.Errorf("an event loop did not answer within %v", tickWithin)
+	}
+}
+
+// ready says nil while clients should be sent here: every slot has an owner and
+// the listener accepts. A shard that is failing over does not make a proxy
+// unready, since all proxies see the same, and their requests wait.
+func (s *Server) ready() error {
+	table := s.engine.Table()
+	switch {
+	case s.draining.Load():
+		return errors.New("draining: the proxy is stopping")
+	case table.Epoch == 0:
+		st := s.client.Status()
+		return fmt.Errorf("no topology yet: %s", orUnknown(st.Problem))
+	case table.Phase == routing.Deleting:
+		return fmt.Errorf("cluster %s is being deleted", s.cfg.Cluster)
+	case table.Phase != routing.Serving:
+		return fmt.Errorf("cluster %s is still forming", s.cfg.Cluster)
+	case !s.accepting.Load():
+		return errors.New("not accepting clients yet")
+	}
+	for slot, owner := range table.Owner {
+		if owner == routing.NoShard {
+			return fmt.Errorf("slot %d has no owner in epoch %d", slot, s.client.Status().Epoch)
+		}
+	}
+	return nil
+}
+
+func orUnknown(problem string) string {
+	if problem == "" {
+		return "no configserver has answered"
+	}
+	return problem
+}
+
+// loadMeter turns counters into the load of the interval since it was asked
+// last. It is used by one goroutine.
+type loadMeter struct {
+	at   time.Time
+	busy []time.Duration
+}
+
+func (m *loadMeter) measure(stats reactor.Stats) configclient.Load {
+	now := time.Now()
+	load := configclient.Load{Clients: uint64(stats.Clients)}
+	busy := make([]time.Duration, len(stats.Loops))
+	for i, l := range stats.Loops {
+		load.Commands += l.Commands
+		busy[i] = l.Busy
+		if elapsed := now.Sub(m.at); i < len(m.busy) && elapsed > 0 {
+			load.Busy = max(load.Busy, min(1, float64(l.Busy-m.busy[i])/float64(elapsed)))
+		}
+	}
+	m.at, m.busy = now, busy
+	return load
+}
