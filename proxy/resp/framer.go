@@ -88,6 +88,9 @@ func (f *Framer) header(b []byte, i int) (whole bool, next int, err error) {
 	case '+', '-', ':', '_', '#', ',', '(':
 		f.line = -1
 		return false, i, nil
+	case '$', '=', '!', '*', '~', '>', '%', '|':
+	default:
+		return false, 0, ErrFrame
 	}
 	var n int
 	if f.line == 0 {
@@ -132,11 +135,9 @@ func (f *Framer) header(b []byte, i int) (whole bool, next int, err error) {
 		return f.open(n, false), next, f.tooDeep()
 	case '%':
 		return f.open(2*n, false), next, f.tooDeep()
-	case '|':
+	default:
 		// Attributes stand before the value they belong to.
 		return f.open(2*n, true), next, f.tooDeep()
-	default:
-		return false, 0, ErrFrame
 	}
 	return false, next, nil
 }

@@ -207,6 +207,9 @@ func Args(request []byte, dst [][]byte) ([][]byte, error) {
 	if request[0] != '*' {
 		return splitInline(request[:len(request)-1], dst)
 	}
+	if request[1] == '-' {
+		return dst, nil // Redis takes a negative count for an empty request
+	}
 	_, args, _, _, err := redcon.ReadNextCommand(request, dst)
 	return args, err
 }
