@@ -75,13 +75,13 @@ type Config struct {
 type Manager struct {
 	cfg Config
 	log *slog.Logger
-	// runners, seen, free, patience and handedOver belong to the goroutine of Run.
+	// runners, seen, free, given and handedOver belong to the goroutine of Run.
 	runners map[string]*runner
 	// seen is when each replica was first seen, free since when a cluster has
 	// been without an owner.
 	seen, free map[string]time.Time
-	// patience is Settle of clusters that came back after a handover.
-	patience   map[string]time.Duration
+	// given are the clusters that were handed over, to know those that come back.
+	given      map[string]handover
 	handedOver time.Time
 	// wake asks for a look at the store before the next Interval.
 	wake chan struct{}
@@ -91,6 +91,13 @@ type Manager struct {
 	loops map[string]Loop
 	// problem is why this replica is not ready, nil when it is.
 	problem error
+}
+
+// handover is when a cluster was last handed over, and how long a better placed
+// replica must have been there before it is again.
+type handover struct {
+	at     time.Time
+	settle time.Duration
 }
 
 // New makes a Manager, which does nothing until Run.
@@ -106,15 +113,15 @@ func New(cfg Config) *Manager {
 		cfg.Metrics = NewMetrics(nil)
 	}
 	return &Manager{
-		cfg:      cfg,
-		log:      cfg.Logger,
-		runners:  map[string]*runner{},
-		seen:     map[string]time.Time{},
-		free:     map[string]time.Time{},
-		patience: map[string]time.Duration{},
-		wake:     make(chan struct{}, 1),
-		loops:    map[string]Loop{},
-		problem:  errors.New("no session with the store yet"),
+		cfg:     cfg,
+		log:     cfg.Logger,
+		runners: map[string]*runner{},
+		seen:    map[string]time.Time{},
+		free:    map[string]time.Time{},
+		given:   map[string]handover{},
+		wake:    make(chan struct{}, 1),
+		loops:   map[string]Loop{},
+		problem: errors.New("no session with the store yet"),
 	}
 }
 
@@ -280,9 +287,9 @@ func (m *Manager) notice(replicas []store.Replica, clusters []topology.Cluster, 
 			delete(m.free, name)
 		}
 	}
-	for name := range m.patience {
+	for name := range m.given {
 		if !exists[name] {
-			delete(m.patience, name)
+			delete(m.given, name)
 		}
 	}
 	m.cfg.Metrics.replicas.Set(float64(len(replicas)))
@@ -324,9 +331,12 @@ func (m *Manager) considerClaim(ctx context.Context, session store.Session, name
 		return firstPause, err
 	}
 	delete(m.free, name)
-	if patience, ok := m.patience[name]; ok {
-		// It came back, or was free again: whoever is placed better did not keep it.
-		m.patience[name] = min(2*patience, 10*time.Minute)
+	if last, ok := m.given[name]; ok && now.Sub(last.at) < time.Duration(place+1)*m.cfg.Grace+m.cfg.Interval {
+		// It comes straight back: whoever is placed better did not take it.
+		last.settle = min(2*last.settle, 10*time.Minute)
+		m.given[name] = last
+	} else {
+		delete(m.given, name)
 	}
 	m.cfg.Metrics.claims.Inc()
 	m.log.Info("claimed", "cluster", name)
@@ -341,11 +351,14 @@ func (m *Manager) considerHandover(ctx context.Context, r *runner, rank []store.
 	if place == 0 || place == len(rank) || r.stopping() {
 		return m.cfg.Interval
 	}
-	settle := m.cfg.Settle
-	if patience, ok := m.patience[r.name]; ok {
-		settle = patience
+	settle, since := m.cfg.Settle, m.seen[rank[0].ID]
+	if last, ok := m.given[r.name]; ok {
+		settle = last.settle
+		if last.at.After(since) {
+			since = last.at
+		}
 	}
-	if wait := m.seen[rank[0].ID].Add(settle).Sub(now); wait > 0 {
+	if wait := since.Add(settle).Sub(now); wait > 0 {
 		return min(wait, m.cfg.Interval)
 	}
 	if wait := m.handedOver.Add(m.cfg.Grace).Sub(now); wait > 0 {
@@ -359,7 +372,7 @@ func (m *Manager) considerHandover(ctx context.Context, r *runner, rank []store.
 		return m.cfg.Grace
 	}
 	m.handedOver = now
-	m.patience[r.name] = settle
+	m.given[r.name] = handover{at: now, settle: settle}
 	m.log.Info("handing over to a better placed configserver", "cluster", r.name, "to", rank[0].ID)
 	m.cfg.Metrics.handovers.Inc()
 	m.release(ctx, r)

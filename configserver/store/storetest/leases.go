@@ -173,7 +173,7 @@ func releaseFreesTheCluster(t *testing.T, s *suite) {
 func rejoinUnderTheSameID(t *testing.T, s *suite) {
 	c, old := s.own(t, "a")
 	again := must[store.Session](t)(s.Other.Join(s.ctx, store.Replica{ID: "cs-a", Address: "new:7400"}))
-	defer again.Close(context.Background())
+	defer func() { _ = again.Close(context.Background()) }()
 	if got := must[[]store.Replica](t)(s.Store.Replicas(s.ctx)); len(got) != 1 || got[0].Address != "new:7400" {
 		t.Errorf("replicas %v", got)
 	}
