@@ -3,11 +3,35 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/configserver/topology"
 )
+
+// The loop of one cluster: observe, decide, commit, act, observe.
+//
+// One goroutine, run by Run, owns everything that changes: what was observed,
+// the members, what is being done. It never waits for a network or a store:
+//
+//   - Probers and proxies' streams leave what they saw in an inbox.
+//   - Deciding is pure (package failover) and runs on what is known.
+//   - A commit runs in a goroutine of its own, one at a time; changes that are
+//     asked for meanwhile wait and share the next one.
+//   - Whatever touches servers runs as an activity, at most one per shard.
+//
+// Everything else calls do, which runs a function on that goroutine.
+//
+// When the ownership is lost, the loop's context ends, and with it every
+// connection to a server that an activity holds.
 
 // ErrStopped: the loop ended or is ending; ask the cluster's new owner.
 var ErrStopped = errors.New("the cluster's loop has stopped here")
@@ -29,19 +53,213 @@ type Config struct {
 	Metrics *Metrics
 }
 
+const (
+	// tick is how often time alone is a reason to decide.
+	tick = 25 * time.Millisecond
+	// storeTimeout bounds one call of the store.
+	storeTimeout = 5 * time.Second
+)
+
 // Loop runs one cluster. It implements API.
 type Loop struct {
 	cfg Config
+	log *slog.Logger
+	m   *Metrics
+
+	record  atomic.Pointer[topology.Cluster]
+	secrets atomic.Pointer[credentials.Set]
+	calls   chan func()
+	stopped chan struct{}
+	inbox   inbox
+	// memberMu orders what is written to the store about a member and what is
+	// known here. The loop's goroutine never takes it.
+	memberMu sync.Mutex
+
+	// life ends when the loop must stop. Set by Run before anything else.
+	life    context.Context
+	end     context.CancelCauseFunc
+	workers sync.WaitGroup
+
+	// Owned by the loop's goroutine.
+	obs        health.Observations
+	probers    map[string]*running
+	lastTick   time.Time
+	quietUntil time.Time
+	pending    []*commitRequest
+	committing bool
+	view       View
+	members    map[string]*member
+	waiters    []*ackWaiter
+	activities map[string]*activity
+	notBefore  map[string]time.Time // by shard: retry after an error
+	reserved   map[string]int       // by shard: calls that wait for their turn
+	minSet     map[string]minSetting
+	told       map[problemKey]*problemState
+	problems   map[string][]failoverProblem
+	reports    map[string]chan topology.Report // by operation id
+	gaugedAt   time.Time
+	deleted    bool
 }
 
-// New makes a loop, which does nothing until Run.
+var _ API = (*Loop)(nil)
+
+// New reads the cluster's record and makes its loop, which does nothing until
+// Run.
 func New(cfg Config) (*Loop, error) {
-	return &Loop{cfg: cfg}, nil
+	if cfg.Metrics == nil {
+		cfg.Metrics = NewMetrics(prometheus.NewRegistry())
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	l := &Loop{
+		cfg:        cfg,
+		log:        cfg.Logger.With("cluster", cfg.Cluster),
+		m:          cfg.Metrics,
+		calls:      make(chan func()),
+		stopped:    make(chan struct{}),
+		inbox:      inbox{probes: map[string]health.Probe{}, wake: make(chan struct{}, 1)},
+		probers:    map[string]*running{},
+		members:    map[string]*member{},
+		activities: map[string]*activity{},
+		notBefore:  map[string]time.Time{},
+		reserved:   map[string]int{},
+		minSet:     map[string]minSetting{},
+		told:       map[problemKey]*problemState{},
+		problems:   map[string][]failoverProblem{},
+		reports:    map[string]chan topology.Report{},
+	}
+	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}}
+	set, err := cfg.Credentials()
+	if err != nil {
+		return nil, err
+	}
+	l.secrets.Store(set)
+	ctx, cancel := context.WithTimeout(context.Background(), storeTimeout)
+	defer cancel()
+	c, err := cfg.Store.Cluster(ctx, cfg.Cluster)
+	if err != nil {
+		return nil, fmt.Errorf("read cluster %s: %w", cfg.Cluster, err)
+	}
+	l.record.Store(&c)
+	return l, nil
 }
 
 // Run owns the cluster until ctx ends (nil), the ownership is lost
 // (store.ErrLeaseLost) or the cluster was deleted (nil).
 func (l *Loop) Run(ctx context.Context) error {
-	<-ctx.Done()
+	l.life, l.end = context.WithCancelCause(ctx)
+	defer func() {
+		l.end(ErrStopped)
+		l.workers.Wait()
+		close(l.stopped)
+		l.shutStreams()
+		l.m.forget(l.cfg.Cluster)
+	}()
+	if err := l.load(); err != nil {
+		return err
+	}
+	l.log.Info("runs the cluster", "epoch", l.Topology().Epoch)
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	l.lastTick = time.Now()
+	l.obs.Started = l.lastTick
+	for {
+		select {
+		case f := <-l.calls:
+			f()
+		case <-l.inbox.wake:
+			l.decide(l.takeIn())
+		case <-ticker.C:
+			l.ticked()
+		case <-l.cfg.Ownership.Lost():
+			l.log.Warn("lost the cluster: stops at once")
+			l.end(store.ErrLeaseLost)
+			return store.ErrLeaseLost
+		case <-l.life.Done():
+			if cause := context.Cause(l.life); errors.Is(cause, store.ErrLeaseLost) {
+				return cause
+			}
+			return nil
+		}
+	}
+}
+
+// load takes over what the loop before left: the record, the members, and the
+// events that were already told.
+func (l *Loop) load() error {
+	ctx, cancel := context.WithTimeout(l.life, storeTimeout)
+	defer cancel()
+	c, err := l.cfg.Store.Cluster(ctx, l.cfg.Cluster)
+	if err != nil {
+		return fmt.Errorf("read cluster %s: %w", l.cfg.Cluster, err)
+	}
+	members, err := l.cfg.Store.Members(ctx, l.cfg.Cluster)
+	if err != nil {
+		return fmt.Errorf("read the members of cluster %s: %w", l.cfg.Cluster, err)
+	}
+	events, err := l.cfg.Store.Events(ctx, l.cfg.Cluster, 0, store.KeepEvents)
+	if err != nil {
+		return fmt.Errorf("read the events of cluster %s: %w", l.cfg.Cluster, err)
+	}
+	now := time.Now()
+	for _, m := range members {
+		// Nobody knows what they acked until they come back.
+		l.members[m.ID] = &member{Member: m, since: now}
+	}
+	l.recallTold(events)
+	l.setRecord(c)
+	return nil
+}
+
+// do runs f on the loop's goroutine and waits until it has run.
+func (l *Loop) do(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case l.calls <- func() { defer close(done); f() }:
+		<-done
+		return nil
+	case <-l.stopped:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// later runs f on the loop's goroutine and does not wait; nothing happens when
+// the loop is ending.
+func (l *Loop) later(f func()) {
+	select {
+	case l.calls <- f:
+	case <-l.life.Done():
+	}
+}
+
+// spawn runs f in a goroutine that Run waits for.
+func (l *Loop) spawn(f func()) { l.workers.Go(f) }
+
+// Topology implements API.
+func (l *Loop) Topology() topology.Cluster { return *l.record.Load() }
+
+// Owned implements failover.Host.
+func (l *Loop) Owned() error {
+	select {
+	case <-l.cfg.Ownership.Lost():
+		return store.ErrLeaseLost
+	default:
+		return l.life.Err()
+	}
+}
+
+// Credentials implements failover.Host.
+func (l *Loop) Credentials() *credentials.Set { return l.secrets.Load() }
+
+// reread opens the credentials files anew; on an error those known stay.
+func (l *Loop) reread() error {
+	set, err := l.cfg.Credentials()
+	if err != nil {
+		return err
+	}
+	l.secrets.Store(set)
 	return nil
 }

@@ -65,3 +65,11 @@ func (m *Metrics) forget(cluster string) {
 		v.DeletePartialMatch(match)
 	}
 }
+
+// forgetNode removes the series of a node that left.
+func (m *Metrics) forgetNode(cluster, node string) {
+	match := prometheus.Labels{"cluster": cluster, "node": node}
+	m.probes.DeletePartialMatch(match)
+	m.lag.DeletePartialMatch(match)
+	m.nodeUp.DeletePartialMatch(match)
+}

@@ -7,12 +7,24 @@ import (
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
-// Elect chooses the next master of a shard, and falls back to incarnations
-// that were never admitted when every holder of the data restarted. The second
-// result tells if it did.
+// Elect chooses the next master of a shard. What an admin asked for goes
+// first; when it cannot serve, any admitted node is better than none. When no
+// node is eligible, incarnations that were never admitted are considered:
+// because every holder of the data restarted, or because an admin insists on
+// one. The second result tells that it came to that.
 func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observations, now time.Time) ([]topology.Candidate, bool) {
 	candidates := Candidates(c, s, e, o, now)
-	if Chosen(candidates) != "" || !allRestarted(c, s, e.Old, o, now) {
+	if Chosen(candidates) != "" {
+		return candidates, false
+	}
+	if e.Requested != "" {
+		open := e
+		open.Requested = ""
+		if others := Candidates(c, s, open, o, now); Chosen(others) != "" {
+			return others, false
+		}
+	}
+	if e.Requested == "" && !allRestarted(c, s, e.Old, o, now) {
 		return candidates, false
 	}
 	e.Restarted = true

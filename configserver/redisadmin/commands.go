@@ -198,3 +198,8 @@ func hash(password string) string {
 	sum := sha256.Sum256([]byte(password))
 	return hex.EncodeToString(sum[:])
 }
+
+// RevokeReplication shuts replicas out.
+func (c *Conn) RevokeReplication(ctx context.Context) error {
+	return c.Revoke(ctx, credentials.ReplicationUser)
+}

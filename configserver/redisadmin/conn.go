@@ -58,12 +58,13 @@ type Conn struct {
 
 	client *redis.Client
 	conn   *redis.Conn
+	nc     net.Conn
 	stop   func() bool
 }
 
 // Dial connects, logs in with the first password that is accepted, and reads
-// who answers. The connection closes when ctx ends. Errors: ErrPassword, and
-// those that SightOf tells apart.
+// who answers. ctx bounds the dial, not the life of the connection (see Bind).
+// Errors: ErrPassword, and those that SightOf tells apart.
 func Dial(ctx context.Context, address string, passwords []string) (*Conn, error) {
 	err := error(ErrPassword)
 	for _, password := range passwords {
@@ -122,11 +123,19 @@ func dial(ctx context.Context, address, password string) (*Conn, error) {
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
 	c.Info = ParseInfo(text)
-	// A blocked read does not see that ctx ended, closing the socket does.
 	if nc := dialed.Load(); nc != nil {
-		c.stop = context.AfterFunc(ctx, func() { _ = (*nc).Close() })
+		c.nc = *nc
 	}
 	return c, nil
+}
+
+// Bind closes the connection when ctx ends, also under a call that waits for an
+// answer.
+func (c *Conn) Bind(ctx context.Context) *Conn {
+	if c.stop == nil && c.nc != nil {
+		c.stop = context.AfterFunc(ctx, func() { _ = c.nc.Close() })
+	}
+	return c
 }
 
 // Close ends the connection.

@@ -137,6 +137,7 @@ func TestTheContextEndsABlockedCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
+	c.Bind(ctx)
 	s.Pause()
 	defer s.Resume()
 	time.AfterFunc(20*time.Millisecond, cancel)

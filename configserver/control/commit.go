@@ -1,0 +1,245 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/failover"
+	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// maxShared is how many changes may share one epoch.
+const maxShared = 16
+
+type commitRequest struct {
+	reason string
+	change failover.Change
+	result chan commitResult
+}
+
+type commitResult struct {
+	record topology.Cluster
+	err    error
+}
+
+// Commit implements failover.Host. Changes that are asked for while a commit
+// is on its way share the next epoch.
+func (l *Loop) Commit(ctx context.Context, reason string, change failover.Change) (topology.Cluster, error) {
+	r := &commitRequest{reason: reason, change: change, result: make(chan commitResult, 1)}
+	err := l.do(ctx, func() {
+		l.pending = append(l.pending, r)
+		l.startCommit()
+	})
+	if err != nil {
+		return topology.Cluster{}, err
+	}
+	select {
+	case result := <-r.result:
+		return result.record, result.err
+	case <-ctx.Done():
+		return topology.Cluster{}, ctx.Err()
+	case <-l.life.Done():
+		return topology.Cluster{}, l.why()
+	}
+}
+
+// why is the error of a call that the end of the loop cut short.
+func (l *Loop) why() error {
+	if errors.Is(context.Cause(l.life), store.ErrLeaseLost) {
+		return store.ErrLeaseLost
+	}
+	return ErrStopped
+}
+
+// startCommit applies what is pending to the newest record and sends it on its
+// way, unless a commit is on its way already.
+func (l *Loop) startCommit() {
+	if l.committing || len(l.pending) == 0 || l.deleted || l.life.Err() != nil {
+		return
+	}
+	next := l.record.Load().Clone()
+	next.Epoch++
+	next.CommittedAt = time.Now().UTC().Round(time.Microsecond)
+	var (
+		sharing []*commitRequest
+		events  []topology.Event
+		reasons []string
+	)
+	for len(l.pending) > 0 && len(sharing) < maxShared {
+		r := l.pending[0]
+		l.pending = l.pending[1:]
+		try := next.Clone()
+		told, err := r.change(&try)
+		if err == nil {
+			err = try.Validate()
+		}
+		if err == nil && len(events)+len(told) > store.MaxEvents {
+			l.pending = append([]*commitRequest{r}, l.pending...)
+			break
+		}
+		if err != nil {
+			r.result <- commitResult{err: err}
+			continue
+		}
+		next, sharing, events, reasons = try, append(sharing, r), append(events, told...), append(reasons, r.reason)
+	}
+	if len(sharing) == 0 {
+		return
+	}
+	next.Reason = strings.Join(reasons, "; ")
+	l.committing = true
+	l.spawn(func() { l.commit(next, events, sharing) })
+}
+
+// commit writes a record and finds out for certain what became of it.
+func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []*commitRequest) {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(l.life, storeTimeout)
+	err := l.cfg.Ownership.Commit(ctx, next, events...)
+	cancel()
+	now := next
+	landed := err == nil
+	if !landed {
+		l.log.Warn("commit", "epoch", next.Epoch, "error", err)
+		if errors.Is(err, store.ErrLeaseLost) {
+			l.end(store.ErrLeaseLost)
+			return
+		}
+		// Whatever the error says, only the record tells what happened. The same
+		// epoch written again is compared in the store, so a late first attempt
+		// and a second one cannot both land.
+		if now, err = l.readAgain(); err != nil {
+			return // the loop is ending
+		}
+		landed = now.Epoch == next.Epoch && now.Reason == next.Reason && now.CommittedAt.Equal(next.CommittedAt)
+	}
+	how := map[bool]string{true: "landed", false: "refused"}[landed]
+	l.m.commits.WithLabelValues(l.cfg.Cluster, how).Inc()
+	l.m.commitSeconds.WithLabelValues(l.cfg.Cluster).Observe(time.Since(begun).Seconds())
+	l.later(func() {
+		l.committing = false
+		l.setRecord(now)
+		if !landed {
+			l.pending = append(sharing, l.pending...) // decided again on the newest record
+		} else {
+			for _, r := range sharing {
+				r.result <- commitResult{record: now}
+			}
+			l.deliver(events)
+		}
+		l.startCommit()
+	})
+}
+
+// readAgain reads the record until the store answers or the loop ends.
+func (l *Loop) readAgain() (topology.Cluster, error) {
+	for {
+		ctx, cancel := context.WithTimeout(l.life, storeTimeout)
+		c, err := l.cfg.Store.Cluster(ctx, l.cfg.Cluster)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		if l.life.Err() != nil {
+			return topology.Cluster{}, err
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			l.end(store.ErrNotFound)
+			return topology.Cluster{}, err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-l.life.Done():
+		}
+	}
+}
+
+// setRecord makes a committed record the newest one and sends it to the proxies.
+func (l *Loop) setRecord(c topology.Cluster) {
+	before := l.record.Load()
+	l.record.Store(&c)
+	for i := range c.Shards {
+		s := &c.Shards[i]
+		was := before.Shard(s.ID)
+		if was == nil || s.Master != "" && s.Master != was.Master {
+			// The new master writes a history of its own. While there is none, the
+			// last one is what candidates are measured by.
+			delete(l.obs.Histories, s.ID)
+			l.kick(s)
+		}
+	}
+	l.syncProbers(before.Policy != c.Policy)
+	l.makeView()
+	l.publish()
+	l.checkWaiters()
+	serving := 0.0
+	if c.Phase == topology.Serving {
+		serving = 1
+	}
+	l.m.epoch.WithLabelValues(l.cfg.Cluster).Set(float64(c.Epoch))
+	l.m.phase.WithLabelValues(l.cfg.Cluster).Set(serving)
+}
+
+// makeView derives what proxies need from the newest record.
+func (l *Loop) makeView() {
+	c := l.record.Load()
+	set := l.secrets.Load()
+	view := View{Cluster: *c, Credentials: make([]ShardCredential, 0, len(c.Shards))}
+	for i := range c.Shards {
+		s := &c.Shards[i]
+		if s.SecretID == "" {
+			continue // no node was admitted yet
+		}
+		password, err := set.ProxyPassword(s.SecretID, s.ID, s.Generation)
+		if err != nil {
+			if l.reread() == nil && l.secrets.Load() != set {
+				set = l.secrets.Load()
+				password, err = set.ProxyPassword(s.SecretID, s.ID, s.Generation)
+			}
+			if err != nil {
+				l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)
+				continue
+			}
+		}
+		view.Credentials = append(view.Credentials, ShardCredential{Shard: s.ID, Generation: s.Generation,
+			Username: proxyUser(s.Generation), Password: password})
+	}
+	view.ClientPasswordSHA256 = set.ClientPasswordSHA256ByIDs(c.ClientSecretIDs)
+	l.view = view
+}
+
+// Tell implements failover.Host.
+func (l *Loop) Tell(ctx context.Context, events ...topology.Event) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := l.cfg.Ownership.Append(ctx, events...); err != nil {
+		l.log.Warn("events were not kept", "first", events[0].Kind, "error", err)
+		if errors.Is(err, store.ErrLeaseLost) {
+			l.end(store.ErrLeaseLost)
+		}
+	}
+}
+
+// deliver hands reports to those who wait for them.
+func (l *Loop) deliver(events []topology.Event) {
+	for _, e := range events {
+		if e.Report == nil {
+			continue
+		}
+		l.m.operations.WithLabelValues(l.cfg.Cluster, e.Shard, string(e.Report.Kind), result(e.Report)).Inc()
+		if waiting := l.reports[e.Report.ID]; waiting != nil {
+			waiting <- *e.Report // has room for one
+			delete(l.reports, e.Report.ID)
+		}
+	}
+}
+
+func result(r *topology.Report) string {
+	if r.Succeeded {
+		return "succeeded"
+	}
+	return "rolled-back"
+}

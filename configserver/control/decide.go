@@ -1,0 +1,262 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/failover"
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// awayTooLong is after how long a proxy that nothing was heard of is taken for
+// gone: it is fenced everywhere and forgotten.
+const awayTooLong = 10 * time.Minute
+
+// minSetting is the min-replicas-to-write a master was given.
+type minSetting struct {
+	incarnation string
+	count       int
+}
+
+// decide looks at shards and begins what has to be done about them.
+func (l *Loop) decide(shards map[string]bool) {
+	now := time.Now()
+	if now.Before(l.quietUntil) || l.deleted {
+		return
+	}
+	c := l.record.Load()
+	for i := range c.Shards {
+		if s := &c.Shards[i]; shards[s.ID] {
+			l.decideShard(c, s, now)
+		}
+	}
+}
+
+func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time) {
+	problems := failover.Detect(c, s, &l.obs, now)
+	problems = l.note(s.ID, problems, now)
+	if health.AssessMaster(c, s, &l.obs, now).Verdict == health.Suspect {
+		l.kick(s) // the replicas know in a moment what became of their links
+	}
+	running := l.activities[s.ID]
+	if len(problems) > 0 {
+		if i := slices.IndexFunc(problems, func(p failover.Problem) bool { return p.Remedy == failover.Replace }); i >= 0 {
+			if running == nil && now.Before(l.notBefore[s.ID]) {
+				return
+			}
+			if running == nil || running.yields {
+				l.beginFailover(s, problems[i])
+			}
+			return
+		}
+	}
+	if running != nil || now.Before(l.notBefore[s.ID]) || l.reserved[s.ID] > 0 {
+		return
+	}
+	if s.Operation != nil {
+		l.resume(s)
+		return
+	}
+	var nodes []failover.Problem
+	for _, p := range problems {
+		switch p.Remedy {
+		case failover.Admit, failover.AdmitMaster, failover.Regrant:
+			if !slices.ContainsFunc(nodes, func(q failover.Problem) bool { return q.Node == p.Node }) {
+				nodes = append(nodes, p)
+			}
+		}
+	}
+	if len(nodes) > 0 {
+		l.reconcile(s, nodes)
+		return
+	}
+	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) {
+		return
+	}
+	l.fenceAbsent(c, s, now)
+}
+
+// beginFailover replaces a lost master.
+func (l *Loop) beginFailover(s *topology.Shard, p failover.Problem) {
+	now := time.Now()
+	o := l.observe(s.ID)
+	cause := p.Code + ": " + p.Message
+	change := failover.Begin(s.ID, newID(), cause, "", true, p.Evidence, &o, now)
+	l.log.Warn("begins a failover", "shard", s.ID, "cause", cause)
+	l.start(s.ID, "failover", false, func(ctx context.Context, x *failover.Executor) error {
+		if _, err := l.Commit(ctx, s.ID+": failover, no master", change); err != nil {
+			return err
+		}
+		return x.Run(ctx)
+	})
+}
+
+// resume continues a persisted operation, also one that another Configserver
+// began.
+func (l *Loop) resume(s *topology.Shard) {
+	op := s.Operation
+	l.log.Info("continues an operation", "shard", s.ID, "operation", op.Kind, "phase", op.Phase, "id", op.ID)
+	l.start(s.ID, string(op.Kind), op.Kind == topology.Rotation, func(ctx context.Context, x *failover.Executor) error { return x.Run(ctx) })
+}
+
+// reconcile admits nodes and renews users, each node bounded in time.
+func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
+	l.start(s.ID, "reconcile", true, func(ctx context.Context, x *failover.Executor) error {
+		var failed error
+		for _, p := range nodes {
+			bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
+			var err error
+			switch p.Remedy {
+			case failover.Admit:
+				err = x.AdmitReplica(bounded, p.Node)
+			case failover.AdmitMaster:
+				err = x.AdmitMaster(bounded, p.Node)
+			default:
+				err = x.Regrant(bounded, p.Node)
+			}
+			cancel()
+			_ = l.do(ctx, func() { delete(l.minSet, p.Node) })
+			if err != nil {
+				failed = fmt.Errorf("%s %s: %w", p.Remedy, p.Node, err)
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+		}
+		return failed
+	})
+}
+
+// trimReadSet commits the read set when it should be another one.
+func (l *Loop) trimReadSet(c *topology.Cluster, s *topology.Shard, now time.Time) bool {
+	want := failover.ReadSet(c, s, &l.obs, now)
+	var in, out []string
+	for i := range s.Nodes {
+		switch n := &s.Nodes[i]; {
+		case want[i] && !n.InReadSet:
+			in = append(in, n.ID)
+		case !want[i] && n.InReadSet:
+			out = append(out, n.ID)
+		}
+	}
+	if len(in)+len(out) == 0 {
+		return false
+	}
+	var reasons []string
+	if len(in) > 0 {
+		reasons = append(reasons, strings.Join(in, ", ")+" into the read set")
+	}
+	if len(out) > 0 {
+		reasons = append(reasons, strings.Join(out, ", ")+" out of the read set")
+	}
+	id := s.ID
+	l.start(id, "read set", true, func(ctx context.Context, _ *failover.Executor) error {
+		_, err := l.Commit(ctx, id+": "+strings.Join(reasons, ", "), func(c *topology.Cluster) ([]topology.Event, error) {
+			// Decided again on what is known now, on the loop's goroutine.
+			s := c.Shard(id)
+			if s == nil {
+				return nil, failover.ErrSuperseded
+			}
+			changed := false
+			for i, in := range failover.ReadSet(c, s, &l.obs, time.Now()) {
+				changed = changed || s.Nodes[i].InReadSet != in
+				s.Nodes[i].InReadSet = in
+			}
+			if !changed {
+				return nil, failover.ErrSuperseded
+			}
+			return nil, nil
+		})
+		return err
+	})
+	return true
+}
+
+// trimMinReplicas keeps min-replicas-to-write of the master at the policy's
+// value, as far as there are replicas in sync. An admitted master has 0.
+func (l *Loop) trimMinReplicas(c *topology.Cluster, s *topology.Shard, now time.Time) bool {
+	m := s.MasterNode()
+	if m == nil || !l.obs.Admitted(m, now) {
+		return false
+	}
+	want, is := failover.MinReplicas(c, s, &l.obs, now), l.minSet[m.ID]
+	if is.incarnation == m.Incarnation && is.count == want {
+		return false
+	}
+	if c.Policy.MinReplicasToWrite == 0 && is.count == 0 {
+		return false
+	}
+	node := *m
+	l.start(s.ID, "min replicas", true, func(ctx context.Context, x *failover.Executor) error {
+		if err := x.SetMinReplicas(ctx, &node, want); err != nil {
+			return err
+		}
+		return l.do(ctx, func() { l.minSet[node.ID] = minSetting{node.Incarnation, want} })
+	})
+	return true
+}
+
+// fenceAbsent begins a rotation of a shard for proxies that have been away too
+// long, so that they can be forgotten.
+func (l *Loop) fenceAbsent(c *topology.Cluster, s *topology.Shard, now time.Time) {
+	if c.Phase != topology.Serving || s.Master == "" {
+		return
+	}
+	var gone []string
+	for id, m := range l.members {
+		if m.stream == nil && !m.fenced[s.ID] && now.Sub(m.since) > awayTooLong {
+			gone = append(gone, id)
+		}
+	}
+	if len(gone) == 0 {
+		return
+	}
+	slices.Sort(gone)
+	change := failover.BeginRotation(s.ID, newID(), "proxies are gone without a goodbye: "+strings.Join(gone, ", "), now)
+	l.start(s.ID, "rotation", true, func(ctx context.Context, x *failover.Executor) error {
+		if _, err := l.Commit(ctx, s.ID+": fences absent proxies", change); err != nil {
+			return err
+		}
+		return x.Run(ctx)
+	})
+}
+
+// everyTick sees to the cluster as a whole.
+func (l *Loop) everyTick(now time.Time) {
+	c := l.record.Load()
+	l.gauges(c, now)
+	if c.Phase == topology.Deleting && l.activities[clusterWide] == nil && !now.Before(l.notBefore[clusterWide]) {
+		l.start(clusterWide, "delete", false, func(ctx context.Context, _ *failover.Executor) error { return l.remove(ctx) })
+		return
+	}
+	if c.Phase != topology.Forming || l.activities[clusterWide] != nil || now.Before(l.notBefore[clusterWide]) || now.Before(l.quietUntil) ||
+		len(failover.Progress(c, &l.obs, now)) > 0 {
+		return
+	}
+	l.start(clusterWide, "serve", false, func(ctx context.Context, _ *failover.Executor) error {
+		_, err := l.Commit(ctx, "every shard is in sync: serves", func(c *topology.Cluster) ([]topology.Event, error) {
+			now := time.Now()
+			if c.Phase != topology.Forming || len(failover.Progress(c, &l.obs, now)) > 0 {
+				return nil, failover.ErrSuperseded
+			}
+			c.Phase = topology.Serving
+			c.EvenSlots()
+			if len(c.ClientSecretIDs) == 0 {
+				c.ClientSecretIDs = l.Credentials().ClientSecretIDs()
+			}
+			for i := range c.Shards {
+				s := &c.Shards[i]
+				for j, in := range failover.ReadSet(c, s, &l.obs, now) {
+					s.Nodes[j].InReadSet = in
+				}
+			}
+			return []topology.Event{{Time: now, Kind: "ClusterServing", Severity: topology.Info, Epoch: c.Epoch,
+				Message: fmt.Sprintf("all slots are served by %d shards", len(c.Shards))}}, nil
+		})
+		return err
+	})
+}

@@ -1,0 +1,100 @@
+package control
+
+import (
+	"strings"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/failover"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// failoverProblem is a problem as the detector found it.
+type failoverProblem = failover.Problem
+
+type problemKey struct{ code, shard, node string }
+
+// problemState is a problem that lasts.
+type problemState struct {
+	since time.Time
+	last  time.Time
+	told  bool
+}
+
+// forgetAfter is how long a problem must be gone before it counts as over, so
+// that one that comes and goes is told once.
+const forgetAfter = 3 * time.Second
+
+// note remembers the problems of a shard, tells of those that begin and end,
+// and returns those that are to be acted on: the ones that lasted long enough.
+func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []failover.Problem {
+	var events []topology.Event
+	epoch := l.record.Load().Epoch
+	var act []failover.Problem
+	for _, p := range problems {
+		key := problemKey{p.Code, p.Shard, p.Node}
+		row := failover.RowOf(p.Code)
+		state := l.told[key]
+		if state == nil {
+			state = &problemState{since: now}
+			l.told[key] = state
+		}
+		state.last = now
+		if now.Sub(state.since) < row.After {
+			continue
+		}
+		act = append(act, p)
+		if row.Event != "" && !state.told {
+			state.told = true
+			l.log.Warn(p.Message, "problem", p.Code, "shard", p.Shard, "node", p.Node)
+			events = append(events, topology.Event{Time: now, Kind: row.Event, Severity: p.Severity, Shard: p.Shard, Node: p.Node, Message: p.Message, Epoch: epoch})
+		}
+	}
+	for key, state := range l.told {
+		if key.shard != shard || state.last.Equal(now) {
+			continue
+		}
+		row := failover.RowOf(key.code)
+		if !state.told {
+			delete(l.told, key)
+			continue
+		}
+		if now.Sub(state.last) < forgetAfter {
+			continue
+		}
+		delete(l.told, key)
+		message := key.node + " is well again"
+		if row.Ended == "" {
+			message = key.node + ": " + key.code + " is over"
+		}
+		events = append(events, topology.Event{Time: now, Kind: row.EndedKind(), Severity: topology.Info, Shard: key.shard, Node: key.node, Message: message, Epoch: epoch})
+	}
+	l.problems[shard] = problems
+	if len(events) > 0 {
+		l.spawn(func() { l.Tell(l.life, events...) })
+	}
+	return act
+}
+
+// recallTold finds in the kept events which problems were told of and have not
+// ended, so that a new owner does not tell of them again.
+func (l *Loop) recallTold(events []topology.Event) {
+	now := time.Now()
+	for i := range failover.Table {
+		row := &failover.Table[i]
+		if row.Event == "" {
+			continue
+		}
+		for _, e := range events {
+			key := problemKey{row.Code, e.Shard, e.Node}
+			switch e.Kind {
+			case row.Event:
+				l.told[key] = &problemState{since: e.Time, last: now, told: true}
+			case row.EndedKind():
+				delete(l.told, key)
+			}
+		}
+	}
+}
+
+// title joins lines for one line of text.
+func title(lines []string) string { return strings.Join(lines, "; ") }

@@ -1,0 +1,211 @@
+package control
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// inbox takes what probers saw until the loop looks. Newer replaces older:
+// each probe carries everything that is known.
+type inbox struct {
+	mu     sync.Mutex
+	probes map[string]health.Probe
+	wake   chan struct{}
+}
+
+func (b *inbox) put(node string, p health.Probe) {
+	b.mu.Lock()
+	b.probes[node] = p
+	b.mu.Unlock()
+	b.poke()
+}
+
+// poke makes the loop look.
+func (b *inbox) poke() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (b *inbox) take() map[string]health.Probe {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	taken := b.probes
+	b.probes = make(map[string]health.Probe, len(taken))
+	return taken
+}
+
+// running is a prober at work.
+type running struct {
+	prober  *health.Prober
+	address string
+	cancel  context.CancelFunc
+}
+
+// syncProbers runs one prober for each registered node.
+func (l *Loop) syncProbers(newPolicy bool) {
+	c := l.record.Load()
+	wanted := map[string]string{}
+	if c.Phase != topology.Deleting {
+		for i := range c.Shards {
+			for _, n := range c.Shards[i].Nodes {
+				wanted[n.ID] = n.Address
+			}
+		}
+	}
+	for id, r := range l.probers {
+		if wanted[id] != r.address {
+			r.cancel()
+			delete(l.probers, id)
+			delete(l.obs.Nodes, id)
+			l.m.forgetNode(l.cfg.Cluster, id)
+		} else if newPolicy {
+			r.prober.SetPolicy(c.Policy)
+		}
+	}
+	for id, address := range wanted {
+		if l.probers[id] != nil {
+			continue
+		}
+		ctx, cancel := context.WithCancel(l.life)
+		r := &running{address: address, cancel: cancel}
+		r.prober = health.NewProber(health.ProberConfig{
+			Node: id, Address: address,
+			Passwords: func() []string { return l.Credentials().AdminPasswords() },
+			Publish: func(node string, p health.Probe) {
+				if ctx.Err() == nil {
+					l.inbox.put(node, p)
+				}
+			},
+			Measured: func(_ string, took time.Duration) {
+				l.m.probeSeconds.WithLabelValues(l.cfg.Cluster).Observe(took.Seconds())
+			},
+		}, c.Policy)
+		l.probers[id] = r
+		l.spawn(func() { r.prober.Run(ctx) })
+	}
+}
+
+// kick asks every node of a shard to be probed now.
+func (l *Loop) kick(s *topology.Shard) {
+	for i := range s.Nodes {
+		if r := l.probers[s.Nodes[i].ID]; r != nil {
+			r.prober.Kick()
+		}
+	}
+}
+
+// takeIn moves what was seen into the observations and returns the shards it
+// is about.
+func (l *Loop) takeIn() map[string]bool {
+	c := l.record.Load()
+	touched := map[string]bool{}
+	for id, p := range l.inbox.take() {
+		s, n := c.Node(id)
+		if n == nil {
+			continue
+		}
+		touched[s.ID] = true
+		l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
+		if p.Sight == topology.SightFenced {
+			// Somebody may have put the right password on file meanwhile.
+			_ = l.reread()
+		}
+		l.obs.Nodes[id] = health.Node{Probe: p}
+		if s.Master == id && p.Sight == topology.SightOK && p.Info.RunID == n.Incarnation && p.Info.Master && p.InfoAt.After(l.obs.Histories[s.ID].Seen) {
+			l.obs.Histories[s.ID] = health.History{ReplID: p.Info.ReplID, Offset: p.Info.Offset, Seen: p.InfoAt}
+		}
+	}
+	for i := range c.Shards {
+		if s := &c.Shards[i]; l.doubtful(s) {
+			l.addSights(s)
+			touched[s.ID] = true
+		}
+	}
+	return touched
+}
+
+// doubtful tells if a shard's master is not plainly well, so that what the
+// proxies see of it matters.
+func (l *Loop) doubtful(s *topology.Shard) bool {
+	m, known := l.obs.Nodes[s.Master]
+	return known && (m.Sight != topology.SightOK || !m.Asked.IsZero() && time.Since(m.Asked) > time.Second)
+}
+
+// addSights puts what the proxies see of a shard's master into the
+// observations.
+func (l *Loop) addSights(s *topology.Shard) {
+	node := l.obs.Nodes[s.Master]
+	node.Proxies = nil
+	for id, m := range l.members {
+		sight, ok := m.sights[s.Master]
+		if !ok || m.stream == nil {
+			continue
+		}
+		if node.Proxies == nil {
+			node.Proxies = map[string]health.ProxySight{}
+		}
+		node.Proxies[id] = sight
+	}
+	l.obs.Nodes[s.Master] = node
+}
+
+// Observe implements failover.Host.
+func (l *Loop) Observe(shard string) health.Observations {
+	var o health.Observations
+	_ = l.do(l.life, func() { o = l.observe(shard) })
+	return o
+}
+
+// observe copies what is known about one shard.
+func (l *Loop) observe(shard string) health.Observations {
+	o := l.obs
+	o.Nodes = map[string]health.Node{}
+	if s := l.record.Load().Shard(shard); s != nil {
+		for i := range s.Nodes {
+			if n, ok := l.obs.Nodes[s.Nodes[i].ID]; ok {
+				o.Nodes[s.Nodes[i].ID] = n
+			}
+		}
+	}
+	o.Histories = map[string]health.History{}
+	if h, ok := l.obs.Histories[shard]; ok {
+		o.Histories[shard] = h
+	}
+	o.Pauses = append([]health.Interval(nil), l.obs.Pauses...)
+	return o
+}
+
+// maxPauses is how many of its own pauses a loop remembers; silence is never
+// counted over more.
+const maxPauses = 64
+
+// ticked is called with time only. A tick that comes late means that this
+// process did not run, and could not hear an answer either: the time is not
+// held against any node, and nothing is decided until the probers had a chance
+// to read what arrived meanwhile.
+func (l *Loop) ticked() {
+	now := time.Now()
+	late := now.Sub(l.lastTick) - tick
+	if late > max(l.record.Load().Policy.ProbeInterval, 2*tick) {
+		l.obs.Pauses = append(l.obs.Pauses, health.Interval{From: l.lastTick.Add(tick), To: now})
+		if n := len(l.obs.Pauses); n > maxPauses {
+			l.obs.Pauses = l.obs.Pauses[n-maxPauses:]
+		}
+		l.m.pauses.WithLabelValues(l.cfg.Cluster).Add(late.Seconds())
+		l.quietUntil = now.Add(2 * tick)
+	}
+	l.lastTick = now
+	touched := l.takeIn()
+	c := l.record.Load()
+	for i := range c.Shards {
+		touched[c.Shards[i].ID] = true
+	}
+	l.decide(touched)
+	l.everyTick(now)
+}

@@ -1,0 +1,357 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/failover"
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// byAdmin is the cause of operations that somebody asked for.
+const byAdmin = "an admin asked for it"
+
+// Switchover implements API.
+func (l *Loop) Switchover(ctx context.Context, shard, candidate string) (topology.Report, error) {
+	id := newID()
+	reports, err := l.expect(ctx, id)
+	if err != nil {
+		return topology.Report{}, err
+	}
+	err = l.exclusive(ctx, shard, "switchover", false, func(ctx context.Context, x *failover.Executor) error {
+		c := l.Topology()
+		s := c.Shard(shard)
+		switch {
+		case s == nil:
+			return fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		case s.Operation != nil:
+			return topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+		case s.Master == "":
+			return topology.Preconditionf("%s has no master yet", shard)
+		}
+		o := l.Observe(shard)
+		now := time.Now()
+		candidates, err := failover.SwitchoverCandidates(&c, s, candidate, &o, now)
+		if err != nil {
+			return err
+		}
+		chosen := failover.Chosen(candidates)
+		if err := x.Prepare(ctx, s, chosen); err != nil {
+			return err
+		}
+		evidence := health.AssessMaster(&c, s, &o, now).Evidence
+		change := failover.BeginSwitchover(shard, id, byAdmin, chosen, candidates, evidence, time.Now())
+		if _, err := l.Commit(ctx, shard+": switchover to "+chosen+", frozen", change); err != nil {
+			return err
+		}
+		return x.Run(ctx)
+	})
+	if isRefusal(err) {
+		l.unexpect(id)
+		return topology.Report{}, err
+	}
+	// The operation may have met an error and go on by itself: its end counts.
+	return l.await(ctx, id, reports, err)
+}
+
+// Failover implements API.
+func (l *Loop) Failover(ctx context.Context, shard, candidate string) (topology.Report, error) {
+	id := newID()
+	reports, err := l.expect(ctx, id)
+	if err != nil {
+		return topology.Report{}, err
+	}
+	waitFor := id
+	var refusal error
+	err = l.do(ctx, func() {
+		c := l.record.Load()
+		s := c.Shard(shard)
+		if s == nil {
+			refusal = fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+			return
+		}
+		if candidate != "" && s.Node(candidate) == nil {
+			refusal = fmt.Errorf("node %s in %s: %w", candidate, shard, store.ErrNotFound)
+			return
+		}
+		if op := s.Operation; op != nil && op.Kind == topology.Failover && s.Master == "" {
+			// One is at work, perhaps without anybody to promote: an admin's word
+			// decides it.
+			waitFor = op.ID
+			delete(l.reports, id)
+			reports = make(chan topology.Report, 1)
+			l.reports[op.ID] = reports
+			if candidate != "" {
+				l.insist(shard, op.ID, candidate)
+			}
+			return
+		}
+		if running := l.activities[shard]; running != nil && !running.yields {
+			refusal = topology.Preconditionf("%s is busy (%s); try again when that has ended", shard, running.name)
+			return
+		}
+		refusal = l.beginAsked(c, s, id, candidate)
+	})
+	if err == nil {
+		err = refusal
+	}
+	if err != nil {
+		l.unexpect(id)
+		return topology.Report{}, err
+	}
+	return l.await(ctx, waitFor, reports, nil)
+}
+
+// beginAsked begins a failover that an admin asked for.
+func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id, candidate string) error {
+	now := time.Now()
+	o := l.observe(s.ID)
+	if s.Master == "" {
+		return topology.Preconditionf("%s has no master yet", s.ID)
+	}
+	if candidate == s.Master {
+		return topology.Preconditionf("%s is the master of %s already", candidate, s.ID)
+	}
+	candidates, _ := failover.Elect(c, s, failover.Election{Old: s.Master, Requested: candidate}, &o, now)
+	chosen := failover.Chosen(candidates)
+	if chosen == "" || candidate != "" && chosen != candidate || chosen == s.Master {
+		for _, v := range candidates {
+			if v.Node == candidate && v.Refused != "" {
+				return topology.Preconditionf("%s cannot become master of %s: %s", candidate, s.ID, v.Refused)
+			}
+		}
+		return topology.Preconditionf("no node of %s can take its master's place: %s", s.ID, failover.Reasons(candidates))
+	}
+	evidence := health.AssessMaster(c, s, &o, now).Evidence
+	change := failover.Begin(s.ID, id, byAdmin, candidate, false, evidence, &o, now)
+	shard := s.ID
+	l.start(shard, "failover", false, func(ctx context.Context, x *failover.Executor) error {
+		if _, err := l.Commit(ctx, shard+": failover, no master", change); err != nil {
+			return err
+		}
+		return x.Run(ctx)
+	})
+	return nil
+}
+
+// insist makes a running failover take a node.
+func (l *Loop) insist(shard, id, candidate string) {
+	l.spawn(func() {
+		_, err := l.Commit(l.life, shard+": failover to "+candidate+", as an admin asked", func(c *topology.Cluster) ([]topology.Event, error) {
+			s := c.Shard(shard)
+			if s == nil || s.Operation == nil || s.Operation.ID != id || s.Operation.Candidate != "" {
+				return nil, failover.ErrSuperseded
+			}
+			s.Operation.Requested = candidate
+			return nil, nil
+		})
+		if err != nil && !errors.Is(err, failover.ErrSuperseded) {
+			l.log.Warn("could not make the failover take a node", "shard", shard, "node", candidate, "error", err)
+		}
+	})
+}
+
+// expect registers for the report of an operation.
+func (l *Loop) expect(ctx context.Context, id string) (chan topology.Report, error) {
+	reports := make(chan topology.Report, 1)
+	return reports, l.do(ctx, func() { l.reports[id] = reports })
+}
+
+func (l *Loop) unexpect(id string) {
+	_ = l.do(context.Background(), func() { delete(l.reports, id) })
+}
+
+// await waits for the report of an operation that was begun; failed is the
+// error its first run ended with.
+func (l *Loop) await(ctx context.Context, id string, reports chan topology.Report, failed error) (topology.Report, error) {
+	ended := time.NewTicker(50 * time.Millisecond)
+	defer ended.Stop()
+	for {
+		select {
+		case r := <-reports:
+			return r, nil
+		case <-ctx.Done():
+			l.unexpect(id)
+			return topology.Report{}, ctx.Err()
+		case <-l.stopped:
+			return topology.Report{}, l.why()
+		case <-ended.C:
+		}
+		// An operation that is not in the record, and that nobody is about to put
+		// there, has no report to come.
+		over := false
+		err := l.do(ctx, func() {
+			c := l.record.Load()
+			over = len(l.reports) == 0 || l.reports[id] == nil
+			if !over && !slices.ContainsFunc(c.Shards, func(s topology.Shard) bool { return s.Operation != nil && s.Operation.ID == id }) {
+				over = failed != nil || !l.busy()
+			}
+		})
+		if err != nil || over {
+			select {
+			case r := <-reports:
+				return r, nil
+			default:
+			}
+			l.unexpect(id)
+			return topology.Report{}, errors.Join(err, failed, topology.Preconditionf("the operation did not begin or was replaced by another one; look at the cluster's events"))
+		}
+	}
+}
+
+// busy tells if anything is being done or committed.
+func (l *Loop) busy() bool {
+	return len(l.activities) > 0 || l.committing || len(l.pending) > 0
+}
+
+// rotateAtOnce is how many shards are rotated at the same time.
+const rotateAtOnce = 8
+
+// Rotate implements API.
+func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
+	if err := l.reread(); err != nil {
+		return nil, err
+	}
+	set := l.Credentials()
+	c := l.Topology()
+	if c.Phase == topology.Deleting {
+		return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
+	}
+	if !slices.Equal(c.ClientSecretIDs, set.ClientSecretIDs()) {
+		_, err := l.Commit(ctx, "client passwords changed", func(c *topology.Cluster) ([]topology.Event, error) {
+			c.ClientSecretIDs = set.ClientSecretIDs()
+			return nil, nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	var (
+		wg    sync.WaitGroup
+		mu    sync.Mutex
+		errs  []error
+		slots = make(chan struct{}, rotateAtOnce)
+	)
+	for i := range c.Shards {
+		if c.Shards[i].SecretID == "" {
+			continue // no node was admitted yet: it begins with the new secret
+		}
+		shard := c.Shards[i].ID
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if err := l.rotateShard(ctx, shard); err != nil {
+				mu.Lock()
+				errs = append(errs, fmt.Errorf("%s: %w", shard, err))
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	generations := map[string]uint64{}
+	for _, s := range l.Topology().Shards {
+		generations[s.ID] = s.Generation
+	}
+	return generations, errors.Join(errs...)
+}
+
+// rotateShard rotates one shard, and begins again when a failover came between.
+func (l *Loop) rotateShard(ctx context.Context, shard string) error {
+	for {
+		err := l.exclusive(ctx, shard, "rotation", true, func(ctx context.Context, x *failover.Executor) error {
+			if _, err := l.Commit(ctx, shard+": rotates credentials", failover.BeginRotation(shard, newID(), byAdmin, time.Now())); err != nil {
+				return err
+			}
+			for {
+				// A node that hangs for a moment must not end it half way.
+				err := x.Run(ctx)
+				if err == nil || ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
+					return err
+				}
+				l.log.Warn("rotation goes on", "shard", shard, "error", err)
+				select {
+				case <-time.After(retryAfter):
+				case <-ctx.Done():
+				}
+			}
+		})
+		if !errors.Is(err, context.Canceled) || ctx.Err() != nil || l.life.Err() != nil {
+			return err
+		}
+		select {
+		case <-time.After(retryAfter):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Delete implements API.
+func (l *Loop) Delete(ctx context.Context) error {
+	_, err := l.Commit(ctx, "deleted", func(c *topology.Cluster) ([]topology.Event, error) {
+		c.Phase = topology.Deleting
+		for i := range c.Shards {
+			s := &c.Shards[i]
+			s.Operation, s.Frozen = nil, false
+			for j := range s.Nodes {
+				s.Nodes[j].InReadSet = false
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-l.stopped:
+		if !l.deleted {
+			return l.why()
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// remove fences what is left of a cluster that is being deleted, and then
+// forgets it. It is tried again until it worked.
+func (l *Loop) remove(ctx context.Context) error {
+	c := l.Topology()
+	l.AwaitAcks(ctx, "", c.Epoch, c.Policy.AckTimeout, c.Policy.AckTimeout)
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, rotateAtOnce)
+	for i := range c.Shards {
+		for _, n := range c.Shards[i].Nodes {
+			wg.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				x := failover.NewExecutor(ctx, l, c.Shards[i].ID, l.log)
+				defer x.Close()
+				bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
+				defer cancel()
+				if err := x.Dismiss(bounded, &n); err != nil {
+					l.log.Warn("node of a deleted cluster was not fenced; a restart fences it", "node", n.ID, "error", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if err := l.Owned(); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if err := l.cfg.Ownership.Delete(bounded, c.Epoch); err != nil {
+		return err
+	}
+	return l.do(ctx, func() {
+		l.deleted = true
+		l.end(nil)
+	})
+}

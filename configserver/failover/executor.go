@@ -1,0 +1,277 @@
+package failover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/faultpoint"
+)
+
+// Phases of operations, as they are persisted.
+const (
+	// Failover.
+	Fencing   = "fencing"
+	Electing  = "electing"
+	Promoting = "promoting"
+	// Switchover: freezing, promoting; electing when promoting went wrong.
+	Freezing = "freezing"
+	// CatchingUp is a phase of the report only: until the promotion is
+	// committed, a switchover that is found frozen is begun again from there.
+	CatchingUp = "catching-up"
+	// Rotation.
+	Granting  = "granting"
+	Draining  = "draining"
+	Finishing = "finishing"
+)
+
+// ErrSuperseded: the shard's record no longer holds this operation; somebody
+// took it over or it ended.
+var ErrSuperseded = errors.New("the operation was superseded")
+
+// Host is the loop that runs an operation. Its methods may be called from any
+// goroutine.
+type Host interface {
+	// Record is the newest committed record; it must not be changed.
+	Record() topology.Cluster
+	// Commit changes a clone of the newest record, which has the next epoch
+	// already, and commits it with the events that change returns. It returns
+	// when the commit is certain and was sent to the proxies. change runs again
+	// when the record changed meanwhile; its error is returned as it is.
+	Commit(ctx context.Context, reason string, change Change) (topology.Cluster, error)
+	// Tell keeps events without an epoch.
+	Tell(ctx context.Context, events ...topology.Event)
+	// AwaitAcks waits until every member that may still use a shard acked an
+	// epoch; at most connected for members whose stream is open, and away for the
+	// others. It returns who did not, in order.
+	AwaitAcks(ctx context.Context, shard string, epoch uint64, connected, away time.Duration) []string
+	// Fenced tells that members were shut out of a shard. Those that are not
+	// connected need not ack for it any more, and are forgotten once that holds
+	// for every shard.
+	Fenced(ctx context.Context, shard string, members []string)
+	// Observe is what is known about a shard now.
+	Observe(shard string) health.Observations
+	// Credentials are the secrets as read last.
+	Credentials() *credentials.Set
+	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
+	Owned() error
+	// Measured takes the duration of a finished phase.
+	Measured(kind topology.OperationKind, phase string, took time.Duration)
+}
+
+// Change alters a record that is about to be committed.
+type Change func(c *topology.Cluster) ([]topology.Event, error)
+
+// Executor does things to one shard, one at a time.
+type Executor struct {
+	life  context.Context // its connections close with it
+	host  Host
+	log   *slog.Logger
+	shard string
+
+	mu    sync.Mutex
+	conns map[string]*redisadmin.Conn // by node id
+
+	// Of the operation that is running.
+	op      string
+	kind    topology.OperationKind
+	phases  []topology.PhaseTime
+	unacked []string
+	fenced  bool
+	// told is the reason of the last event about a blocked election.
+	told string
+}
+
+// NewExecutor makes an executor for one shard; when ctx ends, so do its
+// connections to the nodes. Close it.
+func NewExecutor(ctx context.Context, host Host, shard string, log *slog.Logger) *Executor {
+	return &Executor{life: ctx, host: host, log: log, shard: shard, conns: map[string]*redisadmin.Conn{}}
+}
+
+// Close ends its connections to the nodes.
+func (x *Executor) Close() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for _, c := range x.conns {
+		c.Close()
+	}
+	clear(x.conns)
+}
+
+// Run continues the shard's persisted operation until it ended. It may be
+// begun by this Configserver or by one that died anywhere in it. An error
+// leaves the operation where it is; run it again.
+func (x *Executor) Run(ctx context.Context) error {
+	for {
+		c := x.host.Record()
+		s := c.Shard(x.shard)
+		if s == nil || s.Operation == nil {
+			return nil
+		}
+		op := s.Operation
+		if x.op != op.ID {
+			x.op, x.kind, x.told = op.ID, op.Kind, ""
+			x.phases, x.unacked, x.fenced = slices.Clone(op.Phases), op.Unacked, op.Fenced
+			if op.Phase == Electing {
+				x.told = Reasons(op.Candidates) // by whoever ran it before
+			}
+		}
+		var err error
+		switch {
+		case op.Kind == topology.Rotation:
+			err = x.rotate(ctx, s)
+		case op.Phase == Freezing:
+			err = x.freeze(ctx, &c, s)
+		case op.Phase == Fencing:
+			err = x.fence(ctx, s)
+		case op.Phase == Electing:
+			err = x.elect(ctx)
+		case op.Phase == Promoting:
+			err = x.promote(ctx, s)
+		default:
+			err = fmt.Errorf("operation %s is in phase %q, which this version does not know", op.ID, op.Phase)
+		}
+		if errors.Is(err, ErrSuperseded) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// hit is a fault point of the operation that runs.
+func (x *Executor) hit(step string) error {
+	return faultpoint.Hit(string(x.kind) + "/" + step)
+}
+
+// enter begins a phase of the report and ends the one before.
+func (x *Executor) enter(phase string) {
+	now := time.Now()
+	if n := len(x.phases); n > 0 && x.phases[n-1].Duration == 0 {
+		last := &x.phases[n-1]
+		if last.Name == phase {
+			return
+		}
+		last.Duration = max(1, now.Sub(last.StartedAt))
+		x.host.Measured(x.kind, last.Name, last.Duration)
+	}
+	if phase != "" {
+		x.phases = append(x.phases, topology.PhaseTime{Name: phase, StartedAt: now})
+	}
+}
+
+// commit changes this operation's shard, if the operation is still the one.
+func (x *Executor) commit(ctx context.Context, reason string, change func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error)) error {
+	_, err := x.host.Commit(ctx, x.shard+": "+reason, func(c *topology.Cluster) ([]topology.Event, error) {
+		s := c.Shard(x.shard)
+		if s == nil || s.Operation == nil || s.Operation.ID != x.op {
+			return nil, ErrSuperseded
+		}
+		s.Operation.Phases = slices.Clone(x.phases)
+		s.Operation.Unacked, s.Operation.Fenced = x.unacked, x.fenced
+		return change(c, s, s.Operation)
+	})
+	return err
+}
+
+// conn returns the connection to the admitted incarnation of a node.
+func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Duration) (*redisadmin.Conn, error) {
+	x.mu.Lock()
+	c := x.conns[n.ID]
+	x.mu.Unlock()
+	if c != nil && c.Info.RunID == n.Incarnation && c.Address == n.Address {
+		return c, nil
+	}
+	dial, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	c, err := redisadmin.DialIncarnation(dial, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	if err != nil {
+		return nil, err
+	}
+	return x.keep(n.ID, c), nil
+}
+
+// keep makes c the connection to a node.
+func (x *Executor) keep(node string, c *redisadmin.Conn) *redisadmin.Conn {
+	c.Bind(x.life)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if before := x.conns[node]; before != nil && before != c {
+		before.Close()
+	}
+	x.conns[node] = c
+	return c
+}
+
+// drop closes the connection to a node after an error on it.
+func (x *Executor) drop(node string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if c := x.conns[node]; c != nil {
+		c.Close()
+		delete(x.conns, node)
+	}
+}
+
+// each calls f for nodes in parallel, each bounded by a timeout, and returns
+// the errors by node id.
+func (x *Executor) each(ctx context.Context, nodes []topology.Node, timeout time.Duration, f func(ctx context.Context, n *topology.Node) error) map[string]error {
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	errs := map[string]error{}
+	for i := range nodes {
+		wg.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			if err := f(bounded, &nodes[i]); err != nil {
+				x.drop(nodes[i].ID)
+				mu.Lock()
+				errs[nodes[i].ID] = err
+				mu.Unlock()
+			}
+		})
+	}
+	wg.Wait()
+	for _, id := range slices.Sorted(maps.Keys(errs)) {
+		x.log.Warn("node was left as it is", "node", id, "error", errs[id])
+	}
+	return errs
+}
+
+// report tells everything about the operation that is ending.
+func (x *Executor) report(s *topology.Shard, op *topology.Operation, endEpoch uint64) *topology.Report {
+	r := &topology.Report{Operation: op.Clone(), Shard: s.ID, NewMaster: s.Master, OffsetGap: -1, EndEpoch: endEpoch}
+	for _, c := range op.Candidates {
+		if c.Chosen && c.Node == s.Master && c.Offset >= 0 && op.OldMasterOffset >= 0 {
+			r.OffsetGap = max(0, op.OldMasterOffset-c.Offset)
+		}
+	}
+	return r
+}
+
+// secrets are what the nodes of a shard must know.
+type secrets struct {
+	generation         uint64
+	proxy, replication string
+}
+
+// secretsOf derives the secrets of a generation of a shard.
+func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets, error) {
+	set := x.host.Credentials()
+	proxy, err := set.ProxyPassword(secretID, shard, generation)
+	if err != nil {
+		return secrets{}, err
+	}
+	replication, err := set.ReplicationPassword(secretID)
+	return secrets{generation, proxy, replication}, err
+}

@@ -1,0 +1,430 @@
+package failover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Failover: replace a master that is lost.
+//
+// Goal: one node acknowledges writes again, soon, and it has every write that
+// any reachable node has; no other node acknowledges any.
+//
+//  1. Begin commits "this shard has no master". Proxies hold new requests, end
+//     what is in flight to the old master, and ack.
+//  2. Fencing waits for the acks, at most policy.AckTimeout, and meanwhile tries
+//     to shut the proxies out of the old master, in case it is alive after all.
+//     A proxy that does not ack is noted: it may still write to the old master if
+//     both are alive and cut off from here, and those writes are lost.
+//  3. Electing reads the offsets from the nodes themselves, anew, and chooses.
+//     Nobody is eligible: say why, try again.
+//  4. The choice is committed (promoting) before the chosen node hears of it,
+//     so that whoever goes on after a crash promotes the same one. What cannot
+//     be promoted any more leads back to 3, where the nodes that were promoted
+//     before count with what they have.
+//  5. Promoting makes it a master, gives it, and every other node that can be
+//     reached, the users of generation+1 only, and makes the others follow it.
+//  6. One last commit names the new master and generation+1, and proxies release
+//     what they held. From here on there is no way back: the proxies' next
+//     writes go to the new master.
+//
+// Lost are writes that the old master acknowledged and had not sent to any
+// replica; the report says how many bytes, as far as is known.
+//
+// Why acks first and not only fencing: a dead master cannot be asked to refuse
+// anybody. Why a new generation every time: an old master that was only cut off
+// has the users of the old one, and is fenced for every proxy that has moved on.
+// Why the old master is not waited for: it may never come back; when it does, it
+// is fenced and admitted as a replica like any newcomer.
+
+const (
+	// glimpse bounds what is asked of one node while clients are waiting. A
+	// node that needs longer is left for later.
+	glimpse = 300 * time.Millisecond
+	// electAgain is the pause after an election without a result.
+	electAgain = 200 * time.Millisecond
+)
+
+// Begin is the change that begins a failover. Automatic ones count for the
+// limit per period.
+func Begin(shard, id, cause, requested string, automatic bool, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
+	return func(c *topology.Cluster) ([]topology.Event, error) {
+		s := c.Shard(shard)
+		switch {
+		case s == nil:
+			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		case s.Master == "":
+			return nil, topology.Preconditionf("%s has no master now; wait until it has one", shard)
+		case s.Operation != nil && s.Operation.Kind != topology.Rotation:
+			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+		}
+		offset := int64(-1)
+		if h := o.Histories[shard]; h.ReplID != "" {
+			offset = h.Offset
+		}
+		s.Operation = &topology.Operation{
+			ID: id, Kind: topology.Failover, Phase: Fencing, Cause: cause, StartedAt: now, StartEpoch: c.Epoch,
+			OldMaster: s.Master, Requested: requested, Evidence: evidence, OldMasterOffset: offset,
+		}
+		if old := s.MasterNode(); old != nil {
+			old.InReadSet = false
+		}
+		s.Master, s.Frozen = "", false
+		s.Failovers = recent(s.Failovers, now, c.Policy.FailoverPeriod)
+		if automatic {
+			s.Failovers = append(s.Failovers, now)
+		}
+		return []topology.Event{{Time: now, Kind: "FailoverBegan", Severity: topology.Warning, Shard: shard, Node: s.Operation.OldMaster,
+			Message: "failover of " + shard + ": " + cause, Epoch: c.Epoch}}, nil
+	}
+}
+
+// fence is step 2, and goes on to 3 without a commit between: whoever has to
+// begin again fences again.
+func (x *Executor) fence(ctx context.Context, s *topology.Shard) error {
+	op := s.Operation
+	x.enter(Fencing)
+	if err := x.hit("began"); err != nil {
+		return err
+	}
+	attempt, cancel := context.WithCancel(ctx)
+	defer cancel()
+	shut := make(chan bool, 1)
+	go func() { shut <- x.shutOut(attempt, s.Node(op.OldMaster)) }()
+	timeout := x.policy().AckTimeout
+	x.unacked = x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
+	if len(x.unacked) > 0 {
+		x.fenced = <-shut // at most a glimpse
+	}
+	cancel()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := x.hit("fenced"); err != nil {
+		return err
+	}
+	return x.elect(ctx)
+}
+
+// shutOut takes the proxies' users from the old master, if the incarnation
+// that was master still answers. One that restarted has none.
+func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
+	if old == nil || old.Incarnation == "" || x.host.Owned() != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, glimpse)
+	defer cancel()
+	c, err := redisadmin.DialIncarnation(ctx, old.Address, x.host.Credentials().AdminPasswords(), old.Incarnation)
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	c.Bind(ctx)
+	return c.RevokeProxies(ctx) == nil
+}
+
+// elect is step 3 and the commit of step 4.
+func (x *Executor) elect(ctx context.Context) error {
+	x.enter(Electing)
+	for {
+		c := x.host.Record()
+		s := c.Shard(x.shard)
+		if s == nil || s.Operation == nil || s.Operation.ID != x.op {
+			return ErrSuperseded
+		}
+		o := x.look(ctx, s)
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		candidates, _ := Elect(&c, s, ElectionOf(s.Operation), &o, time.Now())
+		if chosen := Chosen(candidates); chosen != "" {
+			if err := x.hit("elected"); err != nil {
+				return err
+			}
+			return x.commit(ctx, fmt.Sprintf("%s promotes %s", x.kind, chosen),
+				func(_ *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+					op.Phase, op.Candidate = Promoting, chosen
+					op.Candidates = remember(op.Candidates, candidates)
+					// The incarnation is admitted here, before any user is switched on.
+					s.Node(chosen).Incarnation = o.Nodes[chosen].Info.RunID
+					return nil, nil
+				})
+		}
+		if err := x.blocked(ctx, candidates); err != nil {
+			return err
+		}
+		select {
+		case <-time.After(electAgain):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// blocked tells, once for each set of reasons, that nobody can be promoted.
+func (x *Executor) blocked(ctx context.Context, candidates []topology.Candidate) error {
+	why := Reasons(candidates)
+	if x.told == why {
+		return nil
+	}
+	x.told = why
+	return x.commit(ctx, "no node can be promoted", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+		op.Phase, op.Candidate = Electing, ""
+		op.Candidates = remember(op.Candidates, candidates)
+		return []topology.Event{{Time: time.Now(), Kind: "FailoverBlocked", Severity: topology.Critical, Shard: s.ID, Epoch: c.Epoch,
+			Message: fmt.Sprintf("%s has no master and no node can be promoted; it is tried again until one can: %s", s.ID, why)}}, nil
+	})
+}
+
+// Reasons lists why nobody was chosen.
+func Reasons(candidates []topology.Candidate) string {
+	return cmp.Or(strings.TrimPrefix(refusals(candidates), "; "), "it has no nodes")
+}
+
+// remember replaces the verdicts on candidates, but does not forget whom an
+// earlier attempt chose and may have promoted.
+func remember(before, now []topology.Candidate) []topology.Candidate {
+	out := slices.Clone(now)
+	for _, b := range before {
+		if b.Chosen && !slices.ContainsFunc(now, func(n topology.Candidate) bool { return n.Node == b.Node && n.Chosen }) {
+			b.Refused = cmp.Or(b.Refused, "was chosen first and could not be promoted")
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+// look asks every node of the shard at this moment, and returns what is known
+// with their answers in it. The connections are kept for what follows.
+func (x *Executor) look(ctx context.Context, s *topology.Shard) health.Observations {
+	o := x.host.Observe(s.ID)
+	o.Nodes = maps.Clone(o.Nodes)
+	var mu sync.Mutex
+	x.eachQuiet(ctx, s.Nodes, func(ctx context.Context, n *topology.Node) {
+		asked := time.Now()
+		info, err := x.ask(ctx, n)
+		mu.Lock()
+		defer mu.Unlock()
+		seen := o.Nodes[n.ID]
+		seen.Sight, seen.Detail = redisadmin.SightOf(err)
+		if err == nil {
+			seen.Info, seen.InfoAt, seen.Heard, seen.Refused, seen.Busy = info, asked, time.Now(), 0, ""
+		}
+		o.Nodes[n.ID] = seen
+	})
+	return o
+}
+
+// ask reads INFO from whatever incarnation is at a node's address now.
+func (x *Executor) ask(ctx context.Context, n *topology.Node) (redisadmin.Info, error) {
+	x.mu.Lock()
+	c := x.conns[n.ID]
+	x.mu.Unlock()
+	if c != nil {
+		if info, err := c.Read(ctx); err == nil {
+			return info, nil
+		}
+		x.drop(n.ID)
+	}
+	c, err := redisadmin.Dial(ctx, n.Address, x.host.Credentials().AdminPasswords())
+	if err != nil {
+		return redisadmin.Info{}, err
+	}
+	return x.keep(n.ID, c).Info, nil
+}
+
+func (x *Executor) eachQuiet(ctx context.Context, nodes []topology.Node, f func(ctx context.Context, n *topology.Node)) {
+	var wg sync.WaitGroup
+	for i := range nodes {
+		wg.Go(func() {
+			bounded, cancel := context.WithTimeout(ctx, glimpse)
+			defer cancel()
+			f(bounded, &nodes[i])
+		})
+	}
+	wg.Wait()
+}
+
+// promote is steps 5 and 6, for a failover and for the last part of a
+// switchover. A switchover keeps the credentials unless it fenced somebody.
+func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
+	op := s.Operation
+	x.enter(Promoting)
+	if err := x.hit("promoting-committed"); err != nil {
+		return err
+	}
+	generation := s.Generation
+	if x.kind == topology.Failover {
+		generation++
+	}
+	sec, err := x.secretsOf(s.ID, s.SecretID, generation)
+	if err != nil {
+		return err
+	}
+	candidate := s.Node(op.Candidate)
+	if err := x.makeMaster(ctx, candidate, sec); err != nil {
+		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
+			return err
+		}
+		x.drop(candidate.ID)
+		x.log.Warn("candidate could not be promoted", "node", candidate.ID, "error", err)
+		return x.commit(ctx, candidate.ID+" could not be promoted", func(_ *topology.Cluster, _ *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+			op.Phase, op.Candidate, op.Requested = Electing, "", ""
+			return nil, nil
+		})
+	}
+	if err := x.hit("promoted"); err != nil {
+		return err
+	}
+	x.enter("repointing")
+	if err := x.host.Owned(); err != nil {
+		return err
+	}
+	left := x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node) error {
+		c, err := x.conn(ctx, n, glimpse)
+		if err != nil {
+			return err
+		}
+		if err := join(ctx, c, candidate.Address, sec, sec.generation); err != nil {
+			return err
+		}
+		return x.afterPause(ctx, c, n.ID == op.OldMaster)
+	})
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := x.hit("repointed"); err != nil {
+		return err
+	}
+	return x.finish(ctx, generation, left)
+}
+
+// makeMaster promotes a node, idempotently. Before REPLICAOF NO ONE nothing
+// has happened that anybody could notice; after it the node would take writes,
+// and no proxy has been told of it yet.
+func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets) error {
+	if err := x.host.Owned(); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(ctx, redisadmin.CallTimeout)
+	defer cancel()
+	c, err := x.conn(bounded, n, redisadmin.CallTimeout)
+	if err != nil {
+		return err
+	}
+	if x.kind == topology.Failover {
+		// Settings may be missing on an incarnation that is admitted only now.
+		if err := configure(bounded, c, x.policy(), sec.replication); err != nil {
+			return err
+		}
+	}
+	if err := c.Promote(bounded); err != nil {
+		return err
+	}
+	if err := x.afterPause(bounded, c, true); err != nil {
+		return err
+	}
+	if err := grant(bounded, c, sec); err != nil {
+		return err
+	}
+	if err := c.RevokeProxies(bounded, sec.generation); err != nil {
+		return err
+	}
+	info, err := c.Replication(bounded)
+	if err == nil && !info.Master {
+		err = fmt.Errorf("%s: is a replica of %s after it was promoted", c.Address, info.MasterAddress)
+	}
+	return err
+}
+
+// reachable are the nodes that can be made to follow at once: admitted, and
+// answering. Nobody waits for the rest; they are put right when they are back.
+func (x *Executor) reachable(s *topology.Shard, master string) []topology.Node {
+	o := x.host.Observe(s.ID)
+	now := time.Now()
+	return slices.DeleteFunc(without(s, master), func(n topology.Node) bool { return !o.Admitted(&n, now) })
+}
+
+// finish is step 6, the point of no return.
+func (x *Executor) finish(ctx context.Context, generation uint64, left map[string]error) error {
+	x.enter("committing")
+	var report *topology.Report
+	o := x.host.Observe(x.shard)
+	err := x.commit(ctx, fmt.Sprintf("%s finished", x.kind), func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+		if op.Candidate == "" {
+			return nil, ErrSuperseded
+		}
+		s.Master, s.Generation, s.Frozen = op.Candidate, generation, false
+		for i := range s.Nodes {
+			n := &s.Nodes[i]
+			switch {
+			case n.ID == s.Master:
+				n.InReadSet = n.Readable
+			case left[n.ID] != nil || !o.Admitted(n, time.Now()):
+				n.InReadSet = false
+			}
+		}
+		report = x.report(s, op, c.Epoch)
+		report.Phases = ended(report.Phases, time.Now())
+		report.Succeeded = s.Master != op.OldMaster
+		if !report.Succeeded {
+			report.Error = "the role came back to " + s.Master + ": nobody else could take it"
+		}
+		s.Operation = nil
+		return []topology.Event{finishedEvent(report)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	x.enter("")
+	x.log.Info("finished", "operation", x.kind, "master", report.NewMaster, "was", report.OldMaster, "cause", report.Cause,
+		"took", report.Phases[len(report.Phases)-1].StartedAt.Sub(report.StartedAt).Round(time.Millisecond).String())
+	if len(x.unacked) > 0 {
+		// Their generation is off wherever a server can be reached.
+		x.host.Fenced(ctx, x.shard, x.unacked)
+	}
+	return x.hit("finished")
+}
+
+// ended gives the last phase its duration.
+func ended(phases []topology.PhaseTime, now time.Time) []topology.PhaseTime {
+	if n := len(phases); n > 0 && phases[n-1].Duration == 0 {
+		phases[n-1].Duration = max(1, now.Sub(phases[n-1].StartedAt))
+	}
+	return phases
+}
+
+func finishedEvent(r *topology.Report) topology.Event {
+	e := topology.Event{Time: time.Now(), Shard: r.Shard, Node: r.NewMaster, Epoch: r.EndEpoch, Report: r, Severity: topology.Info}
+	switch {
+	case r.Kind == topology.Switchover && r.Succeeded:
+		e.Kind, e.Message = "SwitchoverFinished", fmt.Sprintf("%s: %s took over from %s", r.Shard, r.NewMaster, r.OldMaster)
+	case r.Kind == topology.Switchover:
+		e.Kind, e.Severity = "SwitchoverRolledBack", topology.Warning
+		e.Message = fmt.Sprintf("%s: %s stays master: %s", r.Shard, r.NewMaster, r.Error)
+	default:
+		e.Kind, e.Severity = "FailoverFinished", topology.Warning
+		e.Message = fmt.Sprintf("%s: %s replaces %s (%s)", r.Shard, r.NewMaster, r.OldMaster, r.Cause)
+		if r.OffsetGap > 0 {
+			e.Message += fmt.Sprintf("; the last %d bytes the old master wrote are lost", r.OffsetGap)
+		}
+	}
+	return e
+}
+
+func (x *Executor) policy() topology.Policy {
+	c := x.host.Record()
+	return c.Policy
+}

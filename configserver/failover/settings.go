@@ -1,0 +1,107 @@
+package failover
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+const (
+	// minBacklog is the least repl-backlog-size in bytes: a replica that was cut
+	// off for a moment, or whose master changed, goes on from there instead of
+	// copying everything again.
+	minBacklog = 16 << 20
+	// busyMargin is how long before policy.HungAfter a server that runs a long
+	// script begins to answer "BUSY", which is a sign of life.
+	busyMargin = 500 * time.Millisecond
+)
+
+// configure gives a node the settings that every node of a cluster has.
+func configure(ctx context.Context, c *redisadmin.Conn, policy topology.Policy, replication string) error {
+	pairs := []string{
+		"masteruser", credentials.ReplicationUser,
+		"masterauth", replication,
+		// Replicas notice a silent master within a second or two.
+		"repl-ping-replica-period", "1",
+		// Copies start at once and do not wait for a disk.
+		"repl-diskless-sync", "yes",
+		"repl-diskless-sync-delay", "0",
+		"replica-read-only", "yes",
+		"replica-serve-stale-data", "yes",
+		"min-replicas-to-write", "0",
+	}
+	backlog, err := number(ctx, c, "repl-backlog-size")
+	if err != nil {
+		return err
+	}
+	if backlog < minBacklog {
+		pairs = append(pairs, "repl-backlog-size", strconv.Itoa(minBacklog))
+	}
+	limit := max(busyMargin, policy.HungAfter-busyMargin).Milliseconds()
+	busy, err := number(ctx, c, "lua-time-limit")
+	if err != nil {
+		return err
+	}
+	if busy <= 0 || busy > limit {
+		pairs = append(pairs, "lua-time-limit", strconv.FormatInt(limit, 10))
+	}
+	return c.Config(ctx, pairs...)
+}
+
+func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error) {
+	text, err := c.Parameter(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	if err != nil {
+		return -1, nil // a server that does not have the parameter
+	}
+	return n, nil
+}
+
+// join makes an admitted node of a shard follow its master: proxies are shut
+// out until it is no longer writable, then let in with the generation of sec.
+// keep are generations whose connections may stay, for a node that is a replica
+// already.
+func join(ctx context.Context, c *redisadmin.Conn, master string, sec secrets, keep ...uint64) error {
+	if _, err := c.Replication(ctx); err != nil {
+		return err
+	}
+	if c.Info.Master {
+		keep = nil
+	}
+	if err := c.RevokeProxies(ctx, keep...); err != nil {
+		return err
+	}
+	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication, "min-replicas-to-write", "0"); err != nil {
+		return err
+	}
+	if c.Info.Master || c.Info.MasterAddress != master {
+		if err := c.Follow(ctx, master); err != nil {
+			return err
+		}
+	}
+	return grant(ctx, c, sec)
+}
+
+// grant lets replicas and the proxies of one generation in.
+func grant(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
+	if err := c.GrantReplication(ctx, sec.replication); err != nil {
+		return err
+	}
+	return c.GrantProxy(ctx, sec.generation, sec.proxy)
+}
+
+// without returns the admitted nodes of a shard except those named.
+func without(s *topology.Shard, ids ...string) []topology.Node {
+	return slices.DeleteFunc(slices.Clone(s.Nodes), func(n topology.Node) bool {
+		return n.Incarnation == "" || slices.Contains(ids, n.ID)
+	})
+}
