@@ -116,7 +116,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // newLoop makes the loop of a claimed cluster.
 func (s *Server) newLoop(cluster string, own store.Ownership, metrics *control.Metrics) (ownership.Loop, error) {
-	loop, err := control.New(control.Config{
+	return control.New(control.Config{
 		Cluster:     cluster,
 		ID:          s.self.ID,
 		Store:       s.store,
@@ -125,14 +125,6 @@ func (s *Server) newLoop(cluster string, own store.Ownership, metrics *control.M
 		Logger:      s.log,
 		Metrics:     metrics,
 	})
-	if err != nil {
-		return nil, err
-	}
-	api, ok := any(loop).(ownership.Loop)
-	if !ok {
-		return nil, fmt.Errorf("control.Loop lacks methods of control.API")
-	}
-	return api, nil
 }
 
 // ready says why nobody should be sent here.
@@ -208,7 +200,7 @@ func (s *Server) serveGRPC(ctx context.Context) error {
 		api.Close()
 		// Calls in flight that wait for something (a switchover, a barrier) get
 		// little time: handing the clusters over is worth more to everybody.
-		hard := time.AfterFunc(2*time.Second, server.Stop)
+		hard := time.AfterFunc(time.Second, server.Stop)
 		defer hard.Stop()
 		server.GracefulStop()
 	}()
