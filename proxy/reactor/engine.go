@@ -37,9 +37,12 @@ type Engine struct {
 	slow      slowLog
 }
 
-// DefaultLoops is the number of loops when Config.Loops is 0: one per
-// processor.
-func DefaultLoops() int { return runtime.GOMAXPROCS(0) }
+// DefaultLoops is the number of loops when Config.Loops is 0: half of the
+// processors, at least one. Fewer loops find more to do at each wake-up: on two
+// processors shared with clients and servers, 50 clients without pipelining
+// cost 5.5 µs per GET with one loop and 11 to 13 with two, at the same rate;
+// the kernel's network work and the servers need the rest.
+func DefaultLoops() int { return max(runtime.GOMAXPROCS(0)/2, 1) }
 
 func (cfg *Config) setDefaults() {
 	if cfg.Loops <= 0 {
