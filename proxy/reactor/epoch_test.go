@@ -1,0 +1,366 @@
+package reactor_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/internal/redistest"
+	"github.com/basalt-redis/basalt/internal/slot"
+	"github.com/basalt-redis/basalt/proxy/reactor"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+const (
+	lost     = "-ERR connection to the node was lost while the command was in flight; it may or may not have been executed"
+	replaced = "-ERR the master of this slot was replaced while the command was in flight; it may or may not have been executed"
+	down     = "-CLUSTERDOWN no master serves this slot; retry later"
+)
+
+// twoNodes makes the only shard, with two nodes of which the first is master.
+func twoNodes(a, b string) routing.Shard {
+	return routing.Shard{ID: "shard-0", Slots: slot.Even(0, 1), Master: "a", Generation: 1, Nodes: []routing.Node{
+		{ID: "a", Address: a, Incarnation: ""}, {ID: "b", Address: b},
+	}}
+}
+
+// TestFreeze: an idle frozen shard is acked at once, holds, and releases in
+// order to the same or another master.
+func TestFreeze(t *testing.T) {
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{}, shards...)
+	c := p.dial()
+	c.want("OK", "SET", "foo", "1") // slot 12182: shard-1
+	c.want("OK", "SET", "bar", "1") // slot 5061: shard-0
+	begin := time.Now()
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[1].Frozen = true }))
+	if took := time.Since(begin); took > 500*time.Millisecond {
+		t.Errorf("an idle freeze took %v to ack", took)
+	}
+	c.send("INCR", "foo")
+	c.send("INCR", "bar")
+	c.send("INCR", "foo")
+	c.silent(50 * time.Millisecond) // foo is first, so bar's reply waits as well
+	if s := p.Stats(); s.Held != 2 {
+		t.Errorf("%d held, want 2", s.Held)
+	}
+	if got := servers[0].MustDo("GET", "bar"); got != "2" {
+		t.Errorf("bar is %v: the other shard must not wait", got)
+	}
+	// The role moves to a server that knows nothing of foo.
+	other := redistest.Start(t, redistest.Options{Open: true})
+	p.waitAck(p.commit(func(c *routing.Cluster) {
+		s := &c.Shards[1]
+		s.Frozen, s.Master = false, "new"
+		s.Nodes = append(s.Nodes, routing.Node{ID: "new", Address: other.Address})
+	}))
+	c.wantNext("1")
+	c.wantNext("2")
+	c.wantNext("2")
+	if got := servers[1].MustDo("GET", "foo"); got != "1" {
+		t.Errorf("foo at the old master is %v", got)
+	}
+}
+
+// TestFreezeWaitsForReplies: the ack comes after what was in flight was
+// answered, not before.
+func TestFreezeWaitsForReplies(t *testing.T) {
+	f := startFake(t, never)
+	p := startProxy(t, reactor.Config{}, one(0, 1, f.ln.Addr().String()))
+	c := p.dial()
+	c.send("SET", "k", "1")
+	f.waitGot(1)
+	frozen := p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true })
+	c.send("SET", "k", "2")
+	time.Sleep(100 * time.Millisecond)
+	if p.ackedNow() >= frozen {
+		t.Fatal("acked while a command is in flight")
+	}
+	f.say("+OK\r\n")
+	p.waitAck(frozen)
+	c.wantNext("OK")
+	if got := f.waitGot(1); len(got) != 1 {
+		t.Fatalf("a frozen shard got %v", got)
+	}
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false }))
+	f.waitGot(2)
+	f.say("+OK\r\n")
+	c.wantNext("OK")
+}
+
+// TestFailover: the master is taken away while commands are in flight. Writes
+// end with an error, reads are sent again to the new master, what was held or
+// not sent goes to the new master, in order, and nothing is written twice.
+func TestFailover(t *testing.T) {
+	old := startFake(t, never)
+	next := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{}, twoNodes(old.ln.Addr().String(), next.Address))
+	next.MustDo("SET", "r", "from the new master")
+	c := p.dial()
+	c.write(encode("SET", "w", "1") + encode("GET", "r") + encode("INCR", "n"))
+	old.waitGot(3)
+	gone := p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "" })
+	p.waitAck(gone)
+	c.wantNext(replaced)
+	c.send("INCR", "n")
+	c.silent(50 * time.Millisecond)
+	p.waitAck(p.commit(func(c *routing.Cluster) {
+		c.Shards[0].Master, c.Shards[0].Generation = "b", 2
+	}))
+	c.wantNext("from the new master")
+	c.wantNext(replaced)
+	c.wantNext("1")
+	if got := old.waitGot(3); len(got) != 3 {
+		t.Fatalf("the old master got %v", got)
+	}
+}
+
+// TestFailoverInOneEpoch: a proxy that missed the epoch without a master sees
+// only that another node is master.
+func TestFailoverInOneEpoch(t *testing.T) {
+	old := startFake(t, never)
+	next := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{}, twoNodes(old.ln.Addr().String(), next.Address))
+	c := p.dial()
+	c.send("SET", "w", "1")
+	old.waitGot(1)
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master, c.Shards[0].Generation = "b", 2 }))
+	c.wantNext(replaced)
+	c.want("OK", "SET", "w", "2")
+}
+
+// TestFrozenThenFailover: the freeze cannot be acked because the master hangs;
+// the failover that follows can.
+func TestFrozenThenFailover(t *testing.T) {
+	old := startFake(t, never)
+	p := startProxy(t, reactor.Config{}, twoNodes(old.ln.Addr().String(), old.ln.Addr().String()))
+	c := p.dial()
+	c.send("SET", "w", "1")
+	old.waitGot(1)
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true })
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[0].Master = false, "" }))
+	c.wantNext(replaced)
+}
+
+// TestLostConnection: the connection breaks. Writes in flight end with an
+// error, reads are sent again on the next connection.
+func TestLostConnection(t *testing.T) {
+	answer := func(args []string) string { return "" }
+	f := startFake(t, func(args []string) string { return answer(args) })
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	c := p.dial()
+	c.write(encode("SET", "k", "1") + encode("GET", "k") + encode("SET", "k", "2") + encode("GET", "k"))
+	f.waitGot(4)
+	answer = func(args []string) string { return "$1\r\nx\r\n" }
+	f.cut()
+	c.wantNext(lost)
+	c.wantNext("x")
+	c.wantNext(lost)
+	c.wantNext("x")
+	if got := fmt.Sprint(f.waitGot(6)); got != "[SET k 1 GET k SET k 2 GET k GET k GET k]" {
+		t.Fatalf("the server got %s", got)
+	}
+	p.waitSight("shard-0-0", reactor.SightOK)
+}
+
+// TestRefusedMaster: requests wait while the master cannot be reached, go on
+// when it can, and are refused when that takes too long.
+func TestRefusedMaster(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{HoldTimeout: 600 * time.Millisecond}, one(0, 1, s.Address))
+	c := p.dial()
+	c.want("OK", "SET", "k", "1")
+	s.Kill()
+	p.waitSight("shard-0-0", reactor.SightRefused)
+	begin := time.Now()
+	c.want(down, "GET", "k")
+	if took := time.Since(begin); took < 500*time.Millisecond || took > 3*time.Second {
+		t.Errorf("held for %v", took)
+	}
+	c.send("SET", "k", "2")
+	s.Restart()
+	c.wantNext("OK")
+	p.waitSight("shard-0-0", reactor.SightOK)
+}
+
+// TestHungMaster: unanswered requests are reported, not given up.
+func TestHungMaster(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{NodeTimeout: 300 * time.Millisecond}, one(0, 1, s.Address))
+	c := p.dial()
+	c.want("OK", "SET", "k", "1")
+	s.Pause()
+	defer s.Resume()
+	c.send("INCR", "k")
+	p.waitSight("shard-0-0", reactor.SightTimeout)
+	s.Resume()
+	c.wantNext("2")
+	p.waitSight("shard-0-0", reactor.SightOK)
+}
+
+// TestIdleProxyNoticesHungMaster: without any client, too.
+func TestIdleProxyNoticesHungMaster(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{NodeTimeout: 300 * time.Millisecond}, one(0, 1, s.Address))
+	p.waitSight("shard-0-0", reactor.SightOK)
+	s.Pause()
+	defer s.Resume()
+	p.waitSight("shard-0-0", reactor.SightTimeout)
+}
+
+// TestCredentials: the proxy logs in, is told when it is fenced, and follows a
+// rotation without a failed request.
+func TestCredentials(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{})
+	user := func(g int) {
+		s.MustDo("ACL", "SETUSER", fmt.Sprintf("basalt-proxy-%d", g), "on", fmt.Sprintf(">pw%d", g), "~*", "&*", "+@all")
+	}
+	user(1)
+	sh := one(0, 1, s.Address)
+	sh.Generation, sh.Username, sh.Password = 1, "basalt-proxy-1", "pw1"
+	sh.Nodes[0].Incarnation = s.Info("run_id")
+	p := startProxy(t, reactor.Config{}, sh)
+	stop, failed := make(chan struct{}), make(chan string, 1)
+	c3 := p.dial()
+	c3.do("HELLO", "3")
+	c3.want("OK", "SET", "x", "1")
+	go func() {
+		c := p.dial()
+		for n := 1; ; n++ {
+			select {
+			case <-stop:
+				failed <- ""
+				return
+			default:
+			}
+			if got := c.do("INCR", "n"); got != fmt.Sprint(n) {
+				failed <- fmt.Sprintf("INCR number %d: %s", n, got)
+				return
+			}
+		}
+	}()
+	for g := 2; g < 12; g++ {
+		user(g)
+		p.waitAck(p.commit(func(c *routing.Cluster) {
+			sh := &c.Shards[0]
+			sh.Generation, sh.Username, sh.Password = uint64(g), fmt.Sprintf("basalt-proxy-%d", g), fmt.Sprintf("pw%d", g)
+		}))
+		c3.want("1", "GET", "x")
+		// Everybody obeys the new generation, so the old one may go.
+		s.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", g-1))
+		time.Sleep(10 * time.Millisecond)
+	}
+	close(stop)
+	if text := <-failed; text != "" {
+		t.Fatal(text)
+	}
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Password = "wrong" })
+	p.waitSight("shard-0-0", reactor.SightFenced)
+}
+
+// TestOtherIncarnation: a server that restarted is not taken for the one that
+// was admitted.
+func TestOtherIncarnation(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{Open: true})
+	sh := one(0, 1, s.Address)
+	sh.Nodes[0].Incarnation = s.Info("run_id")
+	p := startProxy(t, reactor.Config{}, sh)
+	c := p.dial()
+	c.want("OK", "SET", "k", "1")
+	s.Restart()
+	p.waitSight("shard-0-0", reactor.SightFenced)
+	c.send("GET", "k")
+	c.silent(100 * time.Millisecond)
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Nodes[0].Incarnation = s.Info("run_id") })
+	c.wantNext("(nil)")
+}
+
+// TestReadSet: reads go where policy and client say, writes to the master; a
+// node that leaves the read set is not read any more once that is acked.
+func TestReadSet(t *testing.T) {
+	say := func(text string) func([]string) string {
+		return func([]string) string { return fmt.Sprintf("$%d\r\n%s\r\n", len(text), text) }
+	}
+	master, replica := startFake(t, say("master")), startFake(t, say("replica"))
+	sh := twoNodes(master.ln.Addr().String(), replica.ln.Addr().String())
+	sh.Nodes[1].InReadSet = true
+	p := startProxy(t, reactor.Config{}, sh)
+	c := p.dial()
+	c.want("master", "GET", "k")
+	c.want("OK", "READONLY")
+	c.do("GET", "k") // opens the connection; the master may answer meanwhile
+	p.waitSight("b", reactor.SightOK)
+	time.Sleep(20 * time.Millisecond)
+	c.want("replica", "GET", "k")
+	c.want("master", "SET", "k", "1")
+	c.want("OK", "READWRITE")
+	c.want("master", "GET", "k")
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.ReadPolicy = routing.ReadReadSet }))
+	c.want("replica", "GET", "k")
+	// A read is in flight at the replica when it leaves the read set.
+	replica.mu.Lock()
+	replica.answer = never
+	n := len(replica.got)
+	replica.mu.Unlock()
+	c.send("GET", "k")
+	replica.waitGot(n + 1)
+	left := p.commit(func(c *routing.Cluster) { c.Shards[0].Nodes[1].InReadSet = false })
+	time.Sleep(50 * time.Millisecond)
+	if p.ackedNow() >= left {
+		t.Fatal("acked while a read is in flight at the node that left")
+	}
+	replica.say("$4\r\nlate\r\n")
+	c.wantNext("late")
+	p.waitAck(left)
+	c.want("master", "GET", "k")
+}
+
+// TestHoldIsBounded: what does not fit is refused, with the order kept.
+func TestHoldIsBounded(t *testing.T) {
+	p := startProxy(t, reactor.Config{Loops: 1, HoldMaxBytes: 200, HoldTimeout: 300 * time.Millisecond},
+		routing.Shard{ID: "shard-0", Slots: slot.Even(0, 1), Nodes: []routing.Node{{ID: "a", Address: "127.0.0.1:1"}}})
+	c := p.dial()
+	c.write(strings.Repeat(encode("SET", "k", strings.Repeat("x", 50)), 4))
+	c.wantNext(down)
+	c.wantNext(down)
+	c.wantNext("-CLUSTERDOWN too many requests wait for the master of this slot; retry later")
+	c.wantNext("-CLUSTERDOWN too many requests wait for the master of this slot; retry later")
+}
+
+// TestClientLeavesWithRequestsInFlight: its replies are dropped, those of
+// others stay in place, and what it had held is never sent.
+func TestClientLeavesWithRequestsInFlight(t *testing.T) {
+	f := startFake(t, never)
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	a, b := p.dial(), p.dial()
+	a.send("SET", "a", "1")
+	f.waitGot(1)
+	b.send("GET", "b")
+	f.waitGot(2)
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true })
+	a.send("SET", "a", "held")
+	time.Sleep(50 * time.Millisecond)
+	if err := a.Conn.(interface{ SetLinger(int) error }).SetLinger(0); err != nil {
+		t.Fatal(err)
+	}
+	a.Close() // a reset
+	time.Sleep(50 * time.Millisecond)
+	f.say("+OK\r\n$1\r\nb\r\n")
+	b.wantNext("b")
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false }))
+	b.send("GET", "b")
+	if got := fmt.Sprint(f.waitGot(3)); got != "[SET a 1 GET b GET b]" {
+		t.Fatalf("the server got %s", got)
+	}
+}
+
+// TestDeleting: a cluster that is being deleted serves nothing, at once.
+func TestDeleting(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	p := startProxy(t, reactor.Config{}, shards...)
+	c := p.dial()
+	c.want("OK", "SET", "k", "1")
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Phase, c.Shards = routing.Deleting, nil }))
+	c.want("-CLUSTERDOWN the cluster is being deleted", "GET", "k")
+}
