@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -235,8 +236,19 @@ func (l *Loop) later(f func()) {
 	}
 }
 
-// spawn runs f in a goroutine that Run waits for.
-func (l *Loop) spawn(f func()) { l.workers.Go(f) }
+// spawn runs f in a goroutine that Run waits for. A panic in it ends this loop
+// and no other; whoever runs the loop makes it anew.
+func (l *Loop) spawn(f func()) {
+	l.workers.Go(func() {
+		defer func() {
+			if p := recover(); p != nil {
+				l.log.Error("a worker of the loop panicked", "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				l.end(fmt.Errorf("a worker of the loop panicked: %v", p))
+			}
+		}()
+		f()
+	})
+}
 
 // Topology implements API.
 func (l *Loop) Topology() topology.Cluster { return *l.record.Load() }
