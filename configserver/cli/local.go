@@ -46,9 +46,9 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE.`,
 				return usageError{optionsErr}
 			}
 			o.StatePath = a.statePath()
-			// A terminal that was closed is as good as Ctrl-C.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
+			ctx, hurry, stop := untilInterrupted(cmd.Context())
 			defer stop()
+			o.Hurry = hurry
 			return local.Up(ctx, o, newUpOutput(a, o.StatePath))
 		},
 	}
@@ -71,6 +71,44 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE.`,
 	fs.StringArrayVar(&o.ProxyFlags, "proxy-flag", nil, "further `flag` of every proxy, --name=value, repeatable")
 	fs.StringArrayVar(&o.ProxyEnv, "proxy-env", nil, "`KEY=VALUE` in the environment of every proxy, repeatable")
 	return cmd
+}
+
+// impatience is how long after the first signal another one means more than
+// the first: tools and terminals may send the same one twice.
+const impatience = time.Second
+
+// untilInterrupted returns a context that ends with the first signal to stop,
+// be it from a terminal that is closed, and a channel that closes when another
+// one comes later.
+func untilInterrupted(parent context.Context) (ctx context.Context, hurry <-chan struct{}, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	again := make(chan struct{})
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		var first time.Time
+		for {
+			select {
+			case <-signals:
+			case <-done:
+				return
+			}
+			cancel()
+			switch {
+			case first.IsZero():
+				first = time.Now()
+			case time.Since(first) > impatience:
+				close(again)
+				return
+			}
+		}
+	}()
+	return ctx, again, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
 }
 
 // upOutput shows what `local up` does. Progress goes to stderr, one line that
@@ -138,7 +176,7 @@ func (u *upOutput) Ready(r local.Ready) {
 		r.Endpoint, r.Shards, r.Replicas+1, strings.Join(r.Configservers, ","))
 	self := program()
 	if u.statePath != local.DefaultStatePath() {
-		self += " --state-dir " + u.statePath
+		self += " --state-dir " + strings.TrimSuffix(u.statePath, "/local.json")
 	}
 	fmt.Fprintf(u.app.out, `
 Try:

@@ -81,7 +81,7 @@ func (g *playground) actOn(p *process, r Request) (Done, error) {
 	case "stop":
 		var killed bool
 		verb = "stopped"
-		if done.PID, killed, err = p.stop(stopWait); killed {
+		if done.PID, killed, err = p.stop(stopWait, g.opts.Hurry); killed {
 			verb = fmt.Sprintf("killed, as it did not stop within %v,", stopWait)
 		}
 	case "pause":
@@ -98,7 +98,7 @@ func (g *playground) actOn(p *process, r Request) (Done, error) {
 		if r.Kill {
 			_, err = p.kill()
 		} else {
-			_, _, err = p.stop(stopWait)
+			_, _, err = p.stop(stopWait, g.opts.Hurry)
 		}
 		if err == nil || errors.Is(err, errNotRunning) {
 			done.PID, err = g.startAgain(p, r)

@@ -51,6 +51,8 @@ type Options struct {
 	ConfigserverFlags []string
 	ProxyEnv          []string
 	ProxyFlags        []string
+	// Hurry, when it is closed while processes are being stopped, kills them.
+	Hurry <-chan struct{}
 }
 
 // DefaultOptions are the defaults, overridden by the environment: SHARDS,

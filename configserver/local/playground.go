@@ -225,8 +225,8 @@ func (g *playground) stop() {
 		var group sync.WaitGroup
 		for _, p := range g.ofKind(kind) {
 			group.Go(func() {
-				if _, killed, err := p.stop(wait); killed && err == nil {
-					g.out.Notice(fmt.Sprintf("%s did not stop within %v and was killed", p.name, wait.Round(time.Millisecond)))
+				if _, killed, err := p.stop(wait, g.opts.Hurry); killed && err == nil {
+					g.out.Notice(p.name + " did not stop in time and was killed")
 				}
 			})
 		}

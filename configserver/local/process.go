@@ -153,9 +153,9 @@ func (p *process) kill() (int, error) {
 	return pid, nil
 }
 
-// stop asks the run to end and kills it when it has not after wait; killed
-// tells whether that was needed.
-func (p *process) stop(wait time.Duration) (pid int, killed bool, err error) {
+// stop asks the run to end and kills it when it has not after wait, or when
+// hurry closes; killed tells whether that was needed.
+func (p *process) stop(wait time.Duration, hurry <-chan struct{}) (pid int, killed bool, err error) {
 	pid, done, err := p.signal(syscall.SIGTERM, true)
 	if err != nil {
 		return 0, false, err
@@ -166,12 +166,13 @@ func (p *process) stop(wait time.Duration) (pid int, killed bool, err error) {
 	case <-done:
 		return pid, false, nil
 	case <-timer.C:
-		_, err := p.kill()
-		if errors.Is(err, errNotRunning) {
-			return pid, false, nil
-		}
-		return pid, true, err
+	case <-hurry:
 	}
+	_, err = p.kill()
+	if errors.Is(err, errNotRunning) {
+		return pid, false, nil
+	}
+	return pid, true, err
 }
 
 // state returns what the process does now, its pid (0 when it does not run)

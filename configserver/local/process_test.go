@@ -201,7 +201,7 @@ func TestStopWakesAPausedProcess(t *testing.T) {
 	if state, _, _ := p.state(); state != StatePaused {
 		t.Fatal(state)
 	}
-	if _, killed, err := p.stop(5 * time.Second); killed || err != nil {
+	if _, killed, err := p.stop(5*time.Second, nil); killed || err != nil {
 		t.Fatal(killed, err)
 	}
 }
@@ -212,7 +212,7 @@ func TestStopKillsWhatDoesNotListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitLog(t, p, "up")
-	if _, killed, err := p.stop(50 * time.Millisecond); !killed || err != nil {
+	if _, killed, err := p.stop(50*time.Millisecond, nil); !killed || err != nil {
 		t.Fatal(killed, err)
 	}
 }
