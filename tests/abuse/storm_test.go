@@ -1,0 +1,78 @@
+package abuse
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/tests/consistency"
+	"github.com/basalt-redis/basalt/tests/harness"
+)
+
+// Limits of the proxy under attack, and what its memory may come to. The budget
+// counts bytes of requests and replies; a garbage-collected heap may hold as
+// much again that is free, and the program itself needs some.
+const (
+	memoryBudget = 192 << 20
+	replyBuffer  = 32 << 20
+	maxRSS       = 2*memoryBudget + 96<<20
+)
+
+// What well-behaved clients may feel while a proxy on two cores, shared with its
+// servers, its attackers and the checks, is under attack: 99 % of their requests
+// take less than slowest and none longer than longest. A million arguments keep
+// a plain redis-server busy for a good part of a second, too.
+const (
+	slowest = 250 * time.Millisecond
+	longest = 2 * time.Second
+)
+
+// TestAttacks runs each attack alone and then all at once, beside clients that
+// verify every reply.
+func TestAttacks(t *testing.T) {
+	c, p := start(t, "--memory-budget-bytes=192MiB", "--client-reply-buffer-bytes=32MiB")
+	list := attacks(append(corpus(t), generated()...))
+	files := p.files(t)
+
+	ordeal := func(name string, d time.Duration, attacks ...attack) {
+		t.Run(name, func(t *testing.T) {
+			load := c.StartLoad(t, consistency.Config{Connections: 30, Pace: 5 * time.Millisecond})
+			p.resetPeak(t)
+			from := load.Now()
+			if err := storm(t.Context(), p.addr, d, attacks...); err != nil {
+				t.Error(err)
+			}
+			to := load.Now()
+			peak := p.peak(t)
+			p.requireAlive(t)
+			load.Judge(t)
+			seen := load.Timeline().Touching(from, to)
+			t.Logf("others: %s; memory: peak %s, now %s", seen.Summary(), mib(peak), mib(p.rss(t)))
+			if errs := load.Timeline().Errors(); len(errs) > 0 {
+				t.Errorf("other clients saw errors: %s", errs.ErrorTexts())
+			}
+			if p99 := seen.Quantile(0.99); len(seen) == 0 || p99 > slowest {
+				t.Errorf("other clients: %d requests, p99 %v; want at most %v", len(seen), p99, slowest)
+			}
+			if l := seen.Longest().Latency; l > longest {
+				t.Errorf("another client waited %v; want at most %v", l, longest)
+			}
+			if peak > maxRSS {
+				t.Errorf("the proxy grew to %s; want at most %s", mib(peak), mib(maxRSS))
+			}
+		})
+	}
+	for _, a := range list {
+		ordeal(a.name, 1500*time.Millisecond, a)
+	}
+	ordeal("all at once", 10*time.Second, list...)
+
+	harness.Eventually(t, 15*time.Second, "the proxy closes what the attackers left", func() error {
+		if now := p.files(t); now > files+10 {
+			return fmt.Errorf("%d files are open, %d were before", now, files)
+		}
+		return nil
+	})
+	p.requireAlive(t)
+	t.Logf("memory afterwards: %s", mib(p.rss(t)))
+}
