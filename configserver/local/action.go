@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -57,7 +59,13 @@ func (g *playground) act(ctx context.Context, r Request) ([]Done, error) {
 		if err != nil {
 			return nil, err
 		}
+		if len(found) > 1 {
+			found = concerned(found, r.Action)
+		}
 		processes = append(processes, found...)
+	}
+	if len(processes) == 0 {
+		return nil, fmt.Errorf("nothing to %s: %s are in that state already", r.Action, strings.Join(r.Targets, ", "))
 	}
 	var all []Done
 	for _, p := range processes {
@@ -68,6 +76,22 @@ func (g *playground) act(ctx context.Context, r Request) ([]Done, error) {
 		all = append(all, done)
 	}
 	return all, nil
+}
+
+// concerned leaves out the members of a group for which there is nothing to
+// do: those that live when dead ones are to be started, and the other way
+// round.
+func concerned(group []*process, action string) []*process {
+	return slices.DeleteFunc(slices.Clone(group), func(p *process) bool {
+		_, pid, _ := p.state()
+		switch action {
+		case "start":
+			return pid != 0
+		case "kill", "stop", "pause", "resume":
+			return pid == 0
+		}
+		return false
+	})
 }
 
 func (g *playground) actOn(p *process, r Request) (Done, error) {

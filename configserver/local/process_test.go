@@ -266,3 +266,30 @@ func TestActions(t *testing.T) {
 		t.Fatal(entries, err)
 	}
 }
+
+// A group may be partly in the state that is asked for.
+func TestActionsOnGroups(t *testing.T) {
+	g := &playground{dir: &dataDir{path: t.TempDir()}}
+	for _, name := range []string{"shard-0-0", "shard-0-1"} {
+		p, _ := newProcess(t, "exec sleep 600")
+		p.name = name
+		g.processes = append(g.processes, p)
+	}
+	for _, step := range []struct {
+		action, target string
+		done           int
+		problem        string
+	}{
+		{"start", "shard-0-1", 1, ""},
+		{"start", "shard-0", 1, ""},
+		{"start", "shard-0", 0, "in that state already"},
+		{"kill", "nodes", 2, ""},
+		{"pause", "nodes", 0, "in that state already"},
+		{"restart", "nodes", 2, ""},
+	} {
+		done, err := g.act(t.Context(), Request{Action: step.action, Targets: []string{step.target}})
+		if len(done) != step.done || (err != nil) != (step.problem != "") || err != nil && !strings.Contains(err.Error(), step.problem) {
+			t.Fatalf("%s %s: %v %v", step.action, step.target, done, err)
+		}
+	}
+}
