@@ -12,7 +12,7 @@ MODULES := proto internal proxy configserver tests
 TOOLS   := $(CURDIR)/.tools
 BIN     := $(CURDIR)/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X github.com/basalt-redis/basalt/internal/observe.Version=$(VERSION)
+LDFLAGS := -X github.com/basalt-redis/basalt/internal/version.release=$(VERSION)
 
 # Tools are pinned here and installed from source into .tools, so that every
 # machine generates and judges the same.
