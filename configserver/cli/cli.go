@@ -42,7 +42,9 @@ type app struct {
 	timeout      time.Duration
 	stateDir     string
 
-	conn *grpc.ClientConn
+	// conn leads to the Configservers dialled, once one was needed.
+	conn    *grpc.ClientConn
+	dialled []string
 }
 
 // usageError is a mistake in the command line.
@@ -195,7 +197,8 @@ func (a *app) dial() (*grpc.ClientConn, error) {
 	if a.conn != nil {
 		return a.conn, nil
 	}
-	conn, err := client.Dial(a.addresses())
+	a.dialled = a.addresses()
+	conn, err := client.Dial(a.dialled)
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -40,7 +40,7 @@ func (a *app) explain(err error) string {
 		}
 		return err.Error()
 	}
-	at := strings.Join(a.addresses(), ",")
+	at := strings.Join(a.dialled, ",")
 	switch message := s.Message(); s.Code() {
 	case codes.Unavailable:
 		// gRPC's own words, when no connection could be made.

@@ -138,7 +138,7 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	}
 	if len(s.GetProblems()) > 0 {
 		fmt.Fprintln(w)
-		t := newTable("PROBLEM", "WHERE", "WHAT TO DO")
+		t := newTable("PROBLEM", "WHERE", "MESSAGE")
 		for _, p := range s.GetProblems() {
 			where := p.GetNode()
 			if where == "" {

@@ -54,10 +54,12 @@ func (g *playground) form(ctx context.Context) error {
 	if err := g.startAll(KindConfigserver, KindNode); err != nil {
 		return err
 	}
-	g.out.Progress("waiting for the configserver")
 	clusters := basaltv1.NewClusterServiceClient(g.conn)
 	err := g.until(ctx, func() string {
 		_, err := clusters.ListClusters(ctx, &basaltv1.ListClustersRequest{})
+		if status.Code(err) == codes.Unavailable {
+			return "the configserver does not answer yet"
+		}
 		return explain("the configserver does not answer", err)
 	})
 	if err != nil {

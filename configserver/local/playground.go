@@ -218,6 +218,7 @@ func (g *playground) stop() {
 	g.stopping.Store(true)
 	g.acting.Lock()
 	defer g.acting.Unlock()
+	g.out.Notice("stopping")
 	deadline := time.Now().Add(stopWithin)
 	for _, kind := range []Kind{KindProxy, KindConfigserver, KindNode, KindEtcd} {
 		// No kind may use up what the ones after it need.
