@@ -69,7 +69,8 @@ func TestEtcdRestarts(t *testing.T) {
 	}()
 	short, cancelShort := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancelShort()
-	if err := o.Commit(short, storetest.Next(two, "into the void")); !errors.Is(err, store.ErrUncertain) {
+	// On a slow machine etcd takes longer to stop than the lease lasts.
+	if err := o.Commit(short, storetest.Next(two, "into the void")); !errors.Is(err, store.ErrUncertain) && !errors.Is(err, store.ErrLeaseLost) {
 		t.Errorf("commit without etcd: %v", err)
 	}
 	if _, err := s.Cluster(t.Context(), "a"); !errors.Is(err, store.ErrUnavailable) {

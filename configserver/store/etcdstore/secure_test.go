@@ -72,6 +72,7 @@ func secureEtcd(t *testing.T, cert, key string) string {
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.ClientTLSInfo = transport.TLSInfo{CertFile: cert, KeyFile: key, TrustedCAFile: cert, ClientCertAuth: true}
 	cfg.LogLevel, cfg.LogOutputs = "error", []string{filepath.Join(cfg.Dir, "log")}
+	cfg.BcryptCost = 4   // the least, for machines that do other things too
 	cfg.AuthTokenTTL = 1 // second, so that tokens end during the test
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {

@@ -80,11 +80,17 @@ func (s *session) keepAlive(sent time.Time) {
 	patience := s.ttl - s.ttl/10
 	deadline := time.AfterFunc(time.Until(sent.Add(patience)), s.lose)
 	defer deadline.Stop()
+	var stream keepAliveStream
+	defer func() {
+		if stream.cancel != nil {
+			stream.cancel()
+		}
+	}()
 	var failure error
 	for pause(s.ctx, s.ttl/3) {
 		for {
 			began := time.Now()
-			alive, err := s.refresh()
+			alive, err := s.refresh(&stream)
 			s.store.observe("keepalive", began, err)
 			if err == nil && !alive || errors.Is(err, rpctypes.ErrLeaseNotFound) {
 				s.store.log.Warn("lease expired at etcd", "lease", int64(s.lease))
@@ -110,24 +116,40 @@ func (s *session) keepAlive(sent time.Time) {
 	}
 }
 
-// refresh sends one keep-alive and waits for its answer. The library's own
-// KeepAliveOnce spins while etcd refuses connections.
-func (s *session) refresh() (alive bool, err error) {
-	ctx, cancel := context.WithTimeout(clientv3.WithRequireLeader(s.ctx), s.ttl/3)
-	defer cancel()
-	stream, err := etcdserverpb.NewLeaseClient(s.store.client.ActiveConnection()).LeaseKeepAlive(ctx)
+// keepAliveStream is an open stream of keep-alives. It is kept between them,
+// since opening one means to log in again when etcd's auth is on.
+type keepAliveStream struct {
+	etcdserverpb.Lease_LeaseKeepAliveClient
+	cancel context.CancelFunc
+}
+
+// refresh sends one keep-alive and waits for its answer. After an error the
+// stream is gone, and with it an answer that is late. (The library's own
+// KeepAliveOnce spins while etcd refuses connections, and opens a stream each
+// time.)
+func (s *session) refresh(stream *keepAliveStream) (alive bool, err error) {
+	if stream.cancel == nil {
+		var ctx context.Context
+		ctx, stream.cancel = context.WithCancel(clientv3.WithRequireLeader(s.ctx))
+		defer time.AfterFunc(s.ttl/3, stream.cancel).Stop()
+		lease := etcdserverpb.NewLeaseClient(s.store.client.ActiveConnection())
+		stream.Lease_LeaseKeepAliveClient, err = lease.LeaseKeepAlive(ctx)
+	} else {
+		defer time.AfterFunc(s.ttl/3, stream.cancel).Stop()
+	}
+	if err == nil {
+		err = stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(s.lease)})
+	}
+	var r *etcdserverpb.LeaseKeepAliveResponse
+	if err == nil {
+		r, err = stream.Recv()
+	}
 	if err != nil {
+		stream.cancel()
+		stream.cancel = nil
 		return false, rpctypes.Error(err)
 	}
-	if err := stream.Send(&etcdserverpb.LeaseKeepAliveRequest{ID: int64(s.lease)}); err != nil {
-		return false, rpctypes.Error(err)
-	}
-	r, err := stream.Recv()
-	if err != nil {
-		return false, rpctypes.Error(err)
-	}
-	_ = stream.CloseSend()
-	return r.TTL > 0, nil
+	return r.GetTTL() > 0, nil
 }
 
 // revoke gives a lease up, as far as etcd can be reached in time.
