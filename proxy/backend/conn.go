@@ -59,7 +59,7 @@ type Conn struct {
 	WaitingSince int64
 	// LastReply is when a reply last arrived; 0 when none ever did.
 	LastReply int64
-	// Opened counts logins; Sent counts requests.
+	// Opened counts logins; Sent counts requests of clients.
 	Opened, Sent uint64
 
 	host    Host
@@ -211,7 +211,9 @@ func (c *Conn) push(r *Request, chunk *buffer.Chunk, raw []byte) {
 	}
 	c.last = r
 	c.inFlight++
-	c.Sent++
+	if r.Spec != nil {
+		c.Sent++
+	}
 	if !c.Dirty {
 		c.Dirty = true
 		c.host.Flush(c)

@@ -146,13 +146,12 @@ func TestFrozenThenFailover(t *testing.T) {
 // TestLostConnection: the connection breaks. Writes in flight end with an
 // error, reads are sent again on the next connection.
 func TestLostConnection(t *testing.T) {
-	answer := func(args []string) string { return "" }
-	f := startFake(t, func(args []string) string { return answer(args) })
+	f := startFake(t, never)
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
 	c := p.dial()
 	c.write(encode("SET", "k", "1") + encode("GET", "k") + encode("SET", "k", "2") + encode("GET", "k"))
 	f.waitGot(4)
-	answer = func(args []string) string { return "$1\r\nx\r\n" }
+	f.set(func([]string) string { return "$1\r\nx\r\n" })
 	f.cut()
 	c.wantNext(lost)
 	c.wantNext("x")
@@ -299,10 +298,7 @@ func TestReadSet(t *testing.T) {
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.ReadPolicy = routing.ReadReadSet }))
 	c.want("replica", "GET", "k")
 	// A read is in flight at the replica when it leaves the read set.
-	replica.mu.Lock()
-	replica.answer = never
-	n := len(replica.got)
-	replica.mu.Unlock()
+	n := replica.set(never)
 	c.send("GET", "k")
 	replica.waitGot(n + 1)
 	left := p.commit(func(c *routing.Cluster) { c.Shards[0].Nodes[1].InReadSet = false })

@@ -324,9 +324,10 @@ func (f *fake) serve(conn net.Conn) {
 		default:
 			f.mu.Lock()
 			f.got = append(f.got, strings.Join(args, " "))
+			answer := f.answer
 			f.mu.Unlock()
 			f.news.Broadcast()
-			reply = f.answer(args)
+			reply = answer(args)
 		}
 		if _, err := io.WriteString(conn, reply); err != nil {
 			return
@@ -349,6 +350,14 @@ func (f *fake) waitGot(n int) []string {
 		f.news.Wait()
 	}
 	return append([]string(nil), f.got...)
+}
+
+// set changes how requests are answered, and returns how many came so far.
+func (f *fake) set(answer func([]string) string) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.answer = answer
+	return len(f.got)
 }
 
 // say sends bytes on every connection.

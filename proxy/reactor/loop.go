@@ -122,21 +122,22 @@ func (l *loop) wake() {
 	}
 }
 
-// run is the loop. Each wake-up: events, tasks, the new epoch, clients that may
+// run is the loop. Each wake-up: the new epoch, events, tasks, clients that may
 // go on, held requests; then one write per connection.
 func (l *loop) run() {
 	runtime.LockOSThread()
 	defer close(l.done)
 	for !l.stopped {
 		n := l.wait()
+		// First the epoch: what arrived after it was published is routed by it.
+		if t := l.eng.table.Load(); t != l.sh.Table {
+			l.apply(t)
+		}
 		for i := range n {
 			l.dispatch(&l.events[i])
 		}
 		if l.posted.Load() {
 			l.runTasks()
-		}
-		if t := l.eng.table.Load(); t != l.sh.Table {
-			l.apply(t)
 		}
 		if len(l.release) > 0 {
 			l.releaseAll()

@@ -78,6 +78,9 @@ const (
 	// next read; above it, reads go behind it.
 	keptSmall = 8 << 10
 	readRoom  = 16 << 10
+	// readMost is the most one read takes, so that one client neither exceeds
+	// the memory budget nor keeps others waiting.
+	readMost = 256 << 10
 	// drainReads bounds how much is still read of a client that is drained.
 	drainReads = 64
 	// outputRoom is the first piece of memory for replies.
@@ -157,6 +160,7 @@ func (c *Client) readKept(need int) {
 	if rest := need - have; rest > readRoom && rest < len(free) {
 		free = free[:rest] // so that nothing stands behind a large request
 	}
+	free = free[:min(len(free), readMost)]
 	n := c.read(free)
 	if n <= 0 {
 		return
