@@ -14,9 +14,20 @@ import (
 // Configservers, until ctx ends. The Configserver says so before it does
 // anything, so that this is safe for every call.
 func call[R any](ctx context.Context, f func() (R, error)) (R, error) {
+	return repeat(ctx, nobodyOwns, f)
+}
+
+// read repeats a call that changes nothing as long as it may still be answered.
+func read[R any](ctx context.Context, f func() (R, error)) (R, error) {
+	return repeat(ctx, func(err error) bool {
+		return status.Code(err) == codes.Unavailable && !strings.Contains(status.Convert(err).Message(), "Error while dialing")
+	}, f)
+}
+
+func repeat[R any](ctx context.Context, again func(error) bool, f func() (R, error)) (R, error) {
 	for {
 		reply, err := f()
-		if !nobodyOwns(err) {
+		if !again(err) {
 			return reply, err
 		}
 		select {

@@ -48,7 +48,7 @@ func (a *app) status(ctx context.Context, name string) (*basaltv1.ClusterStatus,
 	if err != nil {
 		return nil, err
 	}
-	return call(ctx, func() (*basaltv1.ClusterStatus, error) {
+	return read(ctx, func() (*basaltv1.ClusterStatus, error) {
 		return basaltv1.NewClusterServiceClient(conn).GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: name})
 	})
 }

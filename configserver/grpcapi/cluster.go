@@ -145,7 +145,10 @@ func (s clusterService) DeleteCluster(ctx context.Context, req *basaltv1.DeleteC
 	return onOwner(ctx, s.Server, req.GetName(),
 		func(loop control.API) (*basaltv1.DeleteClusterResponse, error) {
 			if err := loop.Delete(ctx); err != nil {
-				return nil, err
+				// The loop loses its cluster by deleting it, and may notice that first.
+				if _, gone := s.cfg.Store.Cluster(ctx, req.GetName()); !errors.Is(gone, store.ErrNotFound) {
+					return nil, err
+				}
 			}
 			s.log.Info("cluster deleted", "cluster", req.GetName())
 			return &basaltv1.DeleteClusterResponse{}, nil

@@ -123,8 +123,12 @@ func TestCallsReachTheOwner(t *testing.T) {
 	wantStatus(t, err, codes.Unavailable, "no configserver owns")
 	// The owner's process is gone, its lease not yet.
 	owner.grpc.Stop()
-	_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
-	wantStatus(t, err, codes.Unavailable)
+	// (The first call may still find the connection that is breaking.)
+	eventually(t, "the owner found dead", func() bool {
+		_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})
+		return !strings.Contains(err.Error(), "died while it worked on this")
+	})
+	wantStatus(t, err, codes.Unavailable, "no configserver owns", "cs-0 at "+owner.self.Address)
 	// And then its lease.
 	st.ExpireLease("cs-0")
 	_, err = other.clusters().GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: "blue"})

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -72,13 +73,34 @@ func onOwner[R any](
 		return nil, err
 	}
 	if at.loop == nil {
-		return remote(forwardContext(ctx), at.conn)
+		reply, err := remote(forwardContext(ctx), at.conn)
+		if err != nil {
+			return nil, ownerAway(ctx, cluster, at.owner, err)
+		}
+		return reply, nil
 	}
 	reply, err := local(at.loop)
 	if err != nil {
 		return nil, toStatus(err)
 	}
 	return reply, nil
+}
+
+// ownerAway says what it means for the caller when the owner did not answer;
+// what the owner did answer stays as it is.
+func ownerAway(ctx context.Context, cluster string, owner store.Replica, err error) error {
+	message := status.Convert(err).Message()
+	switch {
+	case status.Code(err) != codes.Unavailable || ctx.Err() != nil:
+		return err
+	case strings.Contains(message, "Error while dialing"):
+		// Nothing was sent: the same as no owner, which it will be when its lease ends.
+		return status.Errorf(codes.Unavailable, "no configserver owns cluster %q right now (%s at %s does not answer); retry in a few seconds", cluster, owner.ID, owner.Address)
+	case strings.HasPrefix(message, "error reading from server"), strings.HasPrefix(message, "transport is closing"),
+		strings.HasPrefix(message, "connection error"), strings.HasPrefix(message, "keepalive ping failed"):
+		return status.Errorf(codes.Unavailable, "configserver %s, which owns cluster %q, died while it worked on this, and it may or may not be done; look before you retry in a few seconds", owner.ID, cluster)
+	}
+	return err
 }
 
 func wasForwarded(ctx context.Context) bool {
