@@ -214,14 +214,16 @@ type fakeProxy struct {
 	view    View
 	clients map[string]*redis.Client
 	changed chan struct{}
-	sending sync.WaitGroup
+	sending *sync.WaitGroup
+	before  chan struct{} // closes when everything sent by earlier views was answered
 	stream  ProxyStream
 	mute    bool
 }
 
 func (r *rig) proxy(id string) *fakeProxy {
 	r.t.Helper()
-	p := &fakeProxy{r: r, id: id, clients: map[string]*redis.Client{}, changed: make(chan struct{})}
+	p := &fakeProxy{r: r, id: id, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
+	close(p.before)
 	p.connect()
 	return p
 }
@@ -244,14 +246,16 @@ func (p *fakeProxy) connect() {
 			p.view = v
 			close(p.changed)
 			p.changed = make(chan struct{})
-			mute := p.mute
+			mute, sending, before, answered := p.mute, p.sending, p.before, make(chan struct{})
+			p.sending, p.before = &sync.WaitGroup{}, answered
 			p.mu.Unlock()
-			if mute {
-				continue
-			}
 			go func() {
-				p.sending.Wait()
-				stream.Ack(v.Cluster.Epoch)
+				<-before
+				sending.Wait()
+				close(answered)
+				if !mute {
+					stream.Ack(v.Cluster.Epoch)
+				}
 			}()
 		}
 	}()
@@ -265,11 +269,11 @@ func (p *fakeProxy) do(shard string, f func(c *redis.Client) error) error {
 		s := p.view.Cluster.Shard(shard)
 		changed := p.changed
 		if s != nil && s.Master != "" && !s.Frozen {
-			c := p.client(s)
-			p.sending.Add(1)
+			c, sending := p.client(s), p.sending
+			sending.Add(1)
 			p.mu.Unlock()
 			err := f(c)
-			p.sending.Done()
+			sending.Done()
 			return err
 		}
 		p.mu.Unlock()

@@ -91,10 +91,11 @@ func (l *Loop) syncProbers(newPolicy bool) {
 	}
 }
 
-// kick asks every node of a shard to be probed now.
+// kick asks every node of a shard that does not refuse to be probed now; those
+// that do are looked at in their own time.
 func (l *Loop) kick(s *topology.Shard) {
 	for i := range s.Nodes {
-		if r := l.probers[s.Nodes[i].ID]; r != nil {
+		if r := l.probers[s.Nodes[i].ID]; r != nil && l.obs.Nodes[s.Nodes[i].ID].Sight != topology.SightRefused {
 			r.prober.Kick()
 		}
 	}

@@ -35,7 +35,7 @@ func (l *Loop) Switchover(ctx context.Context, shard, candidate string) (topolog
 		case s.Master == "":
 			return topology.Preconditionf("%s has no master yet", shard)
 		}
-		o := l.Observe(shard)
+		o := x.Look(ctx, s) // what probes saw may be from before another switchover
 		now := time.Now()
 		candidates, err := failover.SwitchoverCandidates(&c, s, candidate, &o, now)
 		if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -119,7 +120,7 @@ func judge(c *topology.Cluster, s *topology.Shard, n *topology.Node, e Election,
 		return refuse(false, "its first copy of the data is unfinished (%d %%)", info.SyncPercent)
 	case info.Master && !old && !wasPromoted:
 		return refuse(false, "is a master of its own and not a replica of this shard's")
-	case !info.Master && info.Offset <= 1:
+	case !info.Master && neverInSync(info, history):
 		return refuse(false, "was never in sync with a master")
 	case history != "" && info.ReplID != history && info.ReplID2 != history:
 		return refuse(true, "its data is of an older history than the master's")
@@ -130,6 +131,12 @@ func judge(c *topology.Cluster, s *topology.Shard, n *topology.Node, e Election,
 		return refuse(true, "its link to the master had been down for %v, more than %v", age.Round(time.Second), c.Policy.MaxReplicaAge)
 	}
 	return v
+}
+
+// neverInSync tells if a replica has never had a copy of its master's data. It
+// takes over the name of the master's history with the copy.
+func neverInSync(info redisadmin.Info, history string) bool {
+	return !info.LinkUp && info.Offset <= 1 && (history == "" || info.ReplID != history)
 }
 
 // linkAge is for how long a replica's link had been down when the master was

@@ -67,8 +67,8 @@ func allRestarted(c *topology.Cluster, s *topology.Shard, old string, o *health.
 		case !live:
 			waiting = true // away: a restart is not known
 		case seen.Info.RunID != n.Incarnation:
-		case seen.Info.Keys > 0 && seen.Info.Offset > 1:
-			return false // alive with data that Candidates refused for a reason
+		case seen.Info.Master || seen.Info.Keys > 0 || !neverInSync(seen.Info, o.Histories[s.ID].ReplID):
+			return false // alive and may hold data; Candidates refused it for a reason
 		}
 	}
 	if !waiting {

@@ -144,7 +144,7 @@ func (x *Executor) elect(ctx context.Context) error {
 		if s == nil || s.Operation == nil || s.Operation.ID != x.op {
 			return ErrSuperseded
 		}
-		o := x.look(ctx, s)
+		o := x.Look(ctx, s)
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -206,9 +206,9 @@ func remember(before, now []topology.Candidate) []topology.Candidate {
 	return out
 }
 
-// look asks every node of the shard at this moment, and returns what is known
+// Look asks every node of the shard at this moment, and returns what is known
 // with their answers in it. The connections are kept for what follows.
-func (x *Executor) look(ctx context.Context, s *topology.Shard) health.Observations {
+func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observations {
 	o := x.host.Observe(s.ID)
 	o.Nodes = maps.Clone(o.Nodes)
 	var mu sync.Mutex

@@ -60,19 +60,19 @@ func mayRead(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *health
 }
 
 // InSync counts the nodes of a shard that have the data: the master, when it
-// serves, and its replicas that follow closely.
+// serves, and its replicas that follow closely and get the stream of writes.
 func InSync(c *topology.Cluster, s *topology.Shard, o *health.Observations, now time.Time) int {
 	m := s.MasterNode()
 	if m == nil || !o.Admitted(m, now) {
 		return 0
 	}
-	count := 1
+	count := 0
 	for i := range s.Nodes {
 		if ok, lag := o.InSync(s, &s.Nodes[i], now); ok && lag <= c.Policy.MaxReadLag {
 			count++
 		}
 	}
-	return count
+	return 1 + min(count, len(o.Nodes[m.ID].Info.Online))
 }
 
 // MinReplicas is the min-replicas-to-write that a shard's master should have:

@@ -39,8 +39,12 @@ type Info struct {
 	ReplID       string
 	ReplID2      string
 	SecondOffset int64
-	// Replicas connected to this server.
+	// Replicas connected to this server; Online are the "ip:port" of those that
+	// get the stream of writes and acknowledged some of it. A replica's link is
+	// up earlier than that, and INFO calls it online: the stream begins with its
+	// first acknowledgement, which may take a second.
 	Replicas int
+	Online   []string
 
 	Keys       int64
 	UsedMemory int64
@@ -65,6 +69,13 @@ func ParseInfo(text string) Info {
 			count, _, _ := strings.Cut(strings.TrimPrefix(value, "keys="), ",")
 			n, _ := strconv.ParseInt(count, 10, 64)
 			keys += n
+			continue
+		}
+		if strings.HasPrefix(field, "slave") && strings.Contains(value, "state=online,") {
+			if strings.Contains(value, ",offset=0,") {
+				continue
+			}
+			info.Online = append(info.Online, replicaAddress(value))
 			continue
 		}
 		fields[field] = value
@@ -110,6 +121,21 @@ func ParseInfo(text string) Info {
 	}
 	info.UsedMemory = number("used_memory")
 	return info
+}
+
+// replicaAddress reads "ip=10.0.0.7,port=6379,state=online,…".
+func replicaAddress(line string) string {
+	var ip, port string
+	for part := range strings.SplitSeq(line, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		switch name {
+		case "ip":
+			ip = value
+		case "port":
+			port = value
+		}
+	}
+	return join(ip, port)
 }
 
 // Merge takes from a newer, partial Info (INFO replication) what it says and

@@ -1,0 +1,270 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+func TestAKilledMasterIsReplaced(t *testing.T) {
+	r := newRig(t, 1, 3, nil)
+	r.form(1, 3)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	for i := range 100 {
+		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	r.servers["shard-0-0"].Kill()
+	took := p.setUntil("shard-0", "after", "1")
+	t.Logf("writes resumed after %v", took)
+	if took > 1500*time.Millisecond {
+		t.Errorf("writes resumed after %v", took)
+	}
+	for i := range 100 {
+		if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
+			t.Fatalf("k%d: %q, %v", i, v, err)
+		}
+	}
+	r.eventually("told", time.Second, func() bool { return len(r.events("FailoverFinished")) == 1 })
+	report := r.events("FailoverFinished")[0].Report
+	t.Logf("%+v", report)
+	if report == nil || !report.Succeeded || report.OldMaster != "shard-0-0" || len(report.Evidence) < 3 || len(report.Candidates) != 3 ||
+		len(report.Phases) < 4 || report.OffsetGap != 0 || report.EndEpoch <= report.StartEpoch {
+		t.Errorf("report %+v", report)
+	}
+	// The other replica follows without a full copy, and the old master comes
+	// back as one.
+	r.servers["shard-0-0"].Restart()
+	r.settled("shard-0")
+	if role := r.servers["shard-0-0"].Info("role"); role != "slave" {
+		t.Errorf("old master is %s", role)
+	}
+	s := r.shard("shard-0")
+	if n := r.servers[s.Master].Info("sync_full"); n != "1" {
+		t.Errorf("%s full copies, want one, for the restarted node", n)
+	}
+	r.checkEpochs()
+}
+
+func TestAHungMasterIsReplacedAndFencedWhenItWakes(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	if err := p.set("shard-0", "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	old := r.servers["shard-0-0"]
+	incarnation := r.shard("shard-0").Nodes[0].Incarnation
+	old.Pause()
+	took := r.eventually("replaced", 6*time.Second, func() bool { return r.shard("shard-0").Master == "shard-0-1" })
+	t.Logf("replaced after %v", took)
+	if took > 5*time.Second || took < 3500*time.Millisecond {
+		t.Errorf("replaced after %v", took)
+	}
+	p.setUntil("shard-0", "k", "w")
+	old.Resume()
+	r.settled("shard-0")
+	if got := r.shard("shard-0").Nodes[0].Incarnation; got != incarnation {
+		t.Errorf("incarnation %s, want %s", got, incarnation)
+	}
+	if len(r.events("OldMasterReturned")) != 1 {
+		t.Error("nobody told that the old master returned")
+	}
+	r.eventually("a replica", 3*time.Second, func() bool { return old.Info("role") == "slave" && old.Info("master_link_status") == "up" })
+	if got := old.MustDo("GET", "k"); got != "w" {
+		t.Errorf("k on the old master: %v", got)
+	}
+	r.checkEpochs()
+}
+
+func TestARestartedEmptyMasterLosesNoData(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	for i := range 20 {
+		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	r.servers["shard-0-0"].RestartEmpty()
+	p.setUntil("shard-0", "after", "1")
+	for i := range 20 {
+		if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
+			t.Fatalf("k%d: %q, %v", i, v, err)
+		}
+	}
+	r.settled("shard-0")
+	if s := r.shard("shard-0"); s.Master != "shard-0-1" {
+		t.Errorf("master %s", s.Master)
+	}
+	r.checkEpochs()
+}
+
+func TestABusyMasterIsNotReplaced(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	err := p.do("shard-0", func(c *redis.Client) error {
+		return c.Eval(context.Background(), `local t = redis.call('TIME'); local e = t[1]*1000000+t[2]+3000000
+			repeat t = redis.call('TIME') until t[1]*1000000+t[2] > e return 1`, nil).Err()
+	})
+	if err != nil {
+		t.Errorf("script: %v", err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if s := r.shard("shard-0"); s.Master != "shard-0-0" || len(r.events("FailoverBegan")) != 0 {
+		t.Errorf("it was replaced: %+v", s)
+	}
+	if len(r.events("SlowMaster")) != 1 {
+		t.Errorf("%d events about a slow master", len(r.events("SlowMaster")))
+	}
+}
+
+func TestSwitchoversUnderWrites(t *testing.T) {
+	r := newRig(t, 1, 3, nil)
+	r.form(1, 3)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	var longest time.Duration
+	written := 0
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			begun := time.Now()
+			if err := p.set("shard-0", fmt.Sprint("k", written), fmt.Sprint(written)); err != nil {
+				t.Errorf("write: %v", err)
+				return
+			}
+			written++
+			longest = max(longest, time.Since(begun))
+		}
+	}()
+	for range 10 {
+		report, err := r.loop.Switchover(t.Context(), "shard-0", "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !report.Succeeded || report.NewMaster == report.OldMaster || report.OffsetGap != 0 {
+			t.Errorf("report %+v", report)
+		}
+		if testing.Verbose() {
+			for _, ph := range report.Phases {
+				t.Log(ph.Name, ph.Duration)
+			}
+		}
+	}
+	close(stop)
+	<-done
+	t.Logf("%d writes, longest %v", written, longest)
+	if longest > 200*time.Millisecond {
+		t.Errorf("a write took %v", longest)
+	}
+	for i := range written {
+		if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != fmt.Sprint(i) {
+			t.Fatalf("k%d: %q, %v", i, v, err)
+		}
+	}
+	r.settled("shard-0")
+	full := 0
+	for id, s := range r.servers {
+		if s.Info("sync_full") != "0" {
+			full++
+			t.Logf("%s: %s full copies", id, s.Info("sync_full"))
+		}
+	}
+	if full != 1 || r.servers["shard-0-0"].Info("sync_full") != "2" {
+		t.Errorf("there were full copies after the first ones")
+	}
+	if s := r.shard("shard-0"); s.Generation != 1 {
+		t.Errorf("generation %d, nobody was to be fenced", s.Generation)
+	}
+	r.checkEpochs()
+}
+
+func TestAProxyThatDoesNotAckIsFenced(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	good, mute := r.proxy("good"), r.proxy("mute")
+	r.settled("shard-0")
+	if err := mute.set("shard-0", "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	mute.mu.Lock()
+	mute.mute = true
+	view := mute.view // what it goes on believing
+	mute.mu.Unlock()
+	mute.stream.Close() // and it is cut off
+	s := view.Cluster.Shard("shard-0")
+	mute.mu.Lock()
+	old := mute.client(s)
+	mute.mu.Unlock()
+	report, err := r.loop.Switchover(t.Context(), "shard-0", "shard-0-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !report.Succeeded || !report.Fenced || len(report.Unacked) != 1 || report.Unacked[0] != "mute" {
+		t.Errorf("report %+v", report)
+	}
+	if err := old.Set(t.Context(), "k", "stale", 0).Err(); err == nil {
+		t.Error("the proxy that did not ack still writes to the old master")
+	}
+	if err := good.set("shard-0", "k", "w"); err != nil {
+		t.Error(err)
+	}
+	if got := r.shard("shard-0").Generation; got != 2 {
+		t.Errorf("generation %d", got)
+	}
+	members, err := r.store.Members(t.Context(), "c")
+	if err != nil || len(members) != 1 || members[0].ID != "good" {
+		t.Errorf("members %v, %v", members, err)
+	}
+	report, err = r.loop.Switchover(t.Context(), "shard-0", "")
+	if err != nil || report.Phases[0].Duration > 100*time.Millisecond {
+		t.Errorf("the next switchover: %+v, %v", report, err)
+	}
+	r.checkEpochs()
+}
+
+func TestFailoversAreLimited(t *testing.T) {
+	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MaxFailovers = 1 })
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	r.servers["shard-0-0"].Kill()
+	p.setUntil("shard-0", "k", "v")
+	r.servers["shard-0-0"].Restart()
+	r.settled("shard-0")
+	r.servers["shard-0-1"].Kill()
+	r.eventually("told", 3*time.Second, func() bool { return len(r.events("FailoversExhausted")) == 1 })
+	time.Sleep(500 * time.Millisecond)
+	if s := r.shard("shard-0"); s.Master != "shard-0-1" || len(r.events("FailoversExhausted")) != 1 {
+		t.Errorf("master %s, %d events", s.Master, len(r.events("FailoversExhausted")))
+	}
+	report, err := r.loop.Failover(t.Context(), "shard-0", "")
+	if err != nil || report.NewMaster != "shard-0-0" {
+		t.Errorf("an admin's failover: %+v, %v", report, err)
+	}
+	if v, err := p.get("shard-0", "k"); v != "v" {
+		t.Errorf("k: %q, %v", v, err)
+	}
+	r.checkEpochs()
+}

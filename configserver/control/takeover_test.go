@@ -1,0 +1,213 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/faultpoint"
+)
+
+// steps are the fault points of failovers and switchovers, in order.
+var steps = []string{"began", "fenced", "elected", "promoting-committed", "promoted", "repointed", "finished"}
+
+// TestAnotherOwnerFinishesAFailover stops the owner at every step and lets
+// another Configserver go on.
+func TestAnotherOwnerFinishesAFailover(t *testing.T) {
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			r := newRig(t, 1, 3, nil)
+			r.form(1, 3)
+			p := r.proxy("p1")
+			r.settled("shard-0")
+			for i := range 10 {
+				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			stopAt(t, "failover/"+step)
+			r.servers["shard-0-0"].Kill()
+			r.eventually("begun", 5*time.Second, func() bool { return len(r.events("FailoverBegan")) == 1 })
+			time.Sleep(200 * time.Millisecond) // it is stuck at the step, trying again and again
+			r.takeOver()
+			p.connect()
+			took := p.setUntil("shard-0", "after", "1")
+			t.Logf("writes after %v", took)
+			for i := range 10 {
+				if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
+					t.Errorf("k%d: %q, %v", i, v, err)
+				}
+			}
+			r.servers["shard-0-0"].Restart()
+			r.settled("shard-0")
+			if n := len(r.events("FailoverFinished")); n != 1 {
+				t.Errorf("%d failovers finished", n)
+			}
+			r.checkEpochs()
+			r.oneWritable("shard-0")
+		})
+	}
+}
+
+// TestAnotherOwnerFinishesASwitchover is the same for a switchover.
+func TestAnotherOwnerFinishesASwitchover(t *testing.T) {
+	for _, step := range steps {
+		t.Run(step, func(t *testing.T) {
+			r := newRig(t, 1, 2, nil)
+			r.form(1, 2)
+			p := r.proxy("p1")
+			r.settled("shard-0")
+			if err := p.set("shard-0", "k", "v"); err != nil {
+				t.Fatal(err)
+			}
+			stopAt(t, "switchover/"+step)
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+			defer cancel()
+			answer := make(chan error, 1)
+			go func() {
+				_, err := r.loop.Switchover(ctx, "shard-0", "shard-0-1")
+				answer <- err
+			}()
+			r.eventually("begun", 6*time.Second, func() bool {
+				s := r.shard("shard-0")
+				return s.Operation != nil || s.Master == "shard-0-1"
+			})
+			time.Sleep(200 * time.Millisecond)
+			r.takeOver()
+			if err := <-answer; err == nil && step != "finished" {
+				t.Error("the old owner said that it succeeded")
+			}
+			p.connect()
+			t.Logf("writes after %v", p.setUntil("shard-0", "after", "1"))
+			r.settled("shard-0")
+			s := r.shard("shard-0")
+			if s.Master != "shard-0-1" {
+				t.Errorf("master %s", s.Master)
+			}
+			if v, err := p.get("shard-0", "k"); v != "v" {
+				t.Errorf("k: %q, %v", v, err)
+			}
+			r.checkEpochs()
+			r.oneWritable("shard-0")
+		})
+	}
+}
+
+// stopAt makes operations fail at a step, for this test.
+func stopAt(t *testing.T, point string) {
+	t.Helper()
+	if err := faultpoint.Arm(point + "=error"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = faultpoint.Arm("") })
+}
+
+// takeOver ends the owner as if it was killed, and begins another one.
+func (r *rig) takeOver() {
+	r.t.Helper()
+	r.stop()
+	_ = faultpoint.Arm("")
+	r.run()
+}
+
+// oneWritable checks that no server but the master is one.
+func (r *rig) oneWritable(shard string) {
+	r.t.Helper()
+	s := r.shard(shard)
+	for _, n := range s.Nodes {
+		want := "slave"
+		if n.ID == s.Master {
+			want = "master"
+		}
+		if role := r.servers[n.ID].Info("role"); role != want {
+			r.t.Errorf("%s is %s, want %s", n.ID, role, want)
+		}
+	}
+}
+
+func TestASwitchoverIsRolledBackWhenTheCandidateHangs(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	// It hangs between the last check before the freeze and the first after it.
+	if err := faultpoint.Arm("switchover/began=pause:300ms"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = faultpoint.Arm("") })
+	go func() {
+		for r.shard("shard-0").Operation == nil {
+			time.Sleep(time.Millisecond)
+		}
+		r.servers["shard-0-1"].Pause()
+	}()
+	report, err := r.loop.Switchover(t.Context(), "shard-0", "")
+	r.servers["shard-0-1"].Resume()
+	if err != nil || report.Succeeded || report.NewMaster != "shard-0-0" || report.Error == "" {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	if took := p.setUntil("shard-0", "k", "v"); took > 100*time.Millisecond {
+		t.Errorf("writes were held for %v after the end", took)
+	}
+	if s := r.shard("shard-0"); s.Frozen || s.Operation != nil {
+		t.Errorf("shard %+v", s)
+	}
+	r.checkEpochs()
+}
+
+func TestTheCandidateDiesAfterThePromotionWasCommitted(t *testing.T) {
+	r := newRig(t, 1, 3, nil)
+	r.form(1, 3)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	if err := p.set("shard-0", "k", "v"); err != nil {
+		t.Fatal(err)
+	}
+	if err := faultpoint.Arm("switchover/promoting-committed=pause:200ms"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = faultpoint.Arm("") })
+	go func() {
+		for s := r.shard("shard-0"); s.Operation == nil || s.Operation.Phase != "promoting"; s = r.shard("shard-0") {
+			time.Sleep(time.Millisecond)
+		}
+		r.servers["shard-0-1"].Kill()
+	}()
+	report, err := r.loop.Switchover(t.Context(), "shard-0", "shard-0-1")
+	if err != nil || report.NewMaster == "shard-0-1" {
+		t.Errorf("report %+v, %v", report, err)
+	}
+	p.setUntil("shard-0", "after", "1")
+	if v, err := p.get("shard-0", "k"); v != "v" {
+		t.Errorf("k: %q, %v", v, err)
+	}
+	r.checkEpochs()
+}
+
+func TestTheLoopStopsWhenItLosesItsLease(t *testing.T) {
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	r.settled("shard-0")
+	epoch := r.loop.Topology().Epoch
+	r.store.ExpireLease("cs-1")
+	r.eventually("stopped", 2*time.Second, func() bool {
+		_, err := r.loop.SetReadable(t.Context(), "shard-0-1", false)
+		return err != nil
+	})
+	r.servers["shard-0-0"].Kill()
+	time.Sleep(300 * time.Millisecond)
+	c, err := r.store.Cluster(t.Context(), "c")
+	if err != nil || c.Epoch != epoch || r.servers["shard-0-1"].Info("role") != "slave" {
+		t.Errorf("epoch %d, want %d, %v", c.Epoch, epoch, err)
+	}
+	r.stop()
+	r.run()
+	r.eventually("replaced", 3*time.Second, func() bool { return r.shard("shard-0").Master == "shard-0-1" })
+	if r.loop.Topology().Phase != topology.Serving {
+		t.Error("not serving")
+	}
+	r.checkEpochs()
+}
