@@ -25,6 +25,7 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/basalt-redis/basalt/internal/lifecycle"
@@ -80,6 +81,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.log.Info("proxy starts", "version", version.String(), "listen", s.listener.Addr().String(),
 		"http", fmt.Sprint(s.http.Addr()), "configserver", s.cfg.ConfigServers, "proxy", s.client.ID())
+	s.checkFiles()
 	group := lifecycle.Group{Log: s.log}
 	group.Add("http", s.http.Run)
 	group.Add("configclient", s.client.Run)
@@ -89,6 +91,19 @@ func (s *Server) Run(ctx context.Context) error {
 		s.log.Info("proxy stopped")
 	}
 	return err
+}
+
+// spareFiles are descriptors for everything but clients: nodes, HTTP, logs.
+const spareFiles = 512
+
+// checkFiles warns when the system allows fewer clients than the settings do;
+// the Go runtime has raised the soft limit to the hard one already.
+func (s *Server) checkFiles() {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil && limit.Cur < uint64(s.cfg.MaxClients)+spareFiles {
+		s.log.Warn("the limit of open files allows fewer clients than max-clients; raise it (ulimit -n)",
+			"open-files", limit.Cur, "max-clients", s.cfg.MaxClients)
+	}
 }
 
 // open makes everything that can fail at the start.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -319,6 +320,58 @@ func TestDrains(t *testing.T) {
 	reply, err := io.ReadAll(conn)
 	if string(reply) != "$4\r\ndone\r\n+PONG\r\n" {
 		t.Errorf("reply %q, %v", reply, err)
+	}
+}
+
+// Passwords of clients come with the topology, change with it, and show up
+// nowhere.
+func TestClientPassword(t *testing.T) {
+	const password = "open-sesame"
+	c := startConfigserver(t)
+	server := redistest.Start(t, redistest.Options{})
+	locked := topologyOf(1, server)
+	sum := sha256.Sum256([]byte(password))
+	locked.ClientAuth = &basaltv1.ClientAuth{PasswordSha256: [][]byte{sum[:]}}
+	c.publish(locked)
+	r := startProxy(t, c, "--slowlog-threshold", "0s", "--log-level", "debug")
+	r.eventually("readiness", r.ready)
+	conn, err := net.Dial("tcp", r.cfg.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	in := bufio.NewReader(conn)
+	for _, step := range [][2]string{
+		{"GET k", "-NOAUTH Authentication required.\r\n"},
+		{"AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"},
+		{"AUTH " + password, "+OK\r\n"},
+		{"AUTH default " + password, "+OK\r\n"},
+		{"SET k v", "+OK\r\n"},
+	} {
+		fmt.Fprintf(conn, "%s\r\n", step[0])
+		if line, err := in.ReadString('\n'); line != step[1] {
+			t.Errorf("%s: %q, %v; want %q", step[0], line, err, step[1])
+		}
+	}
+	// A new password does not put out those who are in; newcomers need it.
+	rotated := topologyOf(2, server)
+	sum = sha256.Sum256([]byte("another"))
+	rotated.ClientAuth = &basaltv1.ClientAuth{PasswordSha256: [][]byte{sum[:]}}
+	c.publish(rotated)
+	r.eventually("the ack", func() bool { c.mu.Lock(); defer c.mu.Unlock(); return c.acked == 2 })
+	fmt.Fprintf(conn, "GET k\r\n")
+	if line, err := in.ReadString('\n'); line != "$1\r\n" {
+		t.Errorf("GET after a rotation: %q, %v", line, err)
+	}
+	late := redis.NewClient(&redis.Options{Addr: r.cfg.Listen, Password: password, MaxRetries: -1})
+	defer late.Close()
+	if err := late.Ping(t.Context()).Err(); err == nil || !strings.Contains(err.Error(), "WRONGPASS") {
+		t.Errorf("the old password: %v", err)
+	}
+	_, slow := r.get("/slowlog")
+	if !strings.Contains(slow, `"SET"`) || strings.Contains(slow, password) || strings.Contains(r.log.String(), password) {
+		t.Errorf("slow log %s", slow)
 	}
 }
 
