@@ -312,8 +312,10 @@ func runPipeline(ctx context.Context, addr string, b []byte, n int) error {
 // bigValue is the size of the values that neverReads asks for.
 const bigValue = 1 << 20
 
-// neverReads asks for gigabytes and takes none of them. The proxy may make it
-// wait or close it.
+// neverReads asks for three times its reply buffer and takes none of it. The
+// proxy may make it wait or close it. (Asking for a gigabyte each keeps the
+// servers themselves busy for seconds: a plain redis-server copies all of it
+// into its output buffers first.)
 func neverReads(ctx context.Context, addr string, client int) error {
 	conn, closeConn, err := connect(ctx, addr)
 	if err != nil {
@@ -331,7 +333,7 @@ func neverReads(ctx context.Context, addr string, client int) error {
 			return unlessDone(ctx, errors.Join(err, fmt.Errorf("SET was answered with %q", ok)))
 		}
 	}
-	get := bytes.Repeat(consistency.AppendCommand(nil, "GET", key), 1000)
+	get := bytes.Repeat(consistency.AppendCommand(nil, "GET", key), 3*replyBuffer/bigValue)
 	if _, err := conn.Write(get); err != nil && !hungUp(err) {
 		return unlessDone(ctx, err)
 	}

@@ -18,13 +18,16 @@ const (
 	maxRSS       = 2*memoryBudget + 96<<20
 )
 
-// What well-behaved clients may feel while a proxy on two cores, shared with its
-// servers, its attackers and the checks, is under attack: 99 % of their requests
-// take less than slowest and none longer than longest. A million arguments keep
-// a plain redis-server busy for a good part of a second, too.
-const (
-	slowest = 250 * time.Millisecond
-	longest = 2 * time.Second
+// patience is what well-behaved clients may feel: 99 % of their requests take
+// less than p99 and none longer than longest. The limits leave room for two
+// cores that are shared with the servers, the attackers and the checks; a plain
+// redis-server keeps its other clients waiting for a tenth of a second with a
+// million arguments, and for many seconds with all attacks at once.
+type patience struct{ p99, longest time.Duration }
+
+var (
+	alone    = patience{p99: 500 * time.Millisecond, longest: 2 * time.Second}
+	together = patience{p99: 2 * time.Second, longest: 6 * time.Second}
 )
 
 // TestAttacks runs each attack alone and then all at once, beside clients that
@@ -34,7 +37,7 @@ func TestAttacks(t *testing.T) {
 	list := attacks(append(corpus(t), generated()...))
 	files := p.files(t)
 
-	ordeal := func(name string, d time.Duration, attacks ...attack) {
+	ordeal := func(name string, d time.Duration, limit patience, attacks ...attack) {
 		t.Run(name, func(t *testing.T) {
 			load := c.StartLoad(t, consistency.Config{Connections: 30, Pace: 5 * time.Millisecond})
 			p.resetPeak(t)
@@ -51,11 +54,11 @@ func TestAttacks(t *testing.T) {
 			if errs := load.Timeline().Errors(); len(errs) > 0 {
 				t.Errorf("other clients saw errors: %s", errs.ErrorTexts())
 			}
-			if p99 := seen.Quantile(0.99); len(seen) == 0 || p99 > slowest {
-				t.Errorf("other clients: %d requests, p99 %v; want at most %v", len(seen), p99, slowest)
+			if p99 := seen.Quantile(0.99); len(seen) == 0 || p99 > limit.p99 {
+				t.Errorf("other clients: %d requests, p99 %v; want at most %v", len(seen), p99, limit.p99)
 			}
-			if l := seen.Longest().Latency; l > longest {
-				t.Errorf("another client waited %v; want at most %v", l, longest)
+			if l := seen.Longest().Latency; l > limit.longest {
+				t.Errorf("another client waited %v; want at most %v", l, limit.longest)
 			}
 			if peak > maxRSS {
 				t.Errorf("the proxy grew to %s; want at most %s", mib(peak), mib(maxRSS))
@@ -63,9 +66,9 @@ func TestAttacks(t *testing.T) {
 		})
 	}
 	for _, a := range list {
-		ordeal(a.name, 1500*time.Millisecond, a)
+		ordeal(a.name, 1500*time.Millisecond, alone, a)
 	}
-	ordeal("all at once", 10*time.Second, list...)
+	ordeal("all at once", 10*time.Second, together, list...)
 
 	harness.Eventually(t, 15*time.Second, "the proxy closes what the attackers left", func() error {
 		if now := p.files(t); now > files+10 {
