@@ -52,17 +52,22 @@ func toStatus(err error) error {
 	return status.Error(codes.Internal, err.Error())
 }
 
-// aboutCluster names the cluster in an error of the store.
+// aboutCluster says in an error of the store what to do about the cluster, and
+// names it when the store did not.
 func aboutCluster(name string, err error) error {
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.Is(err, store.ErrNotFound):
-		return fmt.Errorf("cluster %q: %w; `basaltctl cluster list` shows those there are", name, err)
-	case errors.Is(err, store.ErrExists):
-		return fmt.Errorf("cluster %q: %w; delete it first or choose another name", name, err)
 	}
-	return fmt.Errorf("cluster %q: %w", name, err)
+	if !strings.Contains(err.Error(), name) {
+		err = fmt.Errorf("cluster %s: %w", name, err)
+	}
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Errorf("%w; `basaltctl cluster list` shows those there are", err)
+	case errors.Is(err, store.ErrExists):
+		return fmt.Errorf("%w; delete it first or choose another name", err)
+	}
+	return err
 }
 
 // noOwner is what a caller gets while nobody runs the cluster's loop.
