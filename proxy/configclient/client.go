@@ -213,6 +213,7 @@ func (c *Client) Run(ctx context.Context) error {
 	told := newTeller(c.log)
 	for next := 0; ctx.Err() == nil; next++ {
 		address := c.cfg.Addresses[next%len(c.cfg.Addresses)]
+		began := time.Now()
 		connected, err := c.stream(ctx, address)
 		if ctx.Err() != nil {
 			if !c.left {
@@ -222,8 +223,8 @@ func (c *Client) Run(ctx context.Context) error {
 		}
 		c.disconnected(err)
 		told.tell(connected, address, err, c.Status())
-		if connected {
-			retry.reset()
+		if connected && time.Since(began) > maxWait {
+			retry.reset() // a stream that breaks at once must not be tried without end
 		}
 		// All addresses are tried before waiting grows.
 		if retry.wait(ctx, next%len(c.cfg.Addresses) == len(c.cfg.Addresses)-1) != nil {

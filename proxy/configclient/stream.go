@@ -18,6 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
 const (
@@ -98,7 +99,8 @@ func (c *Client) stream(ctx context.Context, address string) (connected bool, er
 	case err = <-received:
 		c.left = ctx.Err() != nil && errors.Is(err, io.EOF)
 	case <-time.After(goodbyeTimeout):
-		err = errors.New("goodbye was not answered")
+		cut(errors.New("goodbye was not answered"))
+		err = <-received
 	}
 	return true, causeOf(own, err)
 }
@@ -213,10 +215,29 @@ func (c *Client) obey(next state) error {
 	c.status.Epoch = next.epoch()
 	c.status.Phase = phaseName(next.topology.GetPhase())
 	c.applied = append(c.applied, revision{number, next.epoch()})
+	c.forgetNodes(table)
 	c.mu.Unlock()
 	c.log.Info("new epoch", "epoch", next.epoch(), "reason", next.topology.GetReason())
 	c.cfg.Apply(table)
 	return nil
+}
+
+// forgetNodes drops what is known of nodes that are no more; the caller holds
+// the lock.
+func (c *Client) forgetNodes(t *routing.Table) {
+	nodes := map[string]bool{}
+	for i := range t.Shards {
+		for _, n := range t.Shards[i].Nodes {
+			nodes[n.ID] = true
+		}
+	}
+	for node := range c.sights {
+		if !nodes[node] {
+			delete(c.sights, node)
+			delete(c.seenAt, node)
+			delete(c.unsent, node)
+		}
+	}
 }
 
 // send is the only one to send on the stream after the hello. It ends with own,

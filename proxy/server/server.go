@@ -23,6 +23,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -188,10 +190,14 @@ func (s *Server) serveClients(ctx context.Context) error {
 	return errors.Join(failed, <-served)
 }
 
-// advertised is the address people know the proxy by.
+// advertised is the address people know the proxy by. One that listens on all
+// addresses is known by the name of its machine, which is its pod's.
 func (s *Server) advertised() string {
 	if s.cfg.Advertise != "" {
 		return s.cfg.Advertise
+	}
+	if host, err := os.Hostname(); err == nil && s.address().Addr().IsUnspecified() {
+		return net.JoinHostPort(host, strconv.Itoa(s.port()))
 	}
 	return s.listener.Addr().String()
 }
