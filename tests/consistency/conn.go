@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"syscall"
 	"time"
 )
 
@@ -66,6 +67,23 @@ func Dial(ctx context.Context, addr, user, password string) (*Conn, error) {
 
 // Close closes the connection.
 func (c *Conn) Close() { _ = c.net.Close() }
+
+// Closed tells whether the peer closed the connection, as far as is known here
+// without sending anything.
+func (c *Conn) Closed() bool {
+	raw, err := c.net.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	closed := false
+	err = raw.Read(func(fd uintptr) bool {
+		var b [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		closed = n == 0 && err == nil || err != nil && !errors.Is(err, syscall.EAGAIN)
+		return true
+	})
+	return closed || err != nil
+}
 
 // Do sends one command and reads its reply. The error is of the connection;
 // error replies are in Reply.Err.

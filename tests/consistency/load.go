@@ -48,6 +48,7 @@ type Load struct {
 	cfg     Config
 	begin   time.Time
 	model   model
+	witness witness
 	byShard [][]*keyState
 	workers []*worker
 	stop    atomic.Bool
@@ -355,6 +356,11 @@ func (w *worker) do(rec Record, args ...string) (Record, Reply) {
 }
 
 func (w *worker) attempt(args []string) (Reply, Class, error) {
+	if w.conn != nil && w.conn.Closed() {
+		// Nothing was in flight: a client that looks first has lost nothing.
+		w.conn.Close()
+		w.conn = nil
+	}
 	if w.conn == nil {
 		c, err := Dial(context.Background(), w.address(), w.load.cfg.Username, w.load.cfg.Password)
 		if err != nil {

@@ -194,3 +194,48 @@ func TestRegistersOnHealthyServer(t *testing.T) {
 		t.Errorf("%d operations, failures %v: %v", n, failures, err)
 	}
 }
+
+// TestWitnessSeesAStalledMachine: a stall that hits everybody is noise, one that
+// hits only the system under test is not.
+func TestWitnessSeesAStalledMachine(t *testing.T) {
+	server, plain := harness.StartRedis(t), harness.StartRedis(t)
+	l := start(t, server.Address)
+	stop, err := l.Witness(t.Context(), plain.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stall := func(victims ...*harness.Redis) (from, to time.Duration) {
+		time.Sleep(200 * time.Millisecond)
+		from = l.Now()
+		for _, v := range victims {
+			if err := v.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(600 * time.Millisecond)
+		for _, v := range victims {
+			if err := v.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+		}
+		to = l.Now()
+		time.Sleep(300 * time.Millisecond)
+		return from, to
+	}
+	allFrom, allTo := stall(server, plain)
+	oneFrom, oneTo := stall(server)
+	l.Stop()
+	stop()
+	worst := func(from, to time.Duration) (stall time.Duration) {
+		for _, r := range l.Timeline().Touching(from, to) {
+			stall = max(stall, l.Stall(r))
+		}
+		return stall
+	}
+	if s := worst(allFrom, allTo); s > 100*time.Millisecond {
+		t.Errorf("%s of a stall of the machine is blamed on the system", s)
+	}
+	if s := worst(oneFrom, oneTo); s < 100*time.Millisecond {
+		t.Errorf("only %s of the system's own stall of 600 ms is seen", s)
+	}
+}

@@ -247,6 +247,22 @@ func (c *Cluster) Healthy() error {
 	return nil
 }
 
+// WaitConfigservers waits until every Configserver answers.
+func (c *Cluster) WaitConfigservers(t testing.TB, limit time.Duration) {
+	t.Helper()
+	Eventually(t, limit, "every configserver answers", func() error {
+		for i, a := range c.apis {
+			ctx, cancel := context.WithTimeout(context.Background(), apiPatience)
+			_, err := a.Topology.GetTopology(ctx, &pb.GetTopologyRequest{Cluster: c.Name})
+			cancel()
+			if err != nil {
+				return fmt.Errorf("%s: %w", c.Configservers[i], err)
+			}
+		}
+		return nil
+	})
+}
+
 // WaitHealthy waits until the cluster is Healthy and returns how long it took.
 func (c *Cluster) WaitHealthy(t testing.TB, limit time.Duration) time.Duration {
 	t.Helper()

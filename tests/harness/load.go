@@ -3,12 +3,14 @@ package harness
 import (
 	"context"
 	"testing"
+	"time"
 
 	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
 )
 
-// Load is a verifying load on a cluster whose replicas are read directly.
+// Load is a verifying load on a cluster whose replicas are read directly, beside
+// a plain server whose answers tell the noise of the machine.
 type Load struct {
 	*consistency.Load
 	cluster *Cluster
@@ -31,7 +33,11 @@ func (c *Cluster) StartLoad(t testing.TB, cfg consistency.Config) *Load {
 	stop := l.Confirm(t.Context(), consistency.ConfirmConfig{
 		Replicas: c.replicas, Username: "basalt-admin", Password: c.AdminPassword(t),
 	})
-	load := &Load{Load: l, cluster: c, stop: stop}
+	dismiss, err := l.Witness(t.Context(), StartRedis(t).Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	load := &Load{Load: l, cluster: c, stop: func() { stop(); dismiss() }}
 	t.Cleanup(load.Stop)
 	return load
 }
@@ -82,7 +88,7 @@ func (l *Load) Judge(t testing.TB) consistency.Final {
 	if n > len(texts) {
 		t.Errorf("… and %d more violations", n-len(texts))
 	}
-	t.Logf("load: %s", l.Timeline().Summary())
+	t.Logf("load: %s; noise of the machine up to %s", l.Timeline().Summary(), l.Noise(0, l.Now()).Round(time.Millisecond))
 	t.Logf("final read: %d keys, %d behind the newest acknowledged version, %d violations", final.Keys, final.Behind, n)
 	l.cluster.RequireInvariants(t)
 	return final

@@ -30,7 +30,7 @@ type Redis struct {
 
 // StartRedis runs a server until the test ends; args are added to its command
 // line.
-func StartRedis(t *testing.T, args ...string) *Redis {
+func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	port, err := FreePort()
 	if err != nil {
