@@ -57,7 +57,7 @@ func (l *Loop) why() error {
 // startCommit applies what is pending to the newest record and sends it on its
 // way, unless a commit is on its way already.
 func (l *Loop) startCommit() {
-	if l.committing || len(l.pending) == 0 || l.deleted || l.life.Err() != nil {
+	if l.committing || len(l.pending) == 0 || l.deleted.Load() || l.life.Err() != nil {
 		return
 	}
 	next := l.record.Load().Clone()

@@ -25,7 +25,7 @@ type minSetting struct {
 // decide looks at shards and begins what has to be done about them.
 func (l *Loop) decide(shards map[string]bool) {
 	now := time.Now()
-	if now.Before(l.quietUntil) || l.deleted {
+	if now.Before(l.quietUntil) || l.deleted.Load() {
 		return
 	}
 	c := l.record.Load()

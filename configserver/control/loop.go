@@ -68,6 +68,7 @@ type Loop struct {
 	m   *Metrics
 
 	record  atomic.Pointer[topology.Cluster]
+	deleted atomic.Bool
 	secrets atomic.Pointer[credentials.Set]
 	calls   chan func()
 	stopped chan struct{}
@@ -99,7 +100,6 @@ type Loop struct {
 	problems   map[string][]failoverProblem
 	reports    map[string]chan topology.Report // by operation id
 	gaugedAt   time.Time
-	deleted    bool
 }
 
 var _ API = (*Loop)(nil)
@@ -150,13 +150,19 @@ func New(cfg Config) (*Loop, error) {
 // (store.ErrLeaseLost) or the cluster was deleted (nil).
 func (l *Loop) Run(ctx context.Context) error {
 	l.life, l.end = context.WithCancelCause(ctx)
-	defer func() {
-		l.end(ErrStopped)
-		l.workers.Wait()
-		close(l.stopped)
-		l.shutStreams()
-		l.m.forget(l.cfg.Cluster)
-	}()
+	err := l.run()
+	l.end(ErrStopped)
+	l.workers.Wait()
+	close(l.stopped)
+	l.shutStreams()
+	l.m.forget(l.cfg.Cluster)
+	if l.deleted.Load() {
+		return nil // which ends the ownership, too
+	}
+	return err
+}
+
+func (l *Loop) run() error {
 	if err := l.load(); err != nil {
 		return err
 	}

@@ -224,7 +224,11 @@ func (r *rig) proxy(id string) *fakeProxy {
 	r.t.Helper()
 	p := &fakeProxy{r: r, id: id, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
 	close(p.before)
+	p.mu.Lock()
+	first := p.changed
+	p.mu.Unlock()
 	p.connect()
+	<-first
 	return p
 }
 

@@ -310,7 +310,7 @@ func (l *Loop) Delete(ctx context.Context) error {
 	}
 	select {
 	case <-l.stopped:
-		if !l.deleted {
+		if !l.deleted.Load() {
 			return l.why()
 		}
 		return nil
@@ -345,13 +345,13 @@ func (l *Loop) remove(ctx context.Context) error {
 	if err := l.Owned(); err != nil {
 		return err
 	}
-	bounded, cancel := context.WithTimeout(ctx, storeTimeout)
+	// The ownership ends with the cluster, and with it ctx.
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
 	if err := l.cfg.Ownership.Delete(bounded, c.Epoch); err != nil {
 		return err
 	}
-	return l.do(ctx, func() {
-		l.deleted = true
-		l.end(nil)
-	})
+	l.deleted.Store(true)
+	l.end(nil)
+	return nil
 }
