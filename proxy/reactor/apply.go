@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"time"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/routing"
@@ -27,13 +28,16 @@ import (
 //  5. Held requests are routed again, by the new table.
 //
 // The loop obeys the epoch when no connection is left that must drain
-// (loop.waiting). A node that hangs delays the ack: the Configserver then goes
-// on without it, by fencing.
+// (loop.waiting). Connections that carry only reads, those to replicas, are cut
+// when that takes longer than drainReads, and the reads sent again elsewhere: a
+// replica often leaves the read set because it hangs. A master that hangs delays
+// the ack: the Configserver then goes on without it, by fencing.
 
 var (
-	errReplaced = errors.New("the node was taken out of service by an epoch")
-	errRetired  = errors.New("the connection was replaced")
-	errStopped  = errors.New("the proxy stops")
+	errReplaced  = errors.New("the node was taken out of service by an epoch")
+	errRetired   = errors.New("the connection was replaced")
+	errSlowDrain = errors.New("the node did not answer before an epoch had to be obeyed")
+	errStopped   = errors.New("the proxy stops")
 )
 
 // apply changes over to a table.
@@ -86,7 +90,7 @@ func (l *loop) rehold(held *backend.Hold, old *routing.Table) {
 	for r := held.Pop(); r != nil; r = held.Pop() {
 		raw := r.Raw()
 		if r.Owner == nil {
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			l.sh.Requests.Put(r)
 			continue
 		}
@@ -94,7 +98,7 @@ func (l *loop) rehold(held *backend.Hold, old *routing.Table) {
 			r.Shard = l.sameShard(r.Shard, old)
 		}
 		if l.deleting || r.Shard < 0 {
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			l.counters.heldRefused++
 			line := lineDown
 			if l.deleting {
@@ -143,13 +147,13 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 			// Gone, or the same node in another identity.
 			s.retireNode(n, oldMaster)
 		case n != s.master && !readable[n]:
-			s.retireNode(n, nil)
+			s.retireNode(n, nil) // reads only: a master that left was cut
 		}
 	}
 	if ts.Frozen {
 		for _, n := range s.nodes {
 			for _, conn := range n.conns {
-				s.loop.mustDrain(conn)
+				s.loop.mustDrain(conn, n != s.master)
 			}
 		}
 	}
@@ -252,15 +256,24 @@ func (s *shard) retireNode(n, oldMaster *node) {
 			conn.Blocks = true
 			s.blockers++
 		}
-		s.loop.mustDrain(conn)
+		s.loop.mustDrain(conn, n != oldMaster)
 	}
 }
 
-// mustDrain makes the ack wait for a connection.
-func (l *loop) mustDrain(conn *backend.Conn) {
-	if conn != nil && !conn.MustDrain && conn.InFlight() > 0 {
-		conn.MustDrain = true
-		l.waiting++
+// drainReads is how long an ack waits for reads at replicas, in nanoseconds. It
+// is well below the time the Configserver waits for acks.
+const drainReads = int64(100 * time.Millisecond)
+
+// mustDrain makes the ack wait for a connection; with bounded, not for long.
+func (l *loop) mustDrain(conn *backend.Conn, bounded bool) {
+	if conn == nil || conn.MustDrain || conn.InFlight() == 0 {
+		return
+	}
+	conn.MustDrain = true
+	l.waiting++
+	if bounded && conn.State() == backend.Ready {
+		conn.Deadline = l.sh.Now + drainReads
+		l.timerAt(conn.Deadline)
 	}
 }
 

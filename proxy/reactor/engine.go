@@ -24,7 +24,8 @@ type Engine struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 
-	holdShare, memoryShare int64
+	// held and used are the bytes all loops hold, and use in all.
+	held, used atomic.Int64
 
 	applyMu  sync.Mutex
 	watchMu  sync.Mutex
@@ -83,8 +84,6 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, started: time.Now(), watches: map[string]*nodeWatch{},
 		ackDue: make(chan struct{}, 1), sightDue: make(chan struct{}, 1),
-		holdShare:   cfg.HoldMaxBytes / int64(cfg.Loops),
-		memoryShare: cfg.MemoryBudgetBytes / int64(cfg.Loops),
 	}
 	e.slow.init(cfg.SlowLogLength)
 	e.table.Store(empty)

@@ -360,3 +360,85 @@ func TestDeleting(t *testing.T) {
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.Phase, c.Shards = routing.Deleting, nil }))
 	c.want("-CLUSTERDOWN the cluster is being deleted", "GET", "k")
 }
+
+// TestHungReplicaDoesNotDelayTheAck: reads in flight at a node that leaves the
+// read set and hangs are sent again, soon.
+func TestHungReplicaDoesNotDelayTheAck(t *testing.T) {
+	master := startFake(t, func([]string) string { return "+master\r\n" })
+	replica := startFake(t, never)
+	sh := twoNodes(master.ln.Addr().String(), replica.ln.Addr().String())
+	sh.Nodes[1].InReadSet = true
+	p := startProxy(t, reactor.Config{Loops: 1}, sh)
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.ReadPolicy = routing.ReadReadSet }))
+	p.waitSight("b", reactor.SightOK)
+	c := p.dial()
+	c.send("GET", "k")
+	replica.waitGot(1)
+	begin := time.Now()
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Nodes[1].InReadSet = false }))
+	if took := time.Since(begin); took > 400*time.Millisecond {
+		t.Errorf("acked after %v", took)
+	}
+	c.wantNext("master")
+}
+
+// TestAddressOfAnotherNode: the address of a dead node is taken over by another
+// one; nothing meant for the first reaches the second.
+func TestAddressOfAnotherNode(t *testing.T) {
+	f := startFake(t, never)
+	p := startProxy(t, reactor.Config{Loops: 1}, twoNodes(f.ln.Addr().String(), "127.0.0.1:1"))
+	c := p.dial()
+	c.write(encode("SET", "k", "1") + encode("GET", "k"))
+	f.waitGot(2)
+	f.set(func([]string) string { return "+new\r\n" })
+	p.waitAck(p.commit(func(c *routing.Cluster) {
+		c.Shards[0] = routing.Shard{ID: "shard-9", Slots: slot.Even(0, 1), Master: "z", Nodes: []routing.Node{{ID: "z", Address: f.ln.Addr().String()}}}
+	}))
+	c.wantNext(replaced)
+	c.wantNext("new") // a read may be sent again, to whoever owns the slot now
+	c.want("new", "SET", "k", "2")
+}
+
+// TestManyEpochs: epochs come faster than commands; none is lost or doubled.
+func TestManyEpochs(t *testing.T) {
+	shards, _ := realShards(t, 3)
+	p := startProxy(t, reactor.Config{}, shards...)
+	done := make(chan string, 4)
+	for id := range 4 {
+		c := p.dial()
+		go func() {
+			for n := 1; n <= 300; n++ {
+				var raw strings.Builder
+				for k := range 6 {
+					raw.WriteString(encode("INCR", fmt.Sprintf("c%d-k%d", id, k)))
+				}
+				c.write(raw.String())
+				for range 6 {
+					if got := c.read(); got != fmt.Sprint(n) {
+						done <- fmt.Sprintf("client %d: %s, want %d", id, got, n)
+						return
+					}
+				}
+			}
+			done <- ""
+		}()
+	}
+	for range 4 {
+		for running := true; running; {
+			select {
+			case text := <-done:
+				if running = false; text != "" {
+					t.Fatal(text)
+				}
+			case <-time.After(time.Millisecond):
+				p.commit(func(c *routing.Cluster) {
+					for i := range c.Shards {
+						c.Shards[i].Frozen = (c.Epoch+uint64(i))%3 == 0
+						c.Shards[i].Generation = c.Epoch / 4
+					}
+				})
+			}
+		}
+	}
+	p.waitAck(p.commit(func(*routing.Cluster) {}))
+}

@@ -58,6 +58,7 @@ type loop struct {
 
 	nextTimer int64
 	overSince int64
+	published int64 // of the loop's memory, in Engine.used
 	draining  bool
 	stopped   bool
 	counters  counters

@@ -150,7 +150,7 @@ func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
 		r.Owner.Fail(r, lineDeleting)
 		return
 	}
-	if l.counters.heldBytes+int64(len(raw)) > l.eng.holdShare {
+	if l.eng.held.Load()+int64(len(raw)) > l.eng.cfg.HoldMaxBytes {
 		l.counters.heldRefused++
 		r.Owner.Fail(r, lineFull)
 		return
@@ -159,8 +159,14 @@ func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
 		r.HeldSince = l.sh.Now
 		l.counters.heldTotal++
 	}
-	l.counters.heldBytes += int64(len(raw))
+	l.heldMore(int64(len(raw)))
 	s.hold.Push(r, raw)
+}
+
+// heldMore counts bytes that are held, or no longer.
+func (l *loop) heldMore(n int64) {
+	l.counters.heldBytes += n
+	l.eng.held.Add(n)
 }
 
 // releaseLater has the shard's held requests routed again in this wake-up.
@@ -190,12 +196,12 @@ func (s *shard) releaseHeld() {
 	for r := queue.Pop(); r != nil; r = queue.Pop() {
 		raw := r.Raw()
 		if r.Owner == nil {
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			l.sh.Requests.Put(r)
 			continue
 		}
 		if conn := s.connFor(r, true); conn != nil {
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			conn.Enqueue(r, raw)
 			continue
 		}
@@ -213,10 +219,10 @@ func (s *shard) expireHeld(before int64) {
 		raw := r.Raw()
 		switch {
 		case r.Owner == nil:
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			l.sh.Requests.Put(r)
 		case r.HeldSince < before:
-			l.counters.heldBytes -= int64(len(raw))
+			l.heldMore(-int64(len(raw)))
 			l.counters.heldRefused++
 			r.Owner.Fail(r, lineDown)
 		default:
@@ -348,7 +354,7 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 	n := c.Context.(*node)
 	s := n.shard
 	if retry.Count > 0 {
-		l.counters.heldBytes += retry.Bytes
+		l.heldMore(retry.Bytes)
 		l.counters.heldTotal += uint64(retry.Count)
 		retry.Stamp(l.sh.Now)
 		s.hold.Prepend(retry)
@@ -374,6 +380,7 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 func (l *loop) Answered(c *backend.Conn) {
 	if c.MustDrain {
 		c.MustDrain = false
+		c.Deadline = 0
 		l.waiting--
 	}
 	if c.Retired {

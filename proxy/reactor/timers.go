@@ -15,6 +15,8 @@ const (
 	// evictAfter is how long memory may be short before the client that takes
 	// most is closed.
 	evictAfter = int64(time.Second)
+	// budgetStep is how exactly loops know each other's memory, in bytes.
+	budgetStep = 1 << 20
 )
 
 // timerAt has timers run at a time, or earlier.
@@ -30,6 +32,11 @@ func (l *loop) timers() {
 				if conn != nil {
 					l.connTimer(n, conn)
 				}
+			}
+		}
+		for i := len(s.retired) - 1; i >= 0; i-- { // cutting takes it out
+			if conn := s.retired[i]; conn.MustDrain && conn.Deadline != 0 && conn.Deadline <= now {
+				s.cut(conn)
 			}
 		}
 		l.holdTimer(s)
@@ -61,6 +68,10 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 		}
 	case backend.Ready:
 		n.watch.replied(l, conn.LastReply)
+		if conn.MustDrain && conn.Deadline != 0 && conn.Deadline <= now {
+			conn.Break(SightUnknown, errSlowDrain, backend.LineReplaced)
+			return
+		}
 		switch waited := now - conn.WaitingSince; {
 		case conn.InFlight() > 0 && waited > timeout:
 			n.watch.saw(l, SightTimeout, fmt.Errorf("%d requests are unanswered for %s", conn.InFlight(), time.Duration(waited).Round(time.Millisecond)))
@@ -70,18 +81,24 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 	}
 }
 
-// checkBudget compares memory with the loop's share of the budget. Below three
-// quarters, clients that were not read because of it go on.
+// checkBudget compares the memory of all loops with the budget. Below three
+// quarters, clients that were not read because of it go on. Loops tell each
+// other in steps of a MiB, so that the shared counter is rarely written.
 func (l *loop) checkBudget() {
 	used := l.sh.Pool.InUse() + l.counters.heldBytes
+	if d := used - l.published; d > budgetStep || d < -budgetStep {
+		l.eng.used.Add(d)
+		l.published = used
+	}
+	all, budget := l.eng.used.Load(), l.eng.cfg.MemoryBudgetBytes
 	switch {
-	case used > l.eng.memoryShare:
+	case all > budget:
 		if !l.sh.OverBudget {
 			l.sh.OverBudget = true
 			l.overSince = l.sh.Now
-			l.log.Warn("memory budget is used up, clients are not read", "bytes", used, "loop", l.index)
+			l.log.Warn("memory budget is used up, clients are not read", "bytes", all, "loop", l.index)
 		}
-	case l.sh.OverBudget && used < l.eng.memoryShare/4*3:
+	case l.sh.OverBudget && all < budget/4*3:
 		l.sh.OverBudget = false
 		l.overSince = 0
 		l.eachClient(func(c *session.Client) { c.Unstall() })
@@ -99,8 +116,8 @@ func (l *loop) evict() {
 		}
 	})
 	l.overSince = l.sh.Now
-	if worst == nil {
-		return
+	if worst == nil || l.published < l.eng.cfg.MemoryBudgetBytes/4*3/int64(len(l.eng.loops)) {
+		return // another loop's clients take more
 	}
 	l.counters.tooSlow++
 	l.log.Warn("client takes most of a memory budget that is used up and is closed", "client", worst.Address(), "name", worst.Name(), "bytes", most)
