@@ -265,6 +265,7 @@ func TestPlayground(t *testing.T) {
 	p.must("paused shard-0-1", "local", "pause", "shard-0/master")
 	p.must("resumed shard-0-1", "local", "resume", "shard-0/master")
 	p.must("started configserver-0", "local", "start", "configserver-0")
+	waitFor(t, "the configserver", func() bool { _, err := p.run("cluster", "list"); return err == nil })
 	p.must("export BASALT_CONFIGSERVER='"+p.ready.Configservers[0]+"'", "local", "env")
 	out, err := p.run("local", "kill", "shard-9/master")
 	if err == nil || !strings.Contains(out, "no target") {
