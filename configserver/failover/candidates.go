@@ -245,6 +245,8 @@ func restartedCandidates(s *topology.Shard, e Election, o *health.Observations, 
 			away = n.ID
 		case e.Requested != "" && !requested:
 			v.Refused = "another node was asked for"
+		case n.Incarnation == "" && !requested:
+			v.Refused = "was never admitted"
 		case seen.DefaultUserOn || seen.Info.Mode == "cluster":
 			v.Refused = "is misconfigured"
 		case seen.Info.Keys <= 0:

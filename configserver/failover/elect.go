@@ -63,7 +63,10 @@ func allRestarted(c *topology.Cluster, s *topology.Shard, old string, o *health.
 			return false // hung or being asked; it may still have everything
 		case n.ID == old && !live:
 			waiting = true
-		case n.ID == old || n.Incarnation == "":
+		case n.Incarnation == "":
+		case live && (seen.Info.Loading || seen.Busy == "LOADING"):
+			waiting = true // what it has is not known yet
+		case n.ID == old:
 		case !live:
 			waiting = true // away: a restart is not known
 		case seen.Info.RunID != n.Incarnation:

@@ -1,0 +1,242 @@
+package failover
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// row is one situation and what must be made of it.
+type situationTest struct {
+	name  string
+	nodes int
+	make  func(w *world)
+	// code must be found about node, with this remedy; no other code of the
+	// table may be, except those in also.
+	code, node string
+	remedy     Remedy
+	also       []string
+	message    string
+}
+
+var situations = []situationTest{
+	{name: "DeadMaster", nodes: 3, make: func(w *world) { w.kill("n0"); w.tick(50 * time.Millisecond) },
+		code: "DeadMaster", node: "n0", remedy: Replace, message: "connection refused"},
+	{name: "DeadMasterNoReplicas", nodes: 2, make: func(w *world) { w.kill("n1"); w.kill("n0"); w.tick(time.Second) },
+		code: "DeadMasterNoReplicas", node: "n0", also: []string{"DeadReplica"}, message: "n1: does not answer"},
+	{name: "DeadMasterNoReplicas: a replica that never was in sync", nodes: 2, make: func(w *world) {
+		n1 := w.servers["n1"]
+		w.kill("n0")
+		w.tick(step)
+		n1.offset, n1.history, n1.keys = 0, "own", 0
+		w.tick(50 * time.Millisecond)
+	}, code: "DeadMasterNoReplicas", node: "n0", message: "never in sync"},
+	{name: "HungMaster", nodes: 3, make: func(w *world) { w.servers["n0"].hung = true; w.tick(4100 * time.Millisecond) },
+		code: "HungMaster", node: "n0", remedy: Replace, message: "no answer for 4"},
+	{name: "HungMasterNoReplicas", nodes: 1, make: func(w *world) { w.servers["n0"].hung = true; w.tick(4100 * time.Millisecond) },
+		code: "HungMasterNoReplicas", node: "n0"},
+	{name: "MasterRestarted", nodes: 2, make: func(w *world) { w.kill("n0"); w.tick(step); w.restart("n0", 0); w.tick(step) },
+		code: "MasterRestarted", node: "n0", remedy: Replace},
+	{name: "MasterRestartedNoCandidate", nodes: 1, make: func(w *world) { w.kill("n0"); w.tick(step); w.restart("n0", 0); w.tick(step) },
+		code: "MasterRestartedNoCandidate", node: "n0", remedy: Replace},
+	{name: "AllNodesRestarted", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.kill("n1")
+		w.tick(50 * time.Millisecond)
+		w.restart("n0", 10)
+		w.restart("n1", 10)
+		w.tick(step)
+	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}},
+	{name: "AllNodesRestarted: the master stays away", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.kill("n1")
+		w.tick(50 * time.Millisecond)
+		w.restart("n1", 10)
+		w.tick(11 * time.Second)
+	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}, message: "n1 is taken as master"},
+	{name: "AllNodesRestarted: not before the grace is over", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.kill("n1")
+		w.tick(50 * time.Millisecond)
+		w.restart("n1", 10)
+		w.tick(5 * time.Second)
+	}, code: "DeadMasterNoReplicas", node: "n0", also: []string{"ReplicaRestarted"}},
+	{name: "MasterIsReplica", nodes: 2, make: func(w *world) {
+		w.servers["n0"].master, w.servers["n0"].follows = false, "elsewhere:1"
+		w.tick(step)
+	}, code: "MasterIsReplica", node: "n0", remedy: Replace, also: []string{"ReplicaNotReplicating"}},
+	{name: "MasterUnreachableFromConfigserver", nodes: 2, make: func(w *world) { w.cut["n0"] = true; w.tick(5 * time.Second) },
+		code: "MasterUnreachableFromConfigserver", node: "n0"},
+	{name: "MasterUnreachableFromConfigserver: a proxy gets replies", nodes: 2, make: func(w *world) {
+		w.cut["n0"] = true
+		w.kill("n1")
+		w.tick(5 * time.Second)
+		w.proxies["p"] = health.ProxySight{Sight: topology.SightOK, At: w.now, ReplyAt: w.now}
+		w.tick(step)
+	}, code: "MasterUnreachableFromConfigserver", node: "n0", also: []string{"DeadReplica"}},
+	{name: "SlowMaster", nodes: 2, make: func(w *world) { w.servers["n0"].hung = true; w.tick(3 * time.Second) },
+		code: "SlowMaster", node: "n0"},
+	{name: "FailoversExhausted", nodes: 2, make: func(w *world) {
+		w.shard().Failovers = []time.Time{w.now.Add(-time.Minute), w.now.Add(-time.Minute), w.now}
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+	}, code: "FailoversExhausted", node: "n0", message: "an admin asks for still works"},
+	{name: "FailoversExhausted: old ones do not count", nodes: 2, make: func(w *world) {
+		w.shard().Failovers = []time.Time{w.now.Add(-time.Hour), w.now.Add(-time.Hour), w.now}
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+	}, code: "DeadMaster", node: "n0", remedy: Replace},
+	{name: "DeadReplica", nodes: 2, make: func(w *world) { w.kill("n1"); w.tick(50 * time.Millisecond) },
+		code: "DeadReplica", node: "n1"},
+	{name: "ReplicaRestarted", nodes: 2, make: func(w *world) { w.kill("n1"); w.tick(step); w.restart("n1", 0); w.tick(step) },
+		code: "ReplicaRestarted", node: "n1", remedy: Admit},
+	{name: "ReplicaRestarted: waits while it loads", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.tick(step)
+		w.restart("n1", 0).loading = true
+		w.tick(step)
+	}, code: "ReplicaRestarted", node: "n1"},
+	{name: "ReplicatesFromWrongMaster", nodes: 2, make: func(w *world) { w.servers["n1"].follows = "n9:6379"; w.tick(step) },
+		code: "ReplicatesFromWrongMaster", node: "n1", remedy: Admit},
+	{name: "ReplicaNotReplicating", nodes: 3, make: func(w *world) {
+		w.tick(step)
+		w.servers["n0"].users = slices.DeleteFunc(w.servers["n0"].users, func(u string) bool { return u == credentials.ReplicationUser })
+		w.kill("n2")
+		w.tick(100 * time.Millisecond)
+	}, code: "ReplicaNotReplicating", node: "n1", remedy: Regrant, also: []string{"StaleUsers", "DeadReplica"}},
+	{name: "ReplicaLagging", nodes: 2, make: func(w *world) {
+		h := w.o.Histories["s"]
+		h.Offset += w.c.Policy.MaxReadLag + 1
+		w.o.Histories["s"] = h
+	}, code: "ReplicaLagging", node: "n1"},
+	{name: "ReplicaLagging: until half of it is made up", nodes: 2, make: func(w *world) {
+		w.shard().Nodes[1].InReadSet = false
+		h := w.o.Histories["s"]
+		h.Offset += w.c.Policy.MaxReadLag/2 + 1
+		w.o.Histories["s"] = h
+	}, code: "ReplicaLagging", node: "n1"},
+	{name: "StaleMaster", nodes: 2, make: func(w *world) {
+		w.shard().Generation = 2
+		w.servers["n0"].users = []string{credentials.ProxyUser(2), credentials.ReplicationUser}
+		w.servers["n1"].master, w.servers["n1"].linkUp = true, false
+		w.tick(step)
+	}, code: "StaleMaster", node: "n1", remedy: Admit, also: []string{"StaleUsers"}},
+	{name: "TwoWritableMasters", nodes: 2, make: func(w *world) { w.servers["n1"].master, w.servers["n1"].linkUp = true, false; w.tick(step) },
+		code: "TwoWritableMasters", node: "n1", remedy: Admit},
+	{name: "MisconfiguredNode: default user", nodes: 2, make: func(w *world) { w.servers["n1"].defaultOn = true; w.tick(step) },
+		code: "MisconfiguredNode", node: "n1", message: "user default off"},
+	{name: "MisconfiguredNode: cluster mode", nodes: 2, make: func(w *world) { w.servers["n1"].mode = "cluster"; w.tick(step) },
+		code: "MisconfiguredNode", node: "n1", message: "cluster-enabled no"},
+	{name: "NodeRefusesAdmin", nodes: 2, make: func(w *world) { w.servers["n1"].password = false; w.tick(step) },
+		code: "NodeRefusesAdmin", node: "n1"},
+	{name: "StaleUsers", nodes: 2, make: func(w *world) {
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(0))
+		w.tick(step)
+	},
+		code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "FirstNodeNotAdmitted", nodes: 1, make: func(w *world) {
+		w.c.Phase = topology.Forming
+		w.shard().Master, w.shard().Nodes[0].Incarnation, w.shard().Nodes[0].InReadSet = "", "", false
+		w.tick(step)
+	}, code: "FirstNodeNotAdmitted", node: "n0", remedy: AdmitMaster},
+	{name: "NodeNotAdmitted", nodes: 2, make: func(w *world) {
+		w.shard().Nodes[1].Incarnation, w.shard().Nodes[1].InReadSet = "", false
+		w.tick(step)
+	}, code: "NodeNotAdmitted", node: "n1", remedy: Admit},
+	{name: "NodeNotAdmitted: not while the master is a stranger", nodes: 2, make: func(w *world) {
+		w.shard().Nodes[1].Incarnation, w.shard().Nodes[1].InReadSet = "", false
+		w.kill("n0")
+		w.tick(step)
+		w.restart("n0", 0).loading = true
+		w.tick(step)
+	}, code: "NodeNotAdmitted", node: "n1", also: []string{"DeadMasterNoReplicas"}},
+}
+
+func TestProblems(t *testing.T) {
+	named := map[string]bool{}
+	for _, tc := range situations {
+		named[tc.code] = true
+		t.Run(tc.name, func(t *testing.T) {
+			w := newWorld(tc.nodes)
+			if problems := w.codes(); len(problems) > 0 {
+				t.Fatalf("before anything happened: %v", problems)
+			}
+			tc.make(w)
+			found := false
+			for _, p := range w.detect() {
+				switch {
+				case p.Code == tc.code && p.Node == tc.node:
+					found = true
+					if p.Remedy != tc.remedy || !strings.Contains(p.Message, tc.message) {
+						t.Errorf("remedy %q, message %q", p.Remedy, p.Message)
+					}
+				case !slices.Contains(tc.also, p.Code):
+					t.Errorf("also found: %s of %s: %s", p.Code, p.Node, p.Message)
+				}
+			}
+			if !found {
+				t.Errorf("not found among %v", w.codes())
+			}
+		})
+	}
+	for _, row := range Table {
+		if !named[row.Code] {
+			t.Errorf("no test is named %s", row.Code)
+		}
+	}
+}
+
+func TestNoFailoverWhileReplicasAreNotAsked(t *testing.T) {
+	w := newWorld(2)
+	w.kill("n0")
+	// The replica was last heard before the master was refused.
+	before := w.o.Nodes["n1"]
+	w.tick(50 * time.Millisecond)
+	w.o.Nodes["n1"] = before
+	if codes := w.codes(); len(codes) > 0 {
+		t.Errorf("found %v before the replica was asked", codes)
+	}
+	w.now = w.now.Add(600 * time.Millisecond)
+	if codes := w.codes(); !slices.Contains(codes, "DeadMaster") {
+		t.Errorf("found %v although the replica never answered", codes)
+	}
+}
+
+func TestNothingIsReplacedDuringAnOperation(t *testing.T) {
+	w := newWorld(2)
+	w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Switchover, Phase: Freezing, OldMaster: "n0", Candidate: "n1"}
+	w.shard().Frozen = true
+	w.kill("n0")
+	w.tick(time.Second)
+	if codes := w.codes(); len(codes) > 0 {
+		t.Errorf("found %v; the switchover sees to it", codes)
+	}
+	w.shard().Operation.Kind = topology.Rotation
+	w.shard().Frozen = false
+	if codes := w.codes(); !slices.Contains(codes, "DeadMaster") {
+		t.Errorf("found %v; a rotation yields", codes)
+	}
+}
+
+func TestOwnPausesAreNotHeldAgainstAMaster(t *testing.T) {
+	w := newWorld(2)
+	w.servers["n0"].hung = true
+	w.tick(2 * time.Second)
+	paused := w.now
+	w.now = w.now.Add(10 * time.Second)
+	w.o.Pauses = []health.Interval{{From: paused, To: w.now}}
+	for _, p := range w.detect() {
+		if p.Remedy == Replace {
+			t.Errorf("%s: %s", p.Code, p.Message)
+		}
+	}
+	w.tick(2100 * time.Millisecond)
+	if codes := w.codes(); !slices.Contains(codes, "HungMaster") {
+		t.Errorf("found %v", codes)
+	}
+}
