@@ -81,6 +81,9 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	cfg.WarningUnaryRequestDuration = time.Second
 	cfg.LogOutputs = []string{filepath.Join(c.Dir, "etcd.log")}
 
+	if err := removeUnborn(cfg.Dir); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start etcd in %s (its log: %s): %w", c.Dir, cfg.LogOutputs[0], err), lock.Close())

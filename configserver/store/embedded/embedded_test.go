@@ -2,8 +2,14 @@ package embedded
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"go.etcd.io/etcd/server/v3/storage/wal"
+	"go.etcd.io/etcd/server/v3/storage/wal/walpb"
 )
 
 func TestRefuses(t *testing.T) {
@@ -33,6 +39,48 @@ func TestOneProcessPerDirectory(t *testing.T) {
 	}
 	// The data may be opened again, at other ports.
 	if s, err = Start(context.Background(), Config{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Killed between making its log and writing the first entry, etcd leaves what
+// this test makes. It begins anew, and what an etcd that lived has is kept.
+func TestKilledWhileStartingForTheFirstTime(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Start(t.Context(), Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if isUnborn(filepath.Join(dir, "etcd")) {
+		t.Fatal("an etcd that lived is taken for one that did not")
+	}
+	logs := filepath.Join(dir, "etcd", "member", "wal")
+	w, err := wal.OpenForRead(nil, logs, walpb.Snapshot{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	metadata, _, _, err := w.ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if err := os.RemoveAll(logs); err != nil {
+		t.Fatal(err)
+	}
+	if w, err = wal.Create(nil, logs, metadata); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if s, err = Start(ctx, Config{Dir: dir}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
