@@ -26,6 +26,8 @@ type Engine struct {
 
 	// held and used are the bytes all loops hold, and use in all.
 	held, used atomic.Int64
+	// rawWait is for loop.wait, in milliseconds.
+	rawWait int
 
 	applyMu  sync.Mutex
 	watchMu  sync.Mutex
@@ -84,6 +86,9 @@ func New(cfg Config) (*Engine, error) {
 	e := &Engine{
 		cfg: cfg, started: time.Now(), watches: map[string]*nodeWatch{},
 		ackDue: make(chan struct{}, 1), sightDue: make(chan struct{}, 1),
+	}
+	if runtime.GOMAXPROCS(0) > cfg.Loops {
+		e.rawWait = 1
 	}
 	e.slow.init(cfg.SlowLogLength)
 	e.table.Store(empty)

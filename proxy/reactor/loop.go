@@ -162,28 +162,42 @@ func (l *loop) run() {
 	l.closeAll()
 }
 
-// wait waits for events. While there is work, it only asks, without the Go
-// scheduler noticing; before it sleeps, it gives its processor away.
+// wait waits for events. It first waits without the Go scheduler noticing, for
+// up to rawWait milliseconds: entering and leaving a blocking call costs the
+// scheduler's watchdog a wake-up each time, 7 % of the proxy's CPU when 50
+// clients do not pipeline. That keeps a processor of the scheduler's, so it is
+// done only when there is one more than loops; a pause for the garbage
+// collector interrupts it by a signal. Only then the loop sleeps as Go knows it.
 func (l *loop) wait() int {
-	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events)), maxEvents, 0, 0, 0)
-	if errno == 0 && n > 0 || l.busy() {
-		l.sh.Now = l.clock()
-		if errno != 0 {
-			n = 0
-		}
-		return int(n)
+	timeout := 0
+	if !l.busy() {
+		timeout = l.eng.rawWait
 	}
 	before := l.clock()
-	l.counters.busy += before - l.counters.awake
-	timeout := max((l.nextTimer-before+int64(time.Millisecond)-1)/int64(time.Millisecond), 0)
-	got, err := unix.EpollWait(l.epfd, l.events[:], int(min(timeout, 1000)))
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, uintptr(l.epfd), uintptr(unsafe.Pointer(&l.events)), maxEvents, uintptr(timeout), 0, 0)
 	l.sh.Now = l.clock()
-	l.counters.awake = l.sh.Now
-	l.counters.wakeups++
+	if errno != 0 {
+		n = 0
+	}
+	if n > 0 || l.busy() {
+		l.slept(before)
+		return int(n)
+	}
+	rest := max((l.nextTimer-l.sh.Now+int64(time.Millisecond)-1)/int64(time.Millisecond), 0)
+	got, err := unix.EpollWait(l.epfd, l.events[:], int(min(rest, 1000)))
+	l.sh.Now = l.clock()
+	l.slept(before)
 	if err != nil {
 		return 0
 	}
 	return got
+}
+
+// slept counts a wake-up after a wait that began at a time.
+func (l *loop) slept(before int64) {
+	l.counters.busy += before - l.counters.awake
+	l.counters.awake = l.sh.Now
+	l.counters.wakeups++
 }
 
 // busy tells if there is work that no event announces.
