@@ -29,7 +29,7 @@ const (
 
 // Config of an Engine. Zero values take the default named at the field.
 type Config struct {
-	// Loops is the number of event loops; 0 takes DefaultLoops().
+	// Loops is the number of event loops; DefaultLoops().
 	Loops int
 	// MaxClients is the most clients connected at once; 10000. One more gets
 	// "-ERR max number of clients reached".
@@ -64,9 +64,12 @@ type Config struct {
 	// (invariant 3). Epochs may be skipped; they only rise.
 	OnAck func(epoch uint64)
 	// OnSight is called, from one goroutine, when what the proxy sees of a
-	// node changes, and again every second while it stays bad. sinceReply is
-	// how long ago a reply last arrived, negative when none ever did.
+	// node changes, and again every second while there is fresh evidence, good
+	// or bad. sinceReply is how long ago a reply last arrived, negative when
+	// none ever did.
 	OnSight func(node string, sight Sight, sinceReply time.Duration, err error)
+
+	// The next three run outside of the loops, so they may call Stats.
 
 	// Command answers COMMAND and its subcommands: it appends a reply in the
 	// given protocol version (2 or 3) to dst.

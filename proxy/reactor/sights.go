@@ -65,7 +65,10 @@ func (w *nodeWatch) report(now int64, tell func(string, Sight, time.Duration, er
 	last := w.lastReply.Load()
 	w.mu.Lock()
 	s, err := Sight(w.current.Load()), w.err
-	due := now-w.reportedAt >= int64(repeatSight) && (s != SightOK || last > w.reportedAt)
+	// Only fresh evidence is told again: a node that nobody talks to any more is
+	// neither good nor bad.
+	fresh := w.at > w.reportedAt || s == SightOK && last > w.reportedAt
+	due := fresh && now-w.reportedAt >= int64(repeatSight)
 	if s == SightUnknown || !w.changed && !due {
 		w.mu.Unlock()
 		return
