@@ -131,12 +131,17 @@ func (x *Executor) freeze(ctx context.Context, c *topology.Cluster, s *topology.
 	if err := x.hit("began"); err != nil {
 		return err
 	}
-	timeout := c.Policy.AckTimeout
-	unacked := x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
+	// After the fence nobody can write whom the freeze did not reach: waiting for
+	// them again would only hold everybody else's requests.
+	var unacked []string
+	if !op.Fenced {
+		timeout := c.Policy.AckTimeout
+		unacked = x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(unacked) > 0 && !op.Fenced {
+	if len(unacked) > 0 {
 		if err := x.fenceShard(ctx, s, unacked); err != nil {
 			return x.rollBack(ctx, s, err)
 		}
