@@ -1,13 +1,11 @@
 package failover
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -133,54 +131,4 @@ func newSecret(t *testing.T, c *harness.Cluster, name, secret string) {
 	if err := os.Rename(next, path); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestProxyStopsGracefully: SIGTERM for one of two proxies under load. What was
-// sent before it is answered, and the clients of the other proxy notice nothing.
-func TestProxyStopsGracefully(t *testing.T) {
-	c := harness.Start(t, harness.Options{Proxies: 2})
-	l := c.StartLoad(t, consistency.Config{})
-	time.Sleep(betweenIncidents)
-	leaving := c.Process(t, "proxy-0")
-	at := l.Now()
-	harness.Signal(t, leaving, syscall.SIGTERM)
-	harness.Eventually(t, 10*time.Second, "the proxy is a member no more", func() error {
-		if n := len(c.Status(t).GetProxies()); n != 1 {
-			return errors.New("it still is")
-		}
-		return nil
-	})
-	ended := harness.Eventually(t, 10*time.Second, "the process ends", func() error {
-		if p := c.Process(t, "proxy-0"); p.PID == leaving.PID {
-			return errors.New(p.State)
-		}
-		return nil
-	})
-	c.StartProcess(t, "proxy-0")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	harness.Eventually(t, 10*time.Second, "it serves again", func() error {
-		conn, err := consistency.Dial(ctx, leaving.Address, "", "")
-		if err == nil {
-			conn.Close()
-		}
-		return err
-	})
-	if final := l.Judge(t); final.Behind > 0 {
-		t.Errorf("%d keys lost acknowledged writes: %s", final.Behind, final.Examples)
-	}
-	cut := 0
-	for _, r := range l.Timeline().Errors() {
-		switch {
-		case r.Conn%2 == 1:
-			t.Errorf("the other proxy: [%s] %s", r.Class, r.Text)
-		case r.Start < at:
-			t.Errorf("sent before SIGTERM and not answered: [%s] %s", r.Class, r.Text)
-		case r.Class == consistency.Disconnected:
-			cut++
-		case r.Class != consistency.Refused:
-			t.Errorf("an error of its own: [%s] %s", r.Class, r.Text)
-		}
-	}
-	t.Logf("the proxy ended %s after the members forgot it; %d of its 50 connections were closed while sending", ended.Round(time.Millisecond), cut)
 }
