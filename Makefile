@@ -79,7 +79,7 @@ vet: ## go vet every module
 
 .PHONY: lint
 lint: tools ## golangci-lint and buf lint
-	@cd proto && buf lint
+	@cd proto && buf lint && buf breaking --against '../.git#ref=HEAD,subdir=proto'
 	@for m in internal proxy configserver tests; do echo "== lint $$m"; (cd $$m && golangci-lint run --config $(CURDIR)/.golangci.yml ./...); done
 
 .PHONY: generate
