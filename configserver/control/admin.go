@@ -52,7 +52,7 @@ func (l *Loop) RegisterNode(ctx context.Context, shard string, n topology.Node, 
 	if err := mayRegister(&now, shard, &n); err != nil {
 		return topology.Cluster{}, err
 	}
-	info, err := l.inspect(ctx, &n)
+	info, err := l.inspect(ctx, &n, discardData)
 	if err != nil {
 		return topology.Cluster{}, err
 	}
@@ -96,7 +96,7 @@ func mayRegister(c *topology.Cluster, shard string, n *topology.Node) error {
 }
 
 // inspect looks at a server that is about to be registered.
-func (l *Loop) inspect(ctx context.Context, n *topology.Node) (redisadmin.Info, error) {
+func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) (redisadmin.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	conn, err := redisadmin.Dial(ctx, n.Address, l.Credentials().AdminPasswords())
@@ -110,6 +110,10 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node) (redisadmin.Info, 
 	}
 	defer conn.Close()
 	open, err := conn.DefaultUserOn(ctx)
+	var users []string
+	if err == nil {
+		users, err = conn.Users(ctx)
+	}
 	switch {
 	case err != nil:
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s does not answer: %v", n.ID, n.Address, err)
@@ -119,6 +123,10 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node) (redisadmin.Info, 
 	case conn.Info.Mode != "standalone":
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s runs in %s mode: put \"cluster-enabled no\" in its configuration and restart it",
 			n.ID, n.Address, conn.Info.Mode)
+	}
+	if len(redisadmin.StaleUsers(users)) > 0 && !discardData {
+		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets proxies of a cluster in already: deregister it there or restart it, "+
+			"or register it with discard_data to take it away from them", n.ID, n.Address)
 	}
 	return conn.Info, nil
 }

@@ -40,6 +40,7 @@ func refused(t *testing.T, err error, want string) {
 }
 
 func TestRegistering(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 1, nil)
 	r.form(1, 1)
 	refused(t, r.add("shard-0", "open", redistest.Options{Open: true}, false), "user default off")
@@ -69,6 +70,7 @@ func TestRegistering(t *testing.T) {
 }
 
 func TestDeregistering(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -97,6 +99,7 @@ func TestDeregistering(t *testing.T) {
 }
 
 func TestReadable(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.form(1, 2)
 	r.settled("shard-0")
@@ -121,6 +124,7 @@ func TestReadable(t *testing.T) {
 }
 
 func TestRotation(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2, 2, nil)
 	r.form(2, 2)
 	p := r.proxy("p1")
@@ -186,6 +190,7 @@ func TestRotation(t *testing.T) {
 }
 
 func TestDelete(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -216,6 +221,7 @@ func TestDelete(t *testing.T) {
 }
 
 func TestBarrier(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 1, nil)
 	r.form(1, 1)
 	p := r.proxy("p1")
@@ -246,6 +252,7 @@ func TestBarrier(t *testing.T) {
 }
 
 func TestAllNodesRestartWithTheirData(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	for n := range 2 {
 		id := fmt.Sprintf("shard-0-%d", n)
@@ -276,6 +283,7 @@ func TestAllNodesRestartWithTheirData(t *testing.T) {
 }
 
 func TestASingleNodeIsAdmittedAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 1, nil)
 	r.form(1, 1)
 	p := r.proxy("p1")
@@ -286,6 +294,7 @@ func TestASingleNodeIsAdmittedAgain(t *testing.T) {
 }
 
 func TestAnEmptyMasterIsNotTakenWhileAReplicaIsAway(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, func(p *topology.Policy) { p.RestartGrace = 500 * time.Millisecond })
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -310,6 +319,7 @@ func TestAnEmptyMasterIsNotTakenWhileAReplicaIsAway(t *testing.T) {
 }
 
 func TestMinReplicasToWrite(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -322,4 +332,17 @@ func TestMinReplicasToWrite(t *testing.T) {
 	r.servers["shard-0-1"].Kill()
 	p.setUntil("shard-0", "k", "v")
 	r.eventually("lowered", 3*time.Second, func() bool { return value() == "0" })
+}
+
+func TestAServerOfAnotherClusterIsNotTaken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, 1, nil)
+	r.form(1, 1)
+	taken := redistest.Start(t, redistest.Options{AdminPassword: adminPassword})
+	taken.MustDo("ACL", "SETUSER", "basalt-proxy-4", "on")
+	refused(t, r.addServer("shard-0", "shard-0-1", taken, false), "proxies of a cluster")
+	if err := r.addServer("shard-0", "shard-0-1", taken, true); err != nil {
+		t.Error(err)
+	}
+	r.settled("shard-0")
 }

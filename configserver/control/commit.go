@@ -161,6 +161,7 @@ func (l *Loop) readAgain() (topology.Cluster, error) {
 func (l *Loop) setRecord(c topology.Cluster) {
 	before := l.record.Load()
 	l.record.Store(&c)
+	l.obs.Since = time.Now()
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		was := before.Shard(s.ID)
@@ -168,6 +169,9 @@ func (l *Loop) setRecord(c topology.Cluster) {
 			// The new master writes a history of its own. While there is none, the
 			// last one is what candidates are measured by.
 			delete(l.obs.Histories, s.ID)
+			for _, n := range s.Nodes {
+				delete(l.minSet, n.ID)
+			}
 			l.kick(s)
 		}
 	}

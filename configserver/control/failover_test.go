@@ -55,6 +55,7 @@ func TestAKilledMasterIsReplaced(t *testing.T) {
 }
 
 func TestAHungMasterIsReplacedAndFencedWhenItWakes(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -112,6 +113,7 @@ func TestARestartedEmptyMasterLosesNoData(t *testing.T) {
 }
 
 func TestABusyMasterIsNotReplaced(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.form(1, 2)
 	p := r.proxy("p1")

@@ -100,6 +100,7 @@ type Loop struct {
 	problems   map[string][]failoverProblem
 	reports    map[string]chan topology.Report // by operation id
 	gaugedAt   time.Time
+	rereadAt   time.Time
 }
 
 var _ API = (*Loop)(nil)

@@ -58,7 +58,8 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 	}
 	err := l.do(ctx, func() {
 		now := l.members[hello.ID]
-		if now == nil {
+		known := now != nil
+		if !known {
 			now = &member{}
 			l.members[hello.ID] = now
 		} else if now.stream != nil {
@@ -66,13 +67,7 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 		}
 		now.Member, now.stream, now.since = m, s, time.Now()
 		now.sights, now.fenced = map[string]health.ProxySight{}, nil
-		epoch := l.record.Load().Epoch
-		// One that obeys nothing yet has sent nothing to anybody, and what it is
-		// about to be sent is the newest epoch or a later one.
-		now.acked = min(hello.Epoch, epoch)
-		if hello.Epoch == 0 {
-			now.acked = epoch
-		}
+		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
 		s.offer(l.view)
 		l.checkWaiters()
 	})
@@ -80,6 +75,23 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// acked is the epoch that a proxy's hello counts as an ack of.
+//
+// A new proxy that obeys nothing has sent nothing to anybody, and what it is
+// about to be sent is the newest epoch or a later one. One that is known may
+// have been about to ack a view that it routes by already. And an epoch that was
+// never committed here is of another cluster of the same name, or of a store
+// that was restored since: whoever obeys it has acked nothing of this one.
+func acked(hello, newest uint64, known bool) uint64 {
+	switch {
+	case hello > newest:
+		return 0
+	case hello == 0 && !known:
+		return newest
+	}
+	return hello
 }
 
 // offer hands a view to the stream; one that was not taken yet is replaced.
@@ -118,11 +130,14 @@ func (s *stream) with(f func(m *member)) {
 	})
 }
 
-// Ack implements ProxyStream.
+// Ack implements ProxyStream. An epoch that was never committed here is no ack,
+// see acked.
 func (s *stream) Ack(epoch uint64) {
 	s.with(func(m *member) {
-		m.acked = max(m.acked, min(epoch, s.l.record.Load().Epoch))
-		s.l.checkWaiters()
+		if epoch <= s.l.record.Load().Epoch {
+			m.acked = max(m.acked, epoch)
+			s.l.checkWaiters()
+		}
 	})
 }
 
@@ -148,11 +163,17 @@ func (s *stream) Close() {
 	s.end()
 }
 
-// Goodbye implements ProxyStream.
+// Goodbye implements ProxyStream. On a stream that another one of the same
+// proxy has replaced it says nothing.
 func (s *stream) Goodbye(ctx context.Context) error {
 	l := s.l
 	l.memberMu.Lock()
 	defer l.memberMu.Unlock()
+	present := false
+	s.with(func(*member) { present = true })
+	if !present {
+		return nil
+	}
 	if err := l.cfg.Ownership.RemoveMembers(ctx, s.id); err != nil {
 		return err
 	}

@@ -113,8 +113,9 @@ func (l *Loop) takeIn() map[string]bool {
 		}
 		touched[s.ID] = true
 		l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
-		if p.Sight == topology.SightFenced {
+		if p.Sight == topology.SightFenced && time.Since(l.rereadAt) > time.Second {
 			// Somebody may have put the right password on file meanwhile.
+			l.rereadAt = time.Now()
 			_ = l.reread()
 		}
 		l.obs.Nodes[id] = health.Node{Probe: p}

@@ -211,3 +211,57 @@ func TestTheLoopStopsWhenItLosesItsLease(t *testing.T) {
 	}
 	r.checkEpochs()
 }
+
+// TestAnotherOwnerFinishesARotation is the same for a rotation.
+func TestAnotherOwnerFinishesARotation(t *testing.T) {
+	for _, step := range []string{"began", "granted", "published", "drained", "finished"} {
+		t.Run(step, func(t *testing.T) {
+			r := newRig(t, 1, 2, nil)
+			r.form(1, 2)
+			p := r.proxy("p1")
+			r.settled("shard-0")
+			p.mu.Lock()
+			old := p.client(p.view.Cluster.Shard("shard-0"))
+			p.mu.Unlock()
+			r.writeSecrets("another-admin-password\n"+adminPassword, "another-root-of-passwords\nthe-root-of-all-passwords", "")
+			stopAt(t, "rotation/"+step)
+			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+			defer cancel()
+			answer := make(chan error, 1)
+			go func() {
+				_, err := r.loop.Rotate(ctx)
+				answer <- err
+			}()
+			r.eventually("begun", 5*time.Second, func() bool {
+				s := r.shard("shard-0")
+				return s.Operation != nil || s.Generation == 2
+			})
+			time.Sleep(200 * time.Millisecond)
+			r.takeOver()
+			if err := <-answer; err == nil && step != "finished" {
+				t.Error("the old owner said that it succeeded")
+			}
+			p.connect()
+			r.eventually("rotated", 5*time.Second, func() bool {
+				s := r.shard("shard-0")
+				return s.Operation == nil && s.Generation == 2
+			})
+			if err := p.set("shard-0", "k", "v"); err != nil {
+				t.Error(err)
+			}
+			if err := old.Ping(t.Context()).Err(); err == nil {
+				t.Error("the old credentials still work")
+			}
+			for id, s := range r.servers {
+				if _, err := s.Do("PING"); err == nil {
+					t.Errorf("%s still takes the old admin password", id)
+				}
+				s.AdminPassword = "another-admin-password"
+			}
+			if n := len(r.events("CredentialsRotated")); n != 1 {
+				t.Errorf("%d rotations finished", n)
+			}
+			r.checkEpochs()
+		})
+	}
+}

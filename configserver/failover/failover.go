@@ -349,12 +349,15 @@ func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets
 	return err
 }
 
-// reachable are the nodes that can be made to follow at once: admitted, and
-// answering. Nobody waits for the rest; they are put right when they are back.
-func (x *Executor) reachable(s *topology.Shard, master string) []topology.Node {
+// reachable are the admitted nodes that answer, or that nobody has looked at
+// yet, except one. Nobody waits for the rest; they are put right when they are
+// back.
+func (x *Executor) reachable(s *topology.Shard, except string) []topology.Node {
 	o := x.host.Observe(s.ID)
 	now := time.Now()
-	return slices.DeleteFunc(without(s, master), func(n topology.Node) bool { return !o.Admitted(&n, now) })
+	return slices.DeleteFunc(without(s, except), func(n topology.Node) bool {
+		return o.Nodes[n.ID].Sight != topology.SightUnknown && !o.Admitted(&n, now)
+	})
 }
 
 // finish is step 6, the point of no return.

@@ -193,7 +193,7 @@ func (x *situation) troubled() bool {
 // roleLost: the master runs and was made a replica by somebody else.
 func (x *situation) roleLost() bool {
 	return x.master != nil && x.about.Verdict == health.Alive && x.o.Admitted(x.master, x.now) && !x.o.Nodes[x.master.ID].Info.Master &&
-		x.o.Nodes[x.master.ID].InfoAt.After(x.c.CommittedAt)
+		x.o.Nodes[x.master.ID].InfoAt.After(x.o.Since)
 }
 
 func (x *situation) blame(format string, args ...any) []found {
@@ -275,9 +275,9 @@ func slowMaster(x *situation) []found {
 	return x.blame("master %s is slow: %s; a long command or script, a fork, or a host without CPU", x.master.ID, x.about.Detail)
 }
 
-// others calls f for every node that should follow the shard's master, when
-// nothing else is being done to the shard's roles and the master serves.
-func (x *situation) others(f func(n *topology.Node, seen *health.Node) (string, bool)) (list []found) {
+// others lists the nodes that should follow the shard's master and match, when
+// nothing else is being done to the shard's roles.
+func (x *situation) others(match func(n *topology.Node, seen *health.Node) bool, message func(n *topology.Node, seen *health.Node) string) (list []found) {
 	if x.master == nil || x.operating() {
 		return nil
 	}
@@ -286,9 +286,8 @@ func (x *situation) others(f func(n *topology.Node, seen *health.Node) (string, 
 		if n.ID == x.master.ID {
 			continue
 		}
-		seen := x.o.Nodes[n.ID]
-		if message, ok := f(n, &seen); ok {
-			list = append(list, found{node: n.ID, message: message, wait: !x.joinable(&seen)})
+		if seen := x.o.Nodes[n.ID]; match(n, &seen) {
+			list = append(list, found{node: n.ID, message: message(n, &seen), wait: !x.joinable(&seen)})
 		}
 	}
 	return list
@@ -305,69 +304,78 @@ func isMisconfigured(seen *health.Node) bool {
 	return seen.DefaultUserOn || seen.Info.Mode != "" && seen.Info.Mode != "standalone"
 }
 
-// fresh tells if a node was asked after the newest commit, so that what it
-// said is not of the time before.
-func (x *situation) fresh(seen *health.Node) bool { return seen.InfoAt.After(x.c.CommittedAt) }
+// fresh tells if a node was asked after the newest record was known, so that
+// what it said is not of the time before.
+func (x *situation) fresh(seen *health.Node) bool { return seen.InfoAt.After(x.o.Since) }
 
 func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
 	return x.o.Admitted(n, x.now) && seen.Info.Master && x.fresh(seen)
 }
 
+// writable tells if a node lets the proxies of the present generation in.
+func (x *situation) writable(seen *health.Node) bool {
+	return slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.o.Since)
+}
+
 func twoWritableMasters(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		writable := slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.c.CommittedAt)
-		return fmt.Sprintf("%s is a master too and accepts the proxies' present credentials: it is fenced and made a replica of %s", n.ID, x.master.ID),
-			x.stale(n, seen) && writable
-	})
+	return x.others(func(n *topology.Node, seen *health.Node) bool { return x.stale(n, seen) && x.writable(seen) },
+		func(n *topology.Node, _ *health.Node) string {
+			return fmt.Sprintf("%s is a master too and accepts the proxies' present credentials: it is fenced and made a replica of %s", n.ID, x.master.ID)
+		})
 }
 
 func staleMaster(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		writable := slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.c.CommittedAt)
-		return fmt.Sprintf("%s still is a master: it is fenced and made a replica of %s", n.ID, x.master.ID),
-			x.stale(n, seen) && !writable
-	})
+	return x.others(func(n *topology.Node, seen *health.Node) bool { return x.stale(n, seen) && !x.writable(seen) },
+		func(n *topology.Node, _ *health.Node) string {
+			return fmt.Sprintf("%s still is a master: it is fenced and made a replica of %s", n.ID, x.master.ID)
+		})
 }
 
 func replicaRestarted(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		return fmt.Sprintf("%s restarted as incarnation %.8s and is fenced until it is admitted again", n.ID, seen.Info.RunID),
-			n.Incarnation != "" && x.o.Live(n.ID, x.now) && seen.Info.RunID != n.Incarnation
+	return x.others(func(n *topology.Node, seen *health.Node) bool {
+		return n.Incarnation != "" && seen.Info.RunID != n.Incarnation && x.o.Live(n.ID, x.now)
+	}, func(n *topology.Node, seen *health.Node) string {
+		return fmt.Sprintf("%s restarted as incarnation %.8s and is fenced until it is admitted again", n.ID, seen.Info.RunID)
 	})
 }
 
 func wrongMaster(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		return fmt.Sprintf("%s follows %s instead of %s", n.ID, seen.Info.MasterAddress, x.master.Address),
-			x.o.Admitted(n, x.now) && !seen.Info.Master && seen.Info.MasterAddress != x.master.Address && x.fresh(seen)
+	return x.others(func(n *topology.Node, seen *health.Node) bool {
+		return !seen.Info.Master && seen.Info.MasterAddress != x.master.Address && x.fresh(seen) && x.o.Admitted(n, x.now)
+	}, func(n *topology.Node, seen *health.Node) string {
+		return fmt.Sprintf("%s follows %s instead of %s", n.ID, seen.Info.MasterAddress, x.master.Address)
 	})
 }
 
 func deadReplica(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		a := health.AssessNode(x.c, n, x.o, x.now)
-		return fmt.Sprintf("replica %s is lost: %s", n.ID, a.Detail),
-			n.Incarnation != "" && (a.Verdict == health.Dead || a.Verdict == health.Hung)
+	return x.others(func(n *topology.Node, _ *health.Node) bool {
+		verdict := health.AssessNode(x.c, n, x.o, x.now).Verdict
+		return n.Incarnation != "" && (verdict == health.Dead || verdict == health.Hung)
+	}, func(n *topology.Node, _ *health.Node) string {
+		return fmt.Sprintf("replica %s is lost: %s", n.ID, health.AssessNode(x.c, n, x.o, x.now).Detail)
 	})
 }
 
 func notReplicating(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		return fmt.Sprintf("%s is told to follow %s and its link is down", n.ID, x.master.ID),
-			x.o.Admitted(n, x.now) && !seen.Info.Master && seen.Info.MasterAddress == x.master.Address &&
-				!seen.Info.LinkUp && !seen.Info.Syncing && x.o.Admitted(x.master, x.now)
+	return x.others(func(n *topology.Node, seen *health.Node) bool {
+		return !seen.Info.Master && !seen.Info.LinkUp && !seen.Info.Syncing && seen.Info.MasterAddress == x.master.Address &&
+			x.o.Admitted(n, x.now) && x.o.Admitted(x.master, x.now)
+	}, func(n *topology.Node, _ *health.Node) string {
+		return fmt.Sprintf("%s is told to follow %s and its link is down", n.ID, x.master.ID)
 	})
 }
 
 func lagging(x *situation) []found {
-	return x.others(func(n *topology.Node, _ *health.Node) (string, bool) {
+	return x.others(func(n *topology.Node, _ *health.Node) bool {
 		_, lag := x.o.InSync(x.s, n, x.now)
 		limit := x.c.Policy.MaxReadLag
 		if n.Readable && !n.InReadSet {
 			limit /= 2 // it comes back when half of it is made up
 		}
-		return fmt.Sprintf("%s is %d bytes behind its master: it serves no reads until it has caught up", n.ID, lag),
-			lag > limit
+		return lag > limit
+	}, func(n *topology.Node, _ *health.Node) string {
+		_, lag := x.o.InSync(x.s, n, x.now)
+		return fmt.Sprintf("%s is %d bytes behind its master: it serves no reads until it has caught up", n.ID, lag)
 	})
 }
 
@@ -378,7 +386,7 @@ func staleUsers(x *situation) (list []found) {
 	for i := range x.s.Nodes {
 		n := &x.s.Nodes[i]
 		seen := x.o.Nodes[n.ID]
-		if !x.o.Admitted(n, x.now) || !seen.UsersAt.After(x.c.CommittedAt) {
+		if !x.o.Admitted(n, x.now) || !seen.UsersAt.After(x.o.Since) {
 			continue
 		}
 		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser)
@@ -425,7 +433,6 @@ func firstNode(x *situation) []found {
 }
 
 func notAdmitted(x *situation) []found {
-	return x.others(func(n *topology.Node, seen *health.Node) (string, bool) {
-		return n.ID + " is registered and not admitted yet", n.Incarnation == "" && x.o.Live(n.ID, x.now)
-	})
+	return x.others(func(n *topology.Node, _ *health.Node) bool { return n.Incarnation == "" && x.o.Live(n.ID, x.now) },
+		func(n *topology.Node, _ *health.Node) string { return n.ID + " is registered and not admitted yet" })
 }

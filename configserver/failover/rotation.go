@@ -98,7 +98,11 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 	if old, err := set.ReplicationPassword(s.SecretID); err == nil && old != sec.replication {
 		passwords = append(passwords, old)
 	}
-	left := x.each(ctx, x.reachable(s, ""), redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
+	nodes := x.reachable(s, "")
+	if !slices.ContainsFunc(nodes, func(n topology.Node) bool { return n.ID == s.Master }) {
+		return fmt.Errorf("master %s does not answer now; without it nothing is rotated", s.Master)
+	}
+	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
 		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
 		if err != nil {
 			return err
@@ -112,7 +116,7 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 		return err // nothing depends on the new credentials yet: try again
 	}
 	// Only now, when every node accepts it, may a replica log in with the new one.
-	left = x.each(ctx, x.reachable(s, ""), redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
+	left = x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
 		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
 		if err != nil {
 			return err

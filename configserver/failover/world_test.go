@@ -197,7 +197,7 @@ func (w *world) commit(change Change) ([]topology.Event, error) {
 		err = w.c.ValidateNext(next)
 	}
 	if err == nil {
-		w.c = next
+		w.c, w.o.Since = next, w.now
 	}
 	return events, err
 }

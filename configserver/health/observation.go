@@ -77,6 +77,9 @@ type Observations struct {
 	ID string
 	// Started is when this Configserver began to look at the cluster.
 	Started time.Time
+	// Since is when the newest record of the cluster was known here. Both are by
+	// this machine's clock, like every time in here.
+	Since time.Time
 	// Nodes by node id.
 	Nodes map[string]Node
 	// Histories by shard id.

@@ -1,0 +1,140 @@
+package health
+
+import (
+	"bufio"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+var now = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// scene is a shard of a master m, whose connections have been refused for
+// 100 ms, and a replica r that saw its link break.
+func scene() (*topology.Cluster, *topology.Shard, *Observations) {
+	c := &topology.Cluster{Policy: topology.DefaultPolicy(), Shards: []topology.Shard{{ID: "s", Master: "m", Nodes: []topology.Node{
+		{ID: "m", Address: "m:1", Incarnation: "rm"}, {ID: "r", Address: "r:1", Incarnation: "rr"}}}}}
+	refused := now.Add(-100 * time.Millisecond)
+	o := &Observations{ID: "cs", Started: now.Add(-time.Hour), Nodes: map[string]Node{
+		"m": {Probe: Probe{Sight: topology.SightRefused, Detail: "connection refused", Heard: refused, Refused: 3, RefusedSince: refused}},
+		"r": {Probe: Probe{Sight: topology.SightOK, Heard: now, InfoAt: now, Info: redisadmin.Info{RunID: "rr", MasterAddress: "m:1", LastIO: -1}}},
+	}}
+	return c, &c.Shards[0], o
+}
+
+func TestAssessMaster(t *testing.T) {
+	change := func(o *Observations, id string, f func(n *Node)) {
+		n := o.Nodes[id]
+		f(&n)
+		o.Nodes[id] = n
+	}
+	for _, tc := range []struct {
+		name string
+		make func(o *Observations)
+		want Verdict
+	}{
+		{"all agree", func(*Observations) {}, Dead},
+		{"the replica's link is up", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 0 })
+		}, Unreachable},
+		{"the replica's link is up and silent", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 4*time.Second })
+		}, Dead},
+		{"the replica was not asked yet", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.InfoAt = now.Add(-time.Second) })
+		}, Suspect},
+		{"the replica cannot be asked", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.Sight = topology.SightTimeout })
+		}, Dead},
+		{"the replica follows somebody else", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.Info.MasterAddress, n.Info.LinkUp = "x:1", true })
+		}, Dead},
+		{"the replica restarted", func(o *Observations) {
+			change(o, "r", func(n *Node) { n.Info.RunID, n.Info.LinkUp = "other", true })
+		}, Dead},
+		{"a proxy gets replies", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: now, ReplyAt: now}}
+			})
+		}, Unreachable},
+		{"a proxy got replies before", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: now.Add(-time.Second), ReplyAt: now.Add(-time.Second)}}
+			})
+		}, Dead},
+		{"a proxy is refused, too", func(o *Observations) {
+			change(o, "m", func(n *Node) { n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightRefused, At: now}} })
+		}, Dead},
+		{"refused twice", func(o *Observations) { change(o, "m", func(n *Node) { n.Refused = 2 }) }, Suspect},
+		{"an answer makes it alive", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now, Info: redisadmin.Info{RunID: "rm"}}
+			})
+		}, Alive},
+		{"another incarnation", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now, Info: redisadmin.Info{RunID: "new"}}
+			})
+		}, Restarted},
+		{"silent for a while", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-2 * time.Second), Info: redisadmin.Info{RunID: "rm"}}
+			})
+		}, Slow},
+		{"silent for long, the replica hears nothing either", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-5 * time.Second), Info: redisadmin.Info{RunID: "rm"}}
+			})
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 4*time.Second })
+		}, Hung},
+		{"silent for long, the replica hears it", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-5 * time.Second), Info: redisadmin.Info{RunID: "rm"}}
+			})
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, time.Second })
+		}, Unreachable},
+		{"silent for long, but this Configserver has just begun to look", func(o *Observations) {
+			change(o, "m", func(n *Node) { n.Probe = Probe{} })
+			o.Started = now.Add(-500 * time.Millisecond)
+		}, Alive},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c, s, o := scene()
+			tc.make(o)
+			a := AssessMaster(c, s, o, now)
+			if a.Verdict != tc.want {
+				t.Errorf("%s, want %s: %+v", a.Verdict, tc.want, a)
+			}
+			if a.Verdict != Alive && len(a.Evidence) == 0 {
+				t.Error("no evidence")
+			}
+		})
+	}
+}
+
+func TestSilence(t *testing.T) {
+	at := func(s int) time.Time { return now.Add(time.Duration(s) * time.Second) }
+	o := &Observations{Started: at(-100), Pauses: []Interval{{at(-20), at(-15)}, {at(-6), at(-4)}}}
+	for _, tc := range []struct{ heard, want int }{{0, 0}, {-3, 3}, {-5, 4}, {-10, 8}, {-18, 13}, {-30, 23}, {-1000, 93}} {
+		if got := o.Silence(&Probe{Heard: at(tc.heard)}, now); got != time.Duration(tc.want)*time.Second {
+			t.Errorf("heard %d s ago: silence %v, want %d s", -tc.heard, got, tc.want)
+		}
+	}
+}
+
+func FuzzReadReply(f *testing.F) {
+	for _, seed := range []string{"+PONG\r\n", "-BUSY x\r\n", ":1\r\n", "$3\r\nabc\r\n", "$-1\r\n", "*2\r\n+a\r\n:2\r\n", "*1\r\n$9223372036854775807\r\n", "*1\r\n$-2\r\n", "$99999999999\r\n", "*-5\r\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(_ *testing.T, text string) {
+		in := bufio.NewReader(strings.NewReader(text))
+		for {
+			if _, err := readReply(in, 0); err != nil {
+				return
+			}
+		}
+	})
+}
