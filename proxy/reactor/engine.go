@@ -38,6 +38,7 @@ type Engine struct {
 
 	accepting acceptor
 	slow      slowLog
+	logs      rareLogs
 }
 
 // DefaultLoops is the number of loops when Config.Loops is 0: half of the

@@ -40,7 +40,9 @@ func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *prox
 	if cfg.Loops == 0 {
 		cfg.Loops = 2
 	}
-	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	cfg.OnAck = func(epoch uint64) {
 		p.mu.Lock()
 		p.acked = epoch

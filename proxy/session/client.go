@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"net/netip"
 	"syscall"
 	"unsafe"
@@ -361,6 +362,12 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	}
 	if line != nil {
 		if spec == nil {
+			if otherProtocol(args[0]) {
+				c.release(chunk)
+				sh.Router.Attacked(c)
+				c.Close()
+				return true
+			}
 			sh.Router.Refused(c)
 		}
 		c.answer(spec, line)
@@ -396,6 +403,16 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	}
 	c.release(chunk)
 	return true
+}
+
+// otherProtocol tells if a name is one that browsers can be made to send here:
+// an HTTP request to this port is lines that mean nothing, and then a body that
+// may be commands. Redis hangs up at the same two, read as C strings.
+func otherProtocol(name []byte) bool {
+	if i := bytes.IndexByte(name, 0); i >= 0 {
+		name = name[:i]
+	}
+	return bytes.EqualFold(name, []byte("post")) || bytes.EqualFold(name, []byte("host:"))
 }
 
 func (c *Client) release(chunk *buffer.Chunk) {

@@ -57,9 +57,11 @@ type Router interface {
 	// Info completes r, an INFO, from the texts of the shards.
 	Info(c *Client, r *backend.Request, args, shards [][]byte)
 	// Refused counts a request that is in no command table, Malformed a client
-	// that is closed because of its bytes.
+	// that is closed because of its bytes, Attacked one that is closed because
+	// they are those of an HTTP request (cross-protocol scripting).
 	Refused(c *Client)
 	Malformed(c *Client)
+	Attacked(c *Client)
 }
 
 // ownerOf returns the shard of a slot, or -1.

@@ -1,0 +1,75 @@
+package reactor_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/basalt-redis/basalt/proxy/reactor"
+)
+
+// logBuffer is a log that loops write and a test reads.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+
+// TestCrossProtocolScripting: what a browser can be tricked into sending ends
+// at the first word of HTTP, without a reply, and nothing behind it runs.
+func TestCrossProtocolScripting(t *testing.T) {
+	shards, _ := realShards(t, 2)
+	var log logBuffer
+	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)
+	good := p.dial()
+	good.want("OK", "SET", "k", "v")
+	const attack = "FLUSHALL\r\nPING\r\n"
+	silent := []string{
+		"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 16\r\n\r\n" + attack,
+		"post / HTTP/1.1\r\n" + attack,
+		"Host: localhost\r\n" + attack,
+		"hOsT:\r\n" + attack,
+		encode("POST", "/") + attack,
+		encode("Host:") + attack,
+		encode("POST\x00x") + attack,
+		encode("PING") + encode("POST") + attack,
+		encode("POST", strings.Repeat("x", 300<<10)) + attack,
+	}
+	for _, in := range silent {
+		c := p.dial()
+		_, _ = c.Write([]byte(in)) // it may be cut short
+		if b, err := c.r.ReadByte(); err == nil {
+			t.Errorf("%.40q was answered with %q…", in, b)
+		}
+	}
+	c := p.dial()
+	c.write("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" + attack)
+	if got := c.read(); got != "EOF" && !strings.HasPrefix(got, "-ERR wrong number") {
+		t.Errorf("an HTTP GET was answered with %q", got)
+	}
+	good.want("v", "GET", "k")
+	if n := p.Stats().ProtocolErrors; n != uint64(len(silent)+1) {
+		t.Errorf("%d protocol errors counted, want %d", n, len(silent)+1)
+	}
+	text := log.String()
+	if lines := strings.Count(text, "POST or Host:"); lines < 1 || lines > 5 {
+		t.Errorf("%d lines in the log for %d attacks: %s", lines, len(silent)+1, text)
+	}
+	// What only looks like it is a command like any other.
+	good.want("-ERR unknown command 'POSTS', with args beginning with: ", "POSTS")
+}

@@ -1,0 +1,36 @@
+package reactor
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+)
+
+// logEvery is the shortest time between two lines of one rareLog.
+const logEvery = int64(time.Second)
+
+// rareLog is a line that strangers can cause as often as they like, so it is
+// written at most once in logEvery, with the number of those that were not
+// written since. All loops share it.
+type rareLog struct {
+	next    atomic.Int64 // by the engine's clock
+	skipped atomic.Uint64
+}
+
+// rareLogs are those of an engine.
+type rareLogs struct {
+	attacked rareLog
+}
+
+func (r *rareLog) log(l *loop, level slog.Level, text string, args ...any) {
+	next := r.next.Load()
+	if l.sh.Now < next || !r.next.CompareAndSwap(next, l.sh.Now+logEvery) {
+		r.skipped.Add(1)
+		return
+	}
+	if n := r.skipped.Swap(0); n > 0 {
+		args = append(args, "not_logged", n)
+	}
+	l.log.Log(context.Background(), level, text, args...)
+}
