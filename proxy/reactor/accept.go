@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -81,7 +82,7 @@ func (e *Engine) Serve(ln net.Listener) error {
 		var acceptErr error
 		err := raw.Read(func(listener uintptr) bool {
 			fd, from, acceptErr = unix.Accept4(int(listener), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			return acceptErr != syscall.EAGAIN
+			return !errors.Is(acceptErr, syscall.EAGAIN)
 		})
 		switch {
 		case e.accepting.isClosed():
@@ -95,7 +96,7 @@ func (e *Engine) Serve(ln net.Listener) error {
 			continue
 		case acceptErr != nil:
 			// Out of descriptors or memory: others may give some back.
-			e.cfg.Logger.Error("client cannot be accepted", "error", acceptErr)
+			e.logs.unaccepted.log(e, slog.LevelError, "client cannot be accepted", "error", acceptErr)
 			time.Sleep(10 * time.Millisecond)
 			continue
 		}

@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"log/slog"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,7 @@ func (l *loop) flushAllClients() {
 			case c.Closed:
 			case full && c.TooSlow():
 				l.counters.tooSlow++
-				l.log.Warn("client does not read its replies and is closed", "client", c.Address(), "name", c.Name(), "unread_bytes", c.Unsent())
+				l.eng.logs.tooSlow.log(l.eng, slog.LevelWarn, "client does not read its replies and is closed", "client", c.Address(), "name", c.Name(), "unread_bytes", c.Unsent())
 				c.Close()
 			case full:
 				l.watchClient(c, c.Events|unix.EPOLLOUT)

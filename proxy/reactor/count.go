@@ -57,14 +57,14 @@ func (l *loop) Refused(*session.Client) { l.counters.unknown++ }
 // Malformed counts a client that is closed because of its bytes.
 func (l *loop) Malformed(c *session.Client) {
 	l.counters.malformed++
-	l.log.Info("client broke the protocol and is closed", "client", c.Address())
+	l.eng.logs.malformed.log(l.eng, slog.LevelInfo, "client broke the protocol and is closed", "client", c.Address())
 }
 
 // Attacked counts a client that is closed because a browser may have been made
 // to send its bytes.
 func (l *loop) Attacked(c *session.Client) {
 	l.counters.malformed++
-	l.eng.logs.attacked.log(l, slog.LevelWarn, "possible attack by cross-protocol scripting: client sent POST or Host: and is closed", "client", c.Address())
+	l.eng.logs.attacked.log(l.eng, slog.LevelWarn, "possible attack by cross-protocol scripting: client sent POST or Host: and is closed", "client", c.Address())
 }
 
 // slowLog keeps the newest slow commands of all loops.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/basalt-redis/basalt/proxy/reactor"
 )
@@ -72,4 +73,34 @@ func TestCrossProtocolScripting(t *testing.T) {
 	}
 	// What only looks like it is a command like any other.
 	good.want("-ERR unknown command 'POSTS', with args beginning with: ", "POSTS")
+}
+
+// TestBrokenClientsAreLoggedRarely: whoever sends garbage cannot fill the log,
+// and the next line tells how much is not in it.
+func TestBrokenClientsAreLoggedRarely(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	var log logBuffer
+	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)
+	garbage := func(n int) {
+		for range n {
+			c := p.dial()
+			c.write("*x\r\n")
+			c.wantNext("-ERR Protocol error: invalid multibulk length")
+			c.wantNext("EOF")
+		}
+	}
+	begin := time.Now()
+	garbage(100)
+	lines := strings.Count(log.String(), "broke the protocol")
+	if most := 2 + int(time.Since(begin)/time.Second); lines < 1 || lines > most {
+		t.Errorf("%d lines for 100 broken clients, want at most %d", lines, most)
+	}
+	time.Sleep(1100 * time.Millisecond)
+	garbage(1)
+	if !strings.Contains(log.String(), "not_logged=") {
+		t.Errorf("nothing tells of the others: %s", log.String())
+	}
+	if n := p.Stats().ProtocolErrors; n != 101 {
+		t.Errorf("%d protocol errors counted", n)
+	}
 }

@@ -12,7 +12,7 @@ const logEvery = int64(time.Second)
 
 // rareLog is a line that strangers can cause as often as they like, so it is
 // written at most once in logEvery, with the number of those that were not
-// written since. All loops share it.
+// written since.
 type rareLog struct {
 	next    atomic.Int64 // by the engine's clock
 	skipped atomic.Uint64
@@ -20,17 +20,17 @@ type rareLog struct {
 
 // rareLogs are those of an engine.
 type rareLogs struct {
-	attacked rareLog
+	attacked, malformed, tooSlow, unaccepted rareLog
 }
 
-func (r *rareLog) log(l *loop, level slog.Level, text string, args ...any) {
-	next := r.next.Load()
-	if l.sh.Now < next || !r.next.CompareAndSwap(next, l.sh.Now+logEvery) {
+func (r *rareLog) log(e *Engine, level slog.Level, text string, args ...any) {
+	now, next := int64(time.Since(e.started)), r.next.Load()
+	if now < next || !r.next.CompareAndSwap(next, now+logEvery) {
 		r.skipped.Add(1)
 		return
 	}
 	if n := r.skipped.Swap(0); n > 0 {
 		args = append(args, "not_logged", n)
 	}
-	l.log.Log(context.Background(), level, text, args...)
+	e.cfg.Logger.Log(context.Background(), level, text, args...)
 }
