@@ -25,6 +25,7 @@ type minSetting struct {
 // decide looks at shards and begins what has to be done about them.
 func (l *Loop) decide(shards map[string]bool) {
 	now := time.Now()
+	l.ranUntil(now)
 	if now.Before(l.quietUntil) || l.deleted.Load() {
 		return
 	}

@@ -187,12 +187,13 @@ func (l *Loop) observe(shard string) health.Observations {
 // counted over more.
 const maxPauses = 64
 
-// ticked is called with time only. A tick that comes late means that this
-// process did not run, and could not hear an answer either: the time is not
-// held against any node, and nothing is decided until the probers had a chance
-// to read what arrived meanwhile.
-func (l *Loop) ticked() {
-	now := time.Now()
+// ranUntil notes that the loop runs now. When it did not for noticeably longer
+// than a tick, this process did not run, and could not hear an answer either:
+// the time is not held against any node, and nothing is decided until the
+// probers had a chance to read what arrived meanwhile. It comes before every
+// decision, since the first thing to be seen after a pause may be a probe and
+// not the tick.
+func (l *Loop) ranUntil(now time.Time) {
 	late := now.Sub(l.lastTick) - tick
 	if late > max(l.record.Load().Policy.ProbeInterval, 2*tick) {
 		l.obs.Pauses = append(l.obs.Pauses, health.Interval{From: l.lastTick.Add(tick), To: now})
@@ -203,6 +204,12 @@ func (l *Loop) ticked() {
 		l.quietUntil = now.Add(2 * tick)
 	}
 	l.lastTick = now
+}
+
+// ticked is called with time only.
+func (l *Loop) ticked() {
+	now := time.Now()
+	l.ranUntil(now)
 	touched := l.takeIn()
 	c := l.record.Load()
 	for i := range c.Shards {
