@@ -31,6 +31,9 @@ type Chunk struct {
 	class   uint8
 }
 
+// Memory is what the chunk takes of its pool, in bytes.
+func (c *Chunk) Memory() int64 { return c.charged }
+
 // Next is the chunk behind this one in its list.
 func (c *Chunk) Next() *Chunk { return c.next }
 

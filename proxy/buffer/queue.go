@@ -18,6 +18,14 @@ type Queue struct {
 // Len is the number of bytes that wait.
 func (q *Queue) Len() int { return q.size }
 
+// Memory is what the queue takes of the pool, in bytes. It walks the chunks.
+func (q *Queue) Memory() (n int64) {
+	for c := q.head; c != nil; c = c.next {
+		n += c.charged
+	}
+	return n
+}
+
 // Append copies b to the end.
 func (q *Queue) Append(p *Pool, b []byte) {
 	q.size += len(b)

@@ -58,7 +58,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
 	settings.BytesVar(fs, &c.MaxInlineBytes, "max-inline-bytes", 64<<10, "longest inline request")
 	settings.BytesVar(fs, &c.ClientReplyBufferBytes, "client-reply-buffer-bytes", 1<<30, "replies that one client may leave unread before it is closed")
-	settings.BytesVar(fs, &c.MemoryBudgetBytes, "memory-budget-bytes", 1<<30, "requests and replies of all clients together; beyond it clients are not read")
+	settings.BytesVar(fs, &c.MemoryBudgetBytes, "memory-budget-bytes", 1<<30, "requests and replies of all clients together; beyond it clients are not read, and those with most of it in unfinished requests or unread replies are closed")
 	fs.DurationVar(&c.HoldTimeout, "hold-timeout", 10*time.Second, "how long a request waits for a master before it is refused with CLUSTERDOWN")
 	settings.BytesVar(fs, &c.HoldMaxBytes, "hold-max-bytes", 256<<20, "requests that may wait for masters at once")
 	fs.DurationVar(&c.NodeTimeout, "node-timeout", time.Second, "how long a node may leave a request unanswered before the Configserver is told")

@@ -32,7 +32,8 @@ type Proxy struct {
 	// Clients now, allowed, accepted and refused.
 	Clients, MaxClients               int
 	ClientsAccepted, ClientsRejected  uint64
-	ClientsTooSlow, ProtocolErrors    uint64
+	ClientsTooSlow, ClientsEvicted    uint64
+	ProtocolErrors                    uint64
 	Commands, Errors, UnknownCommands uint64
 	// Requests held now, ever, and refused in the end.
 	Held                   int
@@ -307,6 +308,7 @@ func proxyInfo(p *Proxy, _ [][]section) []field {
 		{"refused_held_requests", unsigned(p.HeldRefused)},
 		{"memory_bytes", decimal(p.MemoryBytes)},
 		{"slow_readers_closed", unsigned(p.ClientsTooSlow)},
+		{"evicted_clients", unsigned(p.ClientsEvicted)},
 		{"protocol_errors", unsigned(p.ProtocolErrors)},
 		{"unknown_commands", unsigned(p.UnknownCommands)},
 	}

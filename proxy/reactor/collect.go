@@ -72,6 +72,7 @@ func (s *Stats) add(p *partial) {
 	s.Clients += p.load.Clients
 	s.ClientsAccepted += k.accepted
 	s.ClientsTooSlow += k.tooSlow
+	s.ClientsEvicted += k.evicted
 	s.ProtocolErrors += k.malformed
 	s.UnknownCommands += k.unknown
 	s.Held += p.held

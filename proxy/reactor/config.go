@@ -40,7 +40,8 @@ type Config struct {
 	// before it is closed; 1 GiB.
 	ClientReplyBufferBytes int64
 	// MemoryBudgetBytes is how much requests and replies of all clients may
-	// take together; 1 GiB. Beyond it, the loops stop reading from clients.
+	// take together; 1 GiB. Beyond it, the loops stop reading from clients, and
+	// close those that keep it from getting better.
 	MemoryBudgetBytes int64
 	// HoldTimeout is how long a request waits for a master; 10 s.
 	HoldTimeout time.Duration

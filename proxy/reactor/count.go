@@ -18,6 +18,7 @@ type counters struct {
 	answered               uint64
 	unknown, malformed     uint64
 	accepted, tooSlow      uint64
+	evicted                uint64
 	heldBytes              int64
 	heldTotal, heldRefused uint64
 	busy, awake            int64

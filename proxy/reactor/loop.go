@@ -57,8 +57,7 @@ type loop struct {
 	deleting bool
 
 	nextTimer int64
-	overSince int64
-	published int64 // of the loop's memory, in Engine.used
+	memory    memory
 	draining  bool
 	stopped   bool
 	counters  counters

@@ -20,7 +20,7 @@ type rareLog struct {
 
 // rareLogs are those of an engine.
 type rareLogs struct {
-	attacked, malformed, tooSlow, unaccepted rareLog
+	attacked, malformed, tooSlow, unaccepted, memory, evicted rareLog
 }
 
 func (r *rareLog) log(e *Engine, level slog.Level, text string, args ...any) {

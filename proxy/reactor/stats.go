@@ -17,6 +17,9 @@ type Stats struct {
 	// closed because they did not read their replies.
 	Clients                                          int
 	ClientsAccepted, ClientsRejected, ClientsTooSlow uint64
+	// ClientsEvicted counts clients closed because they held most of a memory
+	// budget that was full.
+	ClientsEvicted uint64
 	// ProtocolErrors counts clients closed for malformed or oversized requests.
 	ProtocolErrors uint64
 	// Commands by command.Spec.ID; entries of commands never called are zero.

@@ -55,6 +55,10 @@ func (s *Scanner) Need() int {
 	return 0
 }
 
+// Begun tells if the request is known to be incomplete: its beginning was
+// checked, and the rest is missing.
+func (s *Scanner) Begun() bool { return s.pos > 0 }
+
 // Scan looks at buf, which begins with a request. It returns the length of the
 // request, or 0 when more bytes are needed: call again with the same bytes and
 // more behind them. A client that must still authenticate has open = false and

@@ -57,7 +57,7 @@ func (s *Server) describe() introspect.Proxy {
 		ProcessID: os.Getpid(), Cluster: s.cfg.Cluster, Phase: status.Phase, Epoch: status.Epoch, AckedEpoch: status.AckedEpoch,
 		ConfigServer: status.Server, Shards: len(table.Shards), Nodes: len(stats.Nodes), Loops: len(stats.Loops),
 		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
-		ClientsTooSlow: stats.ClientsTooSlow, ProtocolErrors: stats.ProtocolErrors, UnknownCommands: stats.UnknownCommands,
+		ClientsTooSlow: stats.ClientsTooSlow, ClientsEvicted: stats.ClientsEvicted, ProtocolErrors: stats.ProtocolErrors, UnknownCommands: stats.UnknownCommands,
 		Held: stats.Held, HeldBytes: stats.HeldBytes, HeldTotal: stats.HeldTotal, HeldRefused: stats.HeldRefused, MemoryBytes: stats.MemoryBytes,
 	}
 	for _, n := range stats.Nodes {

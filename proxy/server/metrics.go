@@ -16,12 +16,12 @@ type collector struct {
 	stats  func() reactor.Stats
 	status func() configclient.Status
 
-	clients, accepted, rejected, tooSlow, malformed, unknown *prometheus.Desc
-	calls, errors, latency                                   *prometheus.Desc
-	inFlight, connections, requests, reconnects, sight       *prometheus.Desc
-	held, heldBytes, heldTotal, heldRefused, memory          *prometheus.Desc
-	epoch, acked, connected, connects, refused               *prometheus.Desc
-	busy, wakeups, loopClients                               *prometheus.Desc
+	clients, accepted, rejected, tooSlow, evicted, malformed, unknown *prometheus.Desc
+	calls, errors, latency                                            *prometheus.Desc
+	inFlight, connections, requests, reconnects, sight                *prometheus.Desc
+	held, heldBytes, heldTotal, heldRefused, memory                   *prometheus.Desc
+	epoch, acked, connected, connects, refused                        *prometheus.Desc
+	busy, wakeups, loopClients                                        *prometheus.Desc
 }
 
 func newCollector(cluster string, stats func() reactor.Stats, status func() configclient.Status) *collector {
@@ -34,6 +34,7 @@ func newCollector(cluster string, stats func() reactor.Stats, status func() conf
 		accepted:    desc("clients_accepted_total", "Clients accepted."),
 		rejected:    desc("clients_rejected_total", "Clients turned away because of max-clients."),
 		tooSlow:     desc("clients_too_slow_total", "Clients closed because they left too many replies unread."),
+		evicted:     desc("clients_evicted_total", "Clients closed because they held most of a memory budget that was full."),
 		malformed:   desc("protocol_errors_total", "Clients closed for malformed or oversized requests."),
 		unknown:     desc("unknown_commands_total", "Requests refused by the command table."),
 		calls:       desc("commands_total", "Commands answered.", "command"),
@@ -77,6 +78,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(c.accepted, float64(s.ClientsAccepted))
 	count(c.rejected, float64(s.ClientsRejected))
 	count(c.tooSlow, float64(s.ClientsTooSlow))
+	count(c.evicted, float64(s.ClientsEvicted))
 	count(c.malformed, float64(s.ProtocolErrors))
 	count(c.unknown, float64(s.UnknownCommands))
 	for id := range s.Commands {

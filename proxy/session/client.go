@@ -56,6 +56,7 @@ type Client struct {
 	id      uint64
 	created int64
 	active  int64
+	taken   int64 // when the client last took some of its replies
 	addr    netip.AddrPort
 	extra   *extra
 }

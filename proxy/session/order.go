@@ -118,7 +118,10 @@ func (c *Client) wrote() {
 // again when it is writable.
 func (c *Client) Flush() (full bool) {
 	for c.out.Len() > 0 {
-		_, errno := c.out.Write(&c.sh.Pool, c.FD)
+		n, errno := c.out.Write(&c.sh.Pool, c.FD)
+		if n > 0 && errno == 0 {
+			c.taken = c.sh.Now
+		}
 		if errno == syscall.EAGAIN {
 			full = true
 			break
@@ -156,6 +159,19 @@ func (c *Client) Memory() int {
 		n += r.Out.Len() + len(r.Raw())
 	}
 	return n
+}
+
+// Stuck is how many bytes of the pool will not go away while clients are not
+// read: those of a request that is not complete, and replies of which the
+// client took nothing since a time. It walks the replies: not for every wake-up.
+func (c *Client) Stuck(since int64) (request, replies int64) {
+	if c.in != nil && c.scan.Begun() {
+		request = c.in.Memory()
+	}
+	if c.taken < since {
+		replies = c.out.Memory()
+	}
+	return request, replies
 }
 
 // TooSlow tells if the client left more unread than it may.

@@ -1,0 +1,109 @@
+package reactor_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/reactor"
+)
+
+// TestStalledGiants: clients that begin requests larger than all memory and
+// stall are closed, soon and only they: others wait for a moment at most.
+func TestStalledGiants(t *testing.T) {
+	for _, loops := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d loops", loops), func(t *testing.T) {
+			shards, _ := realShards(t, 1)
+			var log logBuffer
+			p := startProxy(t, reactor.Config{Loops: loops, MemoryBudgetBytes: 16 << 20, Logger: log.logger()}, shards...)
+			var good [2]*client
+			for i := range good {
+				good[i] = p.dial()
+			}
+			// Nobody would do without this one either: it sends a lot, and all of it.
+			const size = 300 << 10
+			busy := make(chan string, 1)
+			uploads := p.dial()
+			stop := make(chan struct{})
+			go func() {
+				defer close(busy)
+				set := encode("SET", "big", strings.Repeat("x", size))
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					if _, err := uploads.Write([]byte(set)); err != nil {
+						busy <- err.Error()
+						return
+					}
+					if got, err := uploads.reply(); got != "OK" {
+						busy <- fmt.Sprint(got, err)
+						return
+					}
+				}
+			}()
+			const giants = 8
+			for range giants {
+				c := p.dial()
+				go func() {
+					// It is closed in the middle.
+					_, _ = c.Write([]byte("*3\r\n$3\r\nSET\r\n$1\r\ng\r\n$100000000\r\n" + strings.Repeat("x", 6<<20)))
+				}()
+			}
+			var longest time.Duration
+			for begin := time.Now(); time.Since(begin) < 2*time.Second; {
+				for _, c := range good {
+					asked := time.Now()
+					c.want("OK", "SET", "k", "v")
+					longest = max(longest, time.Since(asked))
+				}
+			}
+			close(stop)
+			if failed := <-busy; failed != "" {
+				t.Errorf("a client with complete requests: %s", failed)
+			}
+			s := p.Stats()
+			t.Logf("longest wait %v, %d closed, %d bytes", longest, s.ClientsEvicted, s.MemoryBytes)
+			if longest > 400*time.Millisecond {
+				t.Errorf("others waited %v", longest)
+			}
+			if s.ClientsEvicted < giants/2 || s.ClientsEvicted > giants {
+				t.Errorf("%d clients were closed for want of memory", s.ClientsEvicted)
+			}
+			if s.MemoryBytes > 16<<20 {
+				t.Errorf("%d bytes are in use at the end", s.MemoryBytes)
+			}
+			if !strings.Contains(log.String(), "memory budget") {
+				t.Errorf("the log says nothing of it: %s", log.String())
+			}
+		})
+	}
+}
+
+// TestUnreadGiants: the same for clients that ask for a lot and take nothing.
+func TestUnreadGiants(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	p := startProxy(t, reactor.Config{Loops: 1, MemoryBudgetBytes: 16 << 20}, shards...)
+	good := p.dial()
+	good.want("OK", "SET", "big", strings.Repeat("x", 9<<20))
+	for range 6 {
+		p.dial().write(encode("GET", "big"))
+	}
+	var longest time.Duration
+	for begin := time.Now(); time.Since(begin) < 2*time.Second; {
+		asked := time.Now()
+		good.want("OK", "SET", "k", "v")
+		longest = max(longest, time.Since(asked))
+	}
+	s := p.Stats()
+	t.Logf("longest wait %v, %d closed, %d bytes", longest, s.ClientsEvicted, s.MemoryBytes)
+	if longest > 900*time.Millisecond {
+		t.Errorf("others waited %v", longest)
+	}
+	if s.ClientsEvicted == 0 || s.ClientsEvicted > 6 {
+		t.Errorf("%d clients were closed for want of memory", s.ClientsEvicted)
+	}
+}
