@@ -57,9 +57,9 @@ func (a *app) status(ctx context.Context, name string) (*basaltv1.ClusterStatus,
 // replaces the one before; elsewhere one follows the other. A Configserver that
 // is away for a while is shown as such and waited for.
 func (a *app) watchStatus(ctx context.Context, name string, interval time.Duration) error {
-	clear := ""
+	wipe := ""
 	if isTerminal(a.out) {
-		clear = "\x1b[H\x1b[2J"
+		wipe = "\x1b[H\x1b[2J"
 	}
 	tick := time.NewTicker(max(interval, 50*time.Millisecond))
 	defer tick.Stop()
@@ -86,10 +86,10 @@ func (a *app) watchStatus(ctx context.Context, name string, interval time.Durati
 			}
 		}
 		if picture.Len() > 0 {
-			if _, err := fmt.Fprintf(a.out, "%s%s  %s\n", clear, a.now().Format("15:04:05.000"), picture.Bytes()); err != nil {
+			if _, err := fmt.Fprintf(a.out, "%s%s  %s\n", wipe, a.now().Format("15:04:05.000"), picture.Bytes()); err != nil {
 				return err
 			}
-			if clear == "" {
+			if wipe == "" {
 				fmt.Fprintln(a.out)
 			}
 		}

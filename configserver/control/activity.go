@@ -30,7 +30,7 @@ type activity struct {
 
 // start begins an activity, after the one that is running ended; that one is
 // told to. It must be called on the loop's goroutine.
-func (l *Loop) start(shard, name string, yields bool, f func(ctx context.Context, x *failover.Executor) error) *activity {
+func (l *Loop) start(shard, name string, yields bool, f func(ctx context.Context, x *failover.Executor) error) {
 	ctx, cancel := context.WithCancel(l.life)
 	a := &activity{name: name, yields: yields, cancel: cancel, done: make(chan struct{})}
 	before := l.activities[shard]
@@ -69,7 +69,6 @@ func (l *Loop) start(shard, name string, yields bool, f func(ctx context.Context
 			l.decide(map[string]bool{shard: true})
 		})
 	})
-	return a
 }
 
 // Measured implements failover.Host.

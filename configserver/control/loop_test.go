@@ -86,7 +86,7 @@ func (r *rig) run() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var out slog.Handler = slog.DiscardHandler
+	out := slog.DiscardHandler
 	if testing.Verbose() {
 		out = slog.NewTextHandler(os.Stderr, nil)
 	}

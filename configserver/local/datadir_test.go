@@ -72,7 +72,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	if err := d.makeCredentials(""); err != nil {
 		t.Fatal(err)
 	}
-	first, err := d.readSecrets("admin-password")
+	first, err := d.adminPasswords()
 	if err != nil || len(first) != 1 || len(first[0]) != 64 {
 		t.Fatal(first, err)
 	}
@@ -83,7 +83,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	if err := d.makeCredentials(""); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := d.readSecrets("admin-password"); err != nil || again[0] != first[0] {
+	if again, err := d.adminPasswords(); err != nil || again[0] != first[0] {
 		t.Fatal("the second run changed the password", err)
 	}
 	conf, err := d.redisConf("/nodes/shard-0-0", 7001, []string{"maxmemory 100mb"})

@@ -116,9 +116,9 @@ func (g *playground) startAll(kinds ...Kind) error {
 // until repeats check until it returns nothing; what it returns is shown as
 // what is being waited for. A process that died ends the waiting.
 func (g *playground) until(ctx context.Context, check func() string) error {
-	waiting := ""
 	for {
-		if waiting = check(); waiting == "" {
+		waiting := check()
+		if waiting == "" {
 			return nil
 		}
 		if ctx.Err() == nil {
@@ -144,7 +144,7 @@ func explain(what string, err error) string {
 
 // nodesAnswer waits until every server answers the Configserver's user.
 func (g *playground) nodesAnswer(ctx context.Context) error {
-	passwords, err := g.dir.readSecrets("admin-password")
+	passwords, err := g.dir.adminPasswords()
 	if err != nil {
 		return err
 	}

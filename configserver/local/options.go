@@ -113,9 +113,9 @@ func DefaultOptions() (Options, error) {
 // absolute, as the processes have their own working directories.
 func (o *Options) check() error {
 	for _, v := range []struct {
-		name           string
-		value          int
-		lowest, higest int
+		name            string
+		value           int
+		lowest, highest int
 	}{
 		{"SHARDS", o.Shards, 1, 1024},
 		{"REPLICAS", o.Replicas, 0, 5},
@@ -124,8 +124,8 @@ func (o *Options) check() error {
 		{"CONFIGSERVERS", o.Configservers, 1, 9},
 		{"--configserver-port", o.ConfigserverPort, 0, 65535},
 	} {
-		if v.value < v.lowest || v.value > v.higest {
-			return fmt.Errorf("%s=%d: want %d to %d", v.name, v.value, v.lowest, v.higest)
+		if v.value < v.lowest || v.value > v.highest {
+			return fmt.Errorf("%s=%d: want %d to %d", v.name, v.value, v.lowest, v.highest)
 		}
 	}
 	if o.Port != 0 && o.Port+o.Proxies-1 > 65535 {

@@ -3,16 +3,16 @@ package local
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 )
 
-// readSecrets reads a credentials file: the current secret, and the previous
-// one when a rotation is under way.
-func (d *dataDir) readSecrets(name string) ([]string, error) {
-	data, err := os.ReadFile(d.in("credentials", Cluster, name))
+// adminPasswords reads the current admin password, and the previous one when a rotation is under way.
+func (d *dataDir) adminPasswords() ([]string, error) {
+	data, err := os.ReadFile(d.in("credentials", Cluster, "admin-password"))
 	if err != nil {
 		return nil, err
 	}
@@ -23,7 +23,7 @@ func (d *dataDir) readSecrets(name string) ([]string, error) {
 		}
 	}
 	if len(secrets) == 0 {
-		return nil, fmt.Errorf("credentials file %s is empty", name)
+		return nil, errors.New("credentials file admin-password is empty")
 	}
 	return secrets, nil
 }
@@ -32,7 +32,7 @@ func (d *dataDir) readSecrets(name string) ([]string, error) {
 // Configserver gets in, until that admitted the incarnation. The config holds
 // hashes of passwords only.
 func (d *dataDir) redisConf(dir string, port int, extra []string) (string, error) {
-	passwords, err := d.readSecrets("admin-password")
+	passwords, err := d.adminPasswords()
 	if err != nil {
 		return "", err
 	}

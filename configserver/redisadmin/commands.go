@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -188,7 +189,7 @@ func StaleUsers(users []string, keep ...uint64) []string {
 // Keys counts the keys in all databases.
 func (c *Conn) Keys(ctx context.Context) (int64, error) {
 	text, err := c.conn.Info(ctx, "keyspace").Result()
-	if err != nil && err != redis.Nil {
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return 0, fmt.Errorf("%s: INFO keyspace: %w", c.Address, err)
 	}
 	return max(0, ParseInfo(text).Keys), nil

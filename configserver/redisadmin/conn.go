@@ -66,7 +66,7 @@ type Conn struct {
 // who answers. ctx bounds the dial, not the life of the connection (see Bind).
 // Errors: ErrPassword, and those that SightOf tells apart.
 func Dial(ctx context.Context, address string, passwords []string) (*Conn, error) {
-	err := error(ErrPassword)
+	err := ErrPassword
 	for _, password := range passwords {
 		var c *Conn
 		if c, err = dial(ctx, address, password); !errors.Is(err, ErrPassword) {

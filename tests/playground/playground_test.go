@@ -329,9 +329,9 @@ func TestPlayground(t *testing.T) {
 // leaves on disk can be started again.
 func TestKilledWhileStarting(t *testing.T) {
 	dir := place(t)
-	for _, after := range []time.Duration{20, 100, 250, 500, 900} {
+	for _, ms := range []int{20, 100, 250, 500, 900} {
 		p := start(t, dir, "--shards", "2")
-		time.Sleep(after * time.Millisecond)
+		time.Sleep(time.Duration(ms) * time.Millisecond)
 		p.end(syscall.SIGKILL)
 	}
 	p := up(t, dir, "--shards", "2")

@@ -12,7 +12,7 @@ import (
 )
 
 func historyIsLimited(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	for c.Epoch < KeepEpochs+10 {
 		c = Next(c, fmt.Sprint("epoch ", c.Epoch+1))
 		ok(t, o.Commit(s.ctx, c, event("One"), event("Two")))
@@ -31,7 +31,7 @@ func historyIsLimited(t *testing.T, s *suite) {
 }
 
 func eventsHaveNoGaps(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	var wg sync.WaitGroup
 	const writers, each = 4, 5
 	for i := range writers {
@@ -67,7 +67,7 @@ func eventsHaveNoGaps(t *testing.T, s *suite) {
 }
 
 func eventsAfterAndLimit(t *testing.T, s *suite) {
-	_, o := s.own(t, "a")
+	_, o := s.own(t)
 	for i := range 10 {
 		ok(t, o.Append(s.ctx, event(fmt.Sprintf("E%d", i+1))))
 	}
@@ -109,7 +109,7 @@ func next(t testing.TB, c <-chan topology.Event) topology.Event {
 }
 
 func watchEvents(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	for i := range 5 {
 		ok(t, o.Append(s.ctx, event(fmt.Sprintf("E%d", i+1))))
 	}
@@ -133,7 +133,7 @@ func watchEvents(t *testing.T, s *suite) {
 }
 
 func watchEventsEndsWithTheCluster(t *testing.T, s *suite) {
-	_, o := s.own(t, "a")
+	_, o := s.own(t)
 	events := must[<-chan topology.Event](t)(s.Other.WatchEvents(s.ctx, "a", 0))
 	ok(t, o.Append(s.ctx, event("Last")))
 	if e := next(t, events); e.Kind != "Last" {

@@ -67,7 +67,7 @@ func claimRefuses(t *testing.T, s *suite) {
 // ownersRaceToCommit: the owner before and its successor commit the same epoch
 // at the same time; one of them wins and it is never the one before.
 func ownersRaceToCommit(t *testing.T, s *suite) {
-	c, old := s.own(t, "a")
+	c, old := s.own(t)
 	successor := s.join(t, s.Other, "cs-b")
 	for round := range 5 {
 		s.ExpireLease(t, "cs-a")
@@ -92,7 +92,7 @@ func ownersRaceToCommit(t *testing.T, s *suite) {
 }
 
 func lateWritesAreRefused(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	s.ExpireLease(t, "cs-a")
 	refused := func(when string) {
 		for what, err := range map[string]error{
@@ -157,7 +157,7 @@ func sessionCloseFreesClusters(t *testing.T, s *suite) {
 }
 
 func releaseFreesTheCluster(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	ok(t, o.Release(s.ctx))
 	ok(t, o.Release(s.ctx))
 	closes(t, "Lost of the ownership", o.Lost())
@@ -171,7 +171,7 @@ func releaseFreesTheCluster(t *testing.T, s *suite) {
 // rejoinUnderTheSameID is what a Configserver does that restarts before its
 // lease ends: it is listed once, and gets its clusters when the old lease goes.
 func rejoinUnderTheSameID(t *testing.T, s *suite) {
-	c, old := s.own(t, "a")
+	c, old := s.own(t)
 	again := must[store.Session](t)(s.Other.Join(s.ctx, store.Replica{ID: "cs-a", Address: "new:7400"}))
 	defer func() { _ = again.Close(context.Background()) }()
 	if got := must[[]store.Replica](t)(s.Store.Replicas(s.ctx)); len(got) != 1 || got[0].Address != "new:7400" {

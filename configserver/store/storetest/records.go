@@ -58,7 +58,7 @@ func createRefuses(t *testing.T, s *suite) {
 }
 
 func commitKeepsHistory(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	for _, reason := range []string{"two", "three", "four"} {
 		c = Next(c, reason)
 		ok(t, o.Commit(s.ctx, c, event("Committed")))
@@ -82,7 +82,7 @@ func commitKeepsHistory(t *testing.T, s *suite) {
 }
 
 func commitRefusesInvalid(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	bad := Next(c, "no master")
 	bad.Shards[0].Master = "nobody"
 	if o.Commit(s.ctx, bad) == nil {
@@ -113,7 +113,7 @@ func commitRefusesInvalid(t *testing.T, s *suite) {
 }
 
 func conflictingEpochs(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	two := Next(c, "two")
 	ok(t, o.Commit(s.ctx, two))
 	wantIs(t, "epoch 2 again", o.Commit(s.ctx, Next(c, "another two"), event("Lost")), store.ErrConflict)
@@ -130,7 +130,7 @@ func conflictingEpochs(t *testing.T, s *suite) {
 }
 
 func members(t *testing.T, s *suite) {
-	_, o := s.own(t, "a")
+	_, o := s.own(t)
 	for _, id := range []string{"p2", "p1", "p3"} {
 		ok(t, o.PutMember(s.ctx, store.Member{ID: id, Address: "127.0.0.1:1", Version: "v1"}))
 	}
@@ -154,7 +154,7 @@ func members(t *testing.T, s *suite) {
 }
 
 func deleteAndRecreate(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	s.create(t, "a-b")
 	two := Next(c, "two")
 	ok(t, o.Commit(s.ctx, two, event("X"), event("Y")))
@@ -187,7 +187,7 @@ func deleteAndRecreate(t *testing.T, s *suite) {
 }
 
 func cancelledContext(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	for what, err := range map[string]error{
@@ -204,7 +204,7 @@ func cancelledContext(t *testing.T, s *suite) {
 }
 
 func recordsAreCopies(t *testing.T, s *suite) {
-	c, o := s.own(t, "a")
+	c, o := s.own(t)
 	next := Next(c, "two")
 	ok(t, o.Commit(s.ctx, next))
 	next.Shards[0].Nodes[0].ID = "changed"

@@ -163,11 +163,11 @@ func (s *suite) join(t testing.TB, on store.Store, id string) store.Session {
 	return session
 }
 
-// own creates a cluster and claims it.
-func (s *suite) own(t testing.TB, name string) (topology.Cluster, store.Ownership) {
+// own creates cluster "a" and claims it.
+func (s *suite) own(t testing.TB) (topology.Cluster, store.Ownership) {
 	t.Helper()
-	c := s.create(t, name)
-	return c, must[store.Ownership](t)(s.join(t, s.Store, "cs-a").Claim(s.ctx, name))
+	c := s.create(t, "a")
+	return c, must[store.Ownership](t)(s.join(t, s.Store, "cs-a").Claim(s.ctx, "a"))
 }
 
 // takeOver claims a cluster until its owner's lease has gone.
