@@ -197,11 +197,11 @@ func (l *Loop) makeView() {
 		if s.SecretID == "" {
 			continue // no node was admitted yet
 		}
-		password, err := set.ProxyPassword(s.SecretID, s.ID, s.Generation)
+		password, err := set.ProxyPassword(s.SecretID, c.UID, s.ID, s.Generation)
 		if err != nil {
 			if l.reread() == nil && l.secrets.Load() != set {
 				set = l.secrets.Load()
-				password, err = set.ProxyPassword(s.SecretID, s.ID, s.Generation)
+				password, err = set.ProxyPassword(s.SecretID, c.UID, s.ID, s.Generation)
 			}
 			if err != nil {
 				l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)

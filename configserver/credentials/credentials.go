@@ -171,9 +171,15 @@ func (s *Set) SecretByID(id string) (string, error) {
 }
 
 // ProxyPassword returns the password of ProxyUser(generation) on a shard's
-// nodes, derived from the secret an id names.
-func (s *Set) ProxyPassword(secretID, shard string, generation uint64) (string, error) {
-	return s.derive(secretID, "proxy\x00"+s.cluster+"\x00"+shard+"\x00"+strconv.FormatUint(generation, 10))
+// nodes, derived from the secret an id names. uid is the cluster's: one that was
+// deleted and created again begins with generation 1 again, and a proxy that
+// missed it must not get in by what it knows.
+func (s *Set) ProxyPassword(secretID, uid, shard string, generation uint64) (string, error) {
+	of := s.cluster
+	if uid != "" { // clusters of before there were uids go on as they are
+		of += "\x00" + uid
+	}
+	return s.derive(secretID, "proxy\x00"+of+"\x00"+shard+"\x00"+strconv.FormatUint(generation, 10))
 }
 
 // ReplicationPassword returns the password of ReplicationUser, derived from

@@ -61,7 +61,7 @@ func TestDerived(t *testing.T) {
 	if got, want := ids[1], fmt.Sprintf("%x", sha256.Sum256([]byte("basalt-secret-id:"+secretOne)))[:16]; got != want {
 		t.Errorf("secret id %s, want %s", got, want)
 	}
-	password, err := s.ProxyPassword(ids[1], "shard-0", 7)
+	password, err := s.ProxyPassword(ids[1], "", "shard-0", 7)
 	if err != nil || password != "ada5f64defb6d085abd4cccfa826bb7e8630362d2a4c1678f867983936c135fe" {
 		t.Errorf("proxy password %s, %v", password, err)
 	}
@@ -70,19 +70,19 @@ func TestDerived(t *testing.T) {
 		t.Errorf("replication password %s, %v", replication, err)
 	}
 	seen := map[string]bool{replication: true}
-	for _, id := range ids {
+	for _, of := range []struct{ id, uid string }{{ids[0], ""}, {ids[1], ""}, {ids[0], "uid-1"}, {ids[1], "uid-1"}, {ids[0], "uid-2"}} {
 		for _, shard := range []string{"shard-0", "shard-1"} {
 			for generation := range uint64(3) {
-				p, err := s.ProxyPassword(id, shard, generation)
+				p, err := s.ProxyPassword(of.id, of.uid, shard, generation)
 				if err != nil || seen[p] {
-					t.Errorf("password of %s %s %d is not new: %v", id, shard, generation, err)
+					t.Errorf("password of %v %s %d is not new: %v", of, shard, generation, err)
 				}
 				seen[p] = true
 			}
 		}
 	}
 	var precondition *topology.PreconditionError
-	if _, err := s.ProxyPassword("0000000000000000", "shard-0", 1); !errors.As(err, &precondition) {
+	if _, err := s.ProxyPassword("0000000000000000", "uid", "shard-0", 1); !errors.As(err, &precondition) {
 		t.Errorf("unknown secret: %v", err)
 	}
 	sum := sha256.Sum256([]byte("client-1"))

@@ -268,7 +268,7 @@ type secrets struct {
 // secretsOf derives the secrets of a generation of a shard.
 func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets, error) {
 	set := x.host.Credentials()
-	proxy, err := set.ProxyPassword(secretID, shard, generation)
+	proxy, err := set.ProxyPassword(secretID, x.host.Record().UID, shard, generation)
 	if err != nil {
 		return secrets{}, err
 	}

@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"time"
 
@@ -38,6 +39,7 @@ func (s clusterService) CreateCluster(ctx context.Context, req *basaltv1.CreateC
 	now := s.now()
 	c := topology.Cluster{
 		Name:        name,
+		UID:         rand.Text(),
 		Epoch:       1,
 		CommittedAt: now,
 		CreatedAt:   now,

@@ -43,6 +43,9 @@ func TestCreateGetListCluster(t *testing.T) {
 	if made.GetOwner() != "cs-0" || made.GetEpoch() != 1 || made.GetPhase() != basaltv1.ClusterPhase_CLUSTER_PHASE_FORMING {
 		t.Fatalf("made %v", made)
 	}
+	if c, err := st.Cluster(ctx, "green"); err != nil || c.UID == "" {
+		t.Errorf("the record has the uid %q, %v", c.UID, err)
+	}
 	p := made.GetPolicy()
 	if p.GetHungAfter().AsDuration() != 2*time.Second || p.GetRefusedProbes() != 3 || p.GetReadPolicy() != basaltv1.ReadPolicy_READ_POLICY_READ_SET {
 		t.Fatalf("the policy is not what was asked for with defaults: %v", p)

@@ -34,6 +34,9 @@ const (
 // are unique; a shard without a master, when serving, has an operation.
 type Cluster struct {
 	Name string `json:"name"`
+	// UID is random and made at creation: it tells a cluster from one of the
+	// same name before it, and is part of every proxy's password.
+	UID string `json:"uid,omitempty"`
 	// Epoch is the version of this record, +1 at every commit, 1 at creation.
 	Epoch       uint64    `json:"epoch"`
 	CommittedAt time.Time `json:"committedAt"`

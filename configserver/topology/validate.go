@@ -213,7 +213,7 @@ func (s *Shard) validate(phase Phase) error {
 // replace it: same cluster, the next epoch, no way back out of serving or
 // deleting, and no generation that returns.
 func (c Cluster) ValidateNext(next Cluster) error {
-	if next.Name != c.Name || !next.CreatedAt.Equal(c.CreatedAt) {
+	if next.Name != c.Name || next.UID != c.UID || !next.CreatedAt.Equal(c.CreatedAt) {
 		return fmt.Errorf("cluster %s created %v: replaced by another cluster, %s created %v",
 			c.Name, c.CreatedAt, next.Name, next.CreatedAt)
 	}
