@@ -126,6 +126,9 @@ func (l *loop) wake() {
 // go on, held requests; then one write per connection.
 func (l *loop) run() {
 	runtime.LockOSThread()
+	// A thread that ends takes along the processes it started, if they asked for
+	// that; those of other goroutines may be among them.
+	defer runtime.UnlockOSThread()
 	defer close(l.done)
 	for !l.stopped {
 		n := l.wait()
