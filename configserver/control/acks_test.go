@@ -105,3 +105,23 @@ func (r *rig) membersInStore() []store.Member {
 	}
 	return members
 }
+
+// A connection that was opened and never used says nothing about whether the
+// server answers.
+func TestAProxyWithoutAReplyIsNoWitness(t *testing.T) {
+	r := bare(t)
+	s := r.hello("p1", 0)
+	s.Report([]NodeSight{{Node: "n1", Sight: topology.SightOK, SinceReply: -1}, {Node: "n2", Sight: topology.SightOK, SinceReply: time.Second}})
+	err := r.loop.do(t.Context(), func() {
+		sights := r.loop.members["p1"].sights
+		if at := sights["n1"].ReplyAt; !at.IsZero() {
+			t.Errorf("a reply %v ago", time.Since(at))
+		}
+		if ago := time.Since(sights["n2"].ReplyAt); ago < time.Second || ago > 2*time.Second {
+			t.Errorf("a reply %v ago", ago)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -86,8 +86,9 @@ type ShardCredential struct {
 
 // NodeSight is what a proxy saw of a node.
 type NodeSight struct {
-	Node       string
-	Sight      topology.Sight
+	Node  string
+	Sight topology.Sight
+	// SinceReply is negative when no reply ever arrived.
 	SinceReply time.Duration
 	Error      string
 }

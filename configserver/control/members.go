@@ -146,7 +146,11 @@ func (s *stream) Report(sights []NodeSight) {
 	now := time.Now()
 	s.with(func(m *member) {
 		for _, n := range sights {
-			m.sights[n.Node] = health.ProxySight{Sight: n.Sight, At: now, ReplyAt: now.Add(-n.SinceReply), Detail: n.Error}
+			seen := health.ProxySight{Sight: n.Sight, At: now, Detail: n.Error}
+			if n.SinceReply >= 0 {
+				seen.ReplyAt = now.Add(-n.SinceReply)
+			}
+			m.sights[n.Node] = seen
 		}
 		s.l.inbox.poke()
 	})

@@ -299,10 +299,14 @@ func credentialToProto(c control.ShardCredential) *basaltv1.ShardCredential {
 func sightsFromProto(r *basaltv1.NodeReport) []control.NodeSight {
 	out := make([]control.NodeSight, 0, len(r.GetNodes()))
 	for _, n := range r.GetNodes() {
+		since := time.Duration(-1)
+		if n.GetSinceReply() != nil {
+			since = max(0, n.GetSinceReply().AsDuration())
+		}
 		out = append(out, control.NodeSight{
 			Node:       n.GetNode(),
 			Sight:      fromSight(n.GetSight()),
-			SinceReply: n.GetSinceReply().AsDuration(),
+			SinceReply: since,
 			Error:      n.GetError(),
 		})
 	}

@@ -115,14 +115,18 @@ func TestWatchTopology(t *testing.T) {
 			}
 
 			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_NodeReport{NodeReport: &basaltv1.NodeReport{
-				Nodes: []*basaltv1.NodeSight{{Node: "shard-0-0", Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: durationpb.New(time.Second), Error: "refused"}},
+				Nodes: []*basaltv1.NodeSight{
+					{Node: "shard-0-0", Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: durationpb.New(time.Second), Error: "refused"},
+					{Node: "shard-0-1", Sight: basaltv1.Sight_SIGHT_OK}, // connected, and nothing was asked
+				},
 			}}})
 			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{Clients: 7}}})
 			eventually(t, "report and load", func() bool {
 				loop.mu.Lock()
 				defer loop.mu.Unlock()
-				return loop.load.Clients == 7 && len(loop.sights) == 1 &&
-					loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"}
+				return loop.load.Clients == 7 && len(loop.sights) == 2 &&
+					loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"} &&
+					loop.sights[1] == control.NodeSight{Node: "shard-0-1", Sight: topology.SightOK, SinceReply: -1}
 			})
 
 			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Goodbye{Goodbye: &basaltv1.Goodbye{}}})

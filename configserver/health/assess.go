@@ -63,7 +63,7 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 	switch a.Verdict {
 	case Dead:
 		since := o.Nodes[m.ID].RefusedSince
-		return a.ask(s, m, o, now, func(r *Node) (seen, asked bool) {
+		return a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
 			return r.Info.LinkUp && !silentFor(r.Info.LastIO, c.Policy.HungAfter), r.InfoAt.After(since)
 		}, since)
 	case Hung:
@@ -72,7 +72,7 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 		if since.Before(o.Started) {
 			since = o.Started
 		}
-		return a.ask(s, m, o, now, func(r *Node) (seen, asked bool) {
+		return a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
 			return r.Info.LinkUp && !silentFor(r.Info.LastIO, c.Policy.HungAfter), now.Sub(r.InfoAt) < replyWithin
 		}, since)
 	}
@@ -120,10 +120,11 @@ func AssessNode(c *topology.Cluster, n *topology.Node, o *Observations, now time
 // ask hears the replicas and the proxies about a master that this Configserver
 // takes for dead or hung since an instant. about tells of a replica whether it
 // sees the master, and whether its answer is fresh enough to count.
-func (a Assessment) ask(s *topology.Shard, m *topology.Node, o *Observations, now time.Time,
+func (a Assessment) ask(c *topology.Cluster, s *topology.Shard, m *topology.Node, o *Observations, now time.Time,
 	about func(r *Node) (seen, asked bool), since time.Time,
 ) Assessment {
 	contradicted, pending := false, false
+	lately := now.Add(-max(c.Policy.HungAfter, proxyWord))
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		r, known := o.Nodes[n.ID]
@@ -156,8 +157,10 @@ func (a Assessment) ask(s *topology.Shard, m *topology.Node, o *Observations, no
 		who := topology.Evidence{VantagePoint: "proxy " + id, Sight: p.Sight, Detail: p.Detail}
 		if p.Sight == topology.SightOK {
 			// A proxy that has nothing to say keeps silent, so an old "ok" is no
-			// evidence; a reply that arrived since then is.
-			if p.ReplyAt.After(since.Add(clockSlack)) {
+			// evidence; a reply that arrived since then is, for as long as the next
+			// one may take. A server that hangs right after a reply to a proxy that
+			// then has nothing to ask would count as alive for ever.
+			if p.ReplyAt.After(since.Add(clockSlack)) && p.ReplyAt.After(lately) {
 				contradicted = true
 				who.Detail = cmp.Or(who.Detail, "replies arrive")
 			} else {
@@ -174,6 +177,10 @@ func (a Assessment) ask(s *topology.Shard, m *topology.Node, o *Observations, no
 	}
 	return a
 }
+
+// proxyWord is how long a proxy that gets replies may be silent: it says so
+// every second.
+const proxyWord = 2 * time.Second
 
 // clockSlack allows for the way of a report: a proxy's "since" is counted back
 // from its arrival here, so a reply from before the end may look newer by that

@@ -96,6 +96,21 @@ func TestAssessMaster(t *testing.T) {
 			})
 			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, time.Second })
 		}, Unreachable},
+		{"silent for long, a proxy's last reply came a moment later", func(o *Observations) {
+			last := now.Add(-5 * time.Second)
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: last, Info: redisadmin.Info{RunID: "rm"}}
+				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: last.Add(80 * time.Millisecond), ReplyAt: last.Add(80 * time.Millisecond)}}
+			})
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 4*time.Second })
+		}, Hung},
+		{"silent for long, a proxy gets replies", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-5 * time.Second), Info: redisadmin.Info{RunID: "rm"}}
+				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: now.Add(-time.Second), ReplyAt: now.Add(-time.Second)}}
+			})
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 4*time.Second })
+		}, Unreachable},
 		{"silent for long, but this Configserver has just begun to look", func(o *Observations) {
 			change(o, "m", func(n *Node) { n.Probe = Probe{} })
 			o.Started = now.Add(-500 * time.Millisecond)
