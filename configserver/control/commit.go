@@ -102,6 +102,7 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 	cancel()
 	now := next
 	landed := err == nil
+	var refusal error
 	if !landed {
 		l.log.Warn("commit", "epoch", next.Epoch, "error", err)
 		if errors.Is(err, store.ErrLeaseLost) {
@@ -111,10 +112,19 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 		// Whatever the error says, only the record tells what happened. The same
 		// epoch written again is compared in the store, so a late first attempt
 		// and a second one cannot both land.
+		refusal = err
 		if now, err = l.readAgain(); err != nil {
 			return // the loop is ending
 		}
 		landed = now.Epoch == next.Epoch && now.Reason == next.Reason && now.CommittedAt.Equal(next.CommittedAt)
+	}
+	if !landed && !errors.Is(refusal, store.ErrConflict) {
+		// A store that answers reads and refuses writes (its quota is used up) must
+		// not be asked in a tight loop.
+		select {
+		case <-time.After(retryAfter):
+		case <-l.life.Done():
+		}
 	}
 	how := map[bool]string{true: "landed", false: "refused"}[landed]
 	l.m.commits.WithLabelValues(l.cfg.Cluster, how).Inc()

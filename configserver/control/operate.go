@@ -319,9 +319,36 @@ func (l *Loop) Delete(ctx context.Context) error {
 	}
 }
 
+// endActivities tells the activities of all shards to end, and waits for them.
+// The cluster is being deleted, so none begins that changes a server.
+func (l *Loop) endActivities(ctx context.Context) error {
+	var running []*activity
+	err := l.do(ctx, func() {
+		for shard, a := range l.activities {
+			if shard != clusterWide {
+				a.cancel()
+				running = append(running, a)
+			}
+		}
+	})
+	for _, a := range running {
+		select {
+		case <-a.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return err
+}
+
 // remove fences what is left of a cluster that is being deleted, and then
 // forgets it. It is tried again until it worked.
 func (l *Loop) remove(ctx context.Context) error {
+	// What is being done to a shard ends first, lest it let proxies in again
+	// after they were shut out.
+	if err := l.endActivities(ctx); err != nil {
+		return err
+	}
 	c := l.Topology()
 	l.AwaitAcks(ctx, "", c.Epoch, c.Policy.AckTimeout, c.Policy.AckTimeout)
 	var wg sync.WaitGroup

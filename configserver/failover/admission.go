@@ -82,7 +82,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	}
 	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
-		if s == nil || s.Node(node) == nil || s.Master != master.ID || s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
+		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Master != master.ID || s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
 			return nil, ErrSuperseded
 		}
 		n := s.Node(node)

@@ -65,6 +65,8 @@ func Begin(shard, id, cause, requested string, automatic bool, evidence []topolo
 		switch {
 		case s == nil:
 			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		case c.Phase == topology.Deleting:
+			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Master == "":
 			return nil, topology.Preconditionf("%s has no master now; wait until it has one", shard)
 		case s.Operation != nil && s.Operation.Kind != topology.Rotation:

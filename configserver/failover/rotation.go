@@ -44,6 +44,8 @@ func BeginRotation(shard, id, cause string, now time.Time) Change {
 		switch {
 		case s == nil:
 			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		case c.Phase == topology.Deleting:
+			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Operation != nil:
 			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
 		case s.Master == "":
@@ -98,9 +100,9 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 	if old, err := set.ReplicationPassword(s.SecretID); err == nil && old != sec.replication {
 		passwords = append(passwords, old)
 	}
-	nodes := x.reachable(s, "")
-	if !slices.ContainsFunc(nodes, func(n topology.Node) bool { return n.ID == s.Master }) {
-		return fmt.Errorf("master %s does not answer now; without it nothing is rotated", s.Master)
+	nodes, err := x.withMaster(s)
+	if err != nil {
+		return err
 	}
 	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
 		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
@@ -136,6 +138,17 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 	})
 }
 
+// withMaster are the nodes that can be reached, if the master is one of them.
+// Proxies could not log in with new credentials it does not have, and would not
+// be shut out if it went on accepting the old ones.
+func (x *Executor) withMaster(s *topology.Shard) ([]topology.Node, error) {
+	nodes := x.reachable(s, "")
+	if !slices.ContainsFunc(nodes, func(n topology.Node) bool { return n.ID == s.Master }) {
+		return nil, fmt.Errorf("master %s does not answer now; without it nothing is rotated", s.Master)
+	}
+	return nodes, nil
+}
+
 // removeOld is step 4.
 func (x *Executor) removeOld(ctx context.Context, s *topology.Shard) error {
 	x.enter(Finishing)
@@ -150,7 +163,11 @@ func (x *Executor) removeOld(ctx context.Context, s *topology.Shard) error {
 		return err
 	}
 	admin := x.host.Credentials().AdminPasswords()[0]
-	left := x.each(ctx, x.reachable(s, ""), redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
+	nodes, err := x.withMaster(s)
+	if err != nil {
+		return err
+	}
+	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
 		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
 		if err != nil {
 			return err

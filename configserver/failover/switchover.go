@@ -108,6 +108,8 @@ func BeginSwitchover(shard, id, cause, candidate string, candidates []topology.C
 		switch {
 		case s == nil:
 			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		case c.Phase == topology.Deleting:
+			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Operation != nil:
 			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
 		case s.Master == "" || s.Node(candidate) == nil:
