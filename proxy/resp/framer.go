@@ -8,6 +8,9 @@ import (
 // MaxDepth is how deep replies may be nested.
 const MaxDepth = 64
 
+// maxLength is beyond what a reply can be long, in bytes or in elements.
+const maxLength = 1 << 50
+
 // Errors of a Framer: the server does not speak RESP, so nothing more can be
 // read from the connection.
 var (
@@ -32,7 +35,7 @@ type Framer struct {
 func (f *Framer) Feed(b []byte) (n int, done bool, err error) {
 	// Most replies are one short value, whole in b.
 	if f.skip == 0 && f.depth == 0 && f.line == 0 && len(b) > 3 && b[0] == '$' {
-		if size, next := number(b, 1); next > 0 && size >= 0 && next+size+2 <= len(b) {
+		if size, next := number(b, 1, 0); next > 0 && size >= 0 && size <= len(b)-next-2 {
 			return next + size + 2, true, nil
 		}
 	}
@@ -94,7 +97,7 @@ func (f *Framer) header(b []byte, i int) (whole bool, next int, err error) {
 	}
 	var n int
 	if f.line == 0 {
-		n, next = number(b, i+1)
+		n, next = number(b, i+1, 0)
 	}
 	if f.line > 0 || next == 0 {
 		// Complete the line in head, byte by byte: it is at most 32 long.
@@ -110,7 +113,7 @@ func (f *Framer) header(b []byte, i int) (whole bool, next int, err error) {
 			}
 		}
 		var end int
-		n, end = number(f.head[:f.line], 1)
+		n, end = number(f.head[:f.line], 1, 0)
 		if end == 0 {
 			if next < len(b) {
 				return false, 0, ErrFrame
@@ -122,7 +125,7 @@ func (f *Framer) header(b []byte, i int) (whole bool, next int, err error) {
 			next = -1
 		}
 	}
-	if next < 0 {
+	if next < 0 || n > maxLength {
 		return false, 0, ErrFrame
 	}
 	switch kind {

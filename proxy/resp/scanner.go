@@ -3,6 +3,7 @@ package resp
 import (
 	"bytes"
 	"math"
+	"strconv"
 
 	"github.com/tidwall/redcon"
 )
@@ -44,6 +45,7 @@ type Scanner struct {
 	pos  int // bytes of the request that were checked
 	args int // arguments still to come; 0 before the first header
 	bulk int // bytes of the argument at pos with its CRLF; 0 before its header
+	line int // bytes of the unfinished header line at pos that were checked
 }
 
 // Need is how long the buffer must at least be for the next call of Scan to
@@ -57,14 +59,15 @@ func (s *Scanner) Need() int {
 
 // Begun tells if the request is known to be incomplete: its beginning was
 // checked, and the rest is missing.
-func (s *Scanner) Begun() bool { return s.pos > 0 }
+func (s *Scanner) Begun() bool { return s.pos > 0 || s.line > 0 }
 
 // Scan looks at buf, which begins with a request. It returns the length of the
 // request, or 0 when more bytes are needed: call again with the same bytes and
 // more behind them. A client that must still authenticate has open = false and
 // tighter limits. An error is a ProtocolError.
 func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
-	i, args := s.pos, s.args
+	i, args, line := s.pos, s.args, s.line
+	s.line = 0
 	if args == 0 {
 		if len(buf) == 0 {
 			return 0, nil
@@ -72,8 +75,9 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 		if buf[0] != '*' {
 			return s.scanInline(buf, lim)
 		}
-		n, next := number(buf, 1)
+		n, next := number(buf, 1, line)
 		if next <= 0 {
+			s.line = digits(buf[1:])
 			return 0, lineError(next, len(buf), lim, errCountLine, errCount)
 		}
 		if n > math.MaxInt32 || n > lim.Args {
@@ -85,7 +89,7 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 		if n <= 0 {
 			return next, nil
 		}
-		i, args = next, n
+		i, args, line = next, n, 0
 	}
 	bulk := s.bulk
 	for {
@@ -96,8 +100,9 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 			if buf[i] != '$' {
 				return 0, unexpected(buf[i])
 			}
-			n, next := number(buf, i+1)
+			n, next := number(buf, i+1, line)
 			if next <= 0 {
+				s.line = digits(buf[i+1:])
 				if err := lineError(next, len(buf)-i, lim, errBulkLine, errBulk); err != nil {
 					return 0, err
 				}
@@ -112,7 +117,7 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 			if next+n > lim.RequestBytes+lim.InlineBytes {
 				return 0, errRequest
 			}
-			i, bulk = next, n+2
+			i, bulk, line = next, n+2, 0
 		}
 		end := i + bulk
 		if end > len(buf) {
@@ -167,42 +172,57 @@ func lineError(next, n int, lim *Limits, tooLong, invalid ProtocolError) error {
 	return nil
 }
 
+// shortNumber is how many characters certainly make no number that overflows.
+const shortNumber = 18
+
 // number reads a decimal number and its CRLF at b[i:], as strictly as Redis
-// does. next is the index behind it, 0 when bytes are missing, -1 when it is
-// no number.
-func number(b []byte, i int) (n, next int) {
-	start, negative := i, false
+// does; of that, seen bytes are known to be digits. next is the index behind
+// it, 0 when bytes are missing, -1 when it is no number.
+func number(b []byte, i, seen int) (n, next int) {
+	start := i
+	if seen > shortNumber {
+		i += seen // n does not matter any more
+	}
 	for ; i < len(b); i++ {
 		c := b[i]
-		switch {
-		case c >= '0' && c <= '9':
-			if n > math.MaxInt64/100 {
-				return 0, -1
-			}
-			n = n*10 + int(c-'0')
-		case c == '\r':
-			digits := i - start
-			if negative {
-				digits--
-				n = -n
-			}
-			if digits == 0 || digits > 1 && n == 0 {
-				return 0, -1
-			}
-			if i+1 == len(b) {
-				return 0, 0
-			}
-			if b[i+1] != '\n' {
-				return 0, -1
-			}
-			return n, i + 2
-		case c == '-' && i == start:
-			negative = true
-		default:
+		if c >= '0' && c <= '9' {
+			n = n*10 + int(c-'0') // may overflow: then it is not short
+			continue
+		}
+		if c == '-' && i == start {
+			continue
+		}
+		if c != '\r' {
 			return 0, -1
 		}
+		if i == start || i-start > shortNumber || b[start] == '-' || b[start] == '0' && i-start > 1 {
+			var ok bool
+			if n, ok = rareNumber(b[start:i]); !ok {
+				return 0, -1
+			}
+		}
+		if i+1 == len(b) {
+			return 0, 0
+		}
+		if b[i+1] != '\n' {
+			return 0, -1
+		}
+		return n, i + 2
 	}
 	return 0, 0
+}
+
+// digits is the length of an unfinished number that number has seen.
+func digits(line []byte) int { return len(bytes.TrimSuffix(line, []byte{'\r'})) }
+
+// rareNumber is Redis's string2ll: no leading zeros, no "-0", 64 bits.
+func rareNumber(text []byte) (int, bool) {
+	digits := bytes.TrimPrefix(text, []byte("-"))
+	if len(digits) == 0 || len(text) > 20 || digits[0] == '0' && len(text) > 1 {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(string(text), 10, 64)
+	return int(n), err == nil
 }
 
 // Args returns the arguments of a request that Scan found complete, as parts

@@ -31,6 +31,14 @@ func scanAll(b []byte, lim *Limits, cuts []int) (requests [][]byte, err error) {
 	return requests, nil
 }
 
+// everywhere cuts at every byte.
+func everywhere(s string) (cuts []int) {
+	for i := range s {
+		cuts = append(cuts, i)
+	}
+	return cuts
+}
+
 func TestScanErrors(t *testing.T) {
 	lim := Limits{RequestBytes: 1000, Args: 5, InlineBytes: 50}
 	for _, c := range []struct{ in, want string }{
@@ -49,19 +57,44 @@ func TestScanErrors(t *testing.T) {
 		{"*9223372036854775808\r\n", "invalid multibulk length"},
 		{"*a\r\n", "invalid multibulk length"},
 		{"*+1\r\n", "invalid multibulk length"},
-		{"*01\r\n$4\r\nPING\r\n", ""},
+		{"*01\r\n$4\r\nPING\r\n", "invalid multibulk length"},
+		{"*00\r\n", "invalid multibulk length"},
+		{"*-0\r\n", "invalid multibulk length"},
+		{"*-01\r\n", "invalid multibulk length"},
+		{"*-\r\n", "invalid multibulk length"},
+		{"*\r\n", "invalid multibulk length"},
+		{"*0\r\n", ""},
+		{"*-9223372036854775808\r\nPING\r\n", ""},
+		{"*-9223372036854775809\r\n", "invalid multibulk length"},
+		{"*9223372036854775807\r\n", "invalid multibulk length"},
+		{"*18446744073709551617\r\n", "invalid multibulk length"},
+		{"*1\r\n$04\r\nPING\r\n", "invalid bulk length"},
+		{"*1\r\n$-0\r\n\r\n", "invalid bulk length"},
+		{"*1\r\n$00\r\n\r\n", "invalid bulk length"},
+		{"*1\r\n$-9223372036854775808\r\n", "invalid bulk length"},
+		{"*1\r\n$18446744073709551617\r\nx\r\n", "invalid bulk length"},
+		{"*" + strings.Repeat("1", 40), ""}, // may become anything but a number
+		{"*" + strings.Repeat("1", 40) + "\r", "invalid multibulk length"},
+		{"*" + strings.Repeat("1", 60) + "\r\n", "invalid multibulk length"},
+		{"*1\r\n$" + strings.Repeat("1", 60), "too big bulk count string"},
+		{"*1\r\n$" + strings.Repeat("1", 60) + "\r\n", "invalid bulk length"},
 		{"*1\r\n:1\r\n", "expected '$', got ':'"},
 		{"*1\r\n\r\n", "expected '$', got ' '"},
-		{"*" + strings.Repeat("1", 60), "invalid multibulk length"},
+		{"*" + strings.Repeat("1", 60), "too big mbulk count string"},
 		{strings.Repeat("x", 51), "too big inline request"},
 		{strings.Repeat("x", 60) + "\r\n", "too big inline request"},
 	} {
-		_, err := scanAll([]byte(c.in), &lim, nil)
-		switch {
-		case c.want == "" && err != nil:
-			t.Errorf("%.40q: %v", c.in, err)
-		case c.want != "" && (err == nil || err.Error() != "Protocol error: "+c.want):
-			t.Errorf("%.40q: want %q, got %v", c.in, c.want, err)
+		for _, cuts := range [][]int{nil, {1}, {len(c.in) / 2}, everywhere(c.in)} {
+			_, err := scanAll([]byte(c.in), &lim, cuts)
+			if len(c.in) > 55 && cuts != nil && strings.HasSuffix(c.in, "11\r\n") {
+				continue // how much is too much without a CR is told by what came of it
+			}
+			switch {
+			case c.want == "" && err != nil:
+				t.Errorf("%.40q: %v", c.in, err)
+			case c.want != "" && (err == nil || err.Error() != "Protocol error: "+c.want):
+				t.Errorf("%.40q: want %q, got %v", c.in, c.want, err)
+			}
 		}
 	}
 }
