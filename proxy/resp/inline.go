@@ -2,7 +2,7 @@ package resp
 
 import "strconv"
 
-// splitInline splits a line as Redis does: blanks separate, "…" knows \n \r \t
+// splitInline splits a line as Redis does (sdssplitargs): blanks separate, "…" knows \n \r \t
 // \b \a \xHH and \", '…' knows \'. Plain words are parts of the line; quoted
 // ones are copies. redcon's own splitter does not know \xHH and reads a
 // leading '$' as another protocol.
@@ -15,10 +15,10 @@ func splitInline(line []byte, dst [][]byte) ([][]byte, error) {
 			return dst, nil
 		}
 		start := i
-		for i < len(line) && !blank(line[i]) && line[i] != '"' && line[i] != '\'' {
+		for i < len(line) && !ends(line[i]) && line[i] != '"' && line[i] != '\'' {
 			i++
 		}
-		if i == len(line) || blank(line[i]) {
+		if i == len(line) || ends(line[i]) {
 			dst = append(dst, line[start:i:i])
 			continue
 		}
@@ -32,7 +32,7 @@ func splitInline(line []byte, dst [][]byte) ([][]byte, error) {
 
 // unquote appends the rest of a word, from its first quote at line[i].
 func unquote(word, line []byte, i int) (_ []byte, next int, ok bool) {
-	for i < len(line) && !blank(line[i]) {
+	for i < len(line) && !ends(line[i]) {
 		quote := line[i]
 		if quote != '"' && quote != '\'' {
 			word = append(word, quote)
@@ -55,9 +55,8 @@ func unquote(word, line []byte, i int) (_ []byte, next int, ok bool) {
 			}
 			word = append(word, c)
 		}
-		if i < len(line) && !blank(line[i]) {
-			return nil, 0, false // a closing quote must end the word
-		}
+		// A closing quote must end the word.
+		return word, i, i == len(line) || blank(line[i])
 	}
 	return word, i, true
 }
@@ -86,5 +85,9 @@ func unescape(b []byte, quote byte) (c byte, n int) {
 	return b[0], 1
 }
 
-// blank tells if a byte separates words.
+// blank tells if a byte is skipped before a word.
 func blank(c byte) bool { return c == ' ' || c >= '\t' && c <= '\r' || c == 0 }
+
+// ends tells if a byte ends a word without quotes: \v and \f, which are skipped
+// before it, are part of it.
+func ends(c byte) bool { return blank(c) && c != '\v' && c != '\f' }

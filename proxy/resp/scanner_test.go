@@ -164,6 +164,11 @@ func TestSplitInline(t *testing.T) {
 		`SET a"b c"`:            "[SET ab c]",
 		"":                      "[]",
 		"$5 x":                  "[$5 x]",
+		"a\vb c\fd":             "[a\vb c\fd]", // skipped before a word, part of it within
+		" \v\f a \vb":           "[a b]",
+		"\"a\"\vb 'c'\fd":       "[a b c d]",
+		"a\v\"b\"":              "[a\vb]",
+		"PING\v":                "[PING\v]",
 	} {
 		got, err := splitInline([]byte(in), nil)
 		if err != nil || fmt.Sprintf("%s", got) != want {
