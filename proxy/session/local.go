@@ -26,7 +26,7 @@ var (
 	lineNotProto  = []byte("-ERR Protocol version is not an integer or out of range\r\n")
 	lineWrongPass = []byte("-WRONGPASS invalid username-password pair or user is disabled.\r\n")
 	lineNoPass    = []byte("-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n")
-	lineHelloAuth = []byte("-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n")
+	lineHelloAuth = []byte("-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n")
 	lineBadName   = []byte("-ERR Client names cannot contain spaces, newlines or special characters.\r\n")
 	lineClientAge = []byte("-ERR Unrecognized option\r\n")
 )
