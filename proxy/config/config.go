@@ -52,7 +52,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.StringSliceVar(&c.ConfigServers, "configserver", []string{"127.0.0.1:7400"}, "Configservers, `host:port,…`; any of them will do")
 	fs.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:6381", "`host:port` for /healthz, /readyz, /metrics and /slowlog; empty for none")
 	fs.StringVar(&c.Advertise, "advertise", "", "`host:port` by which people know this proxy (default: where it listens)")
-	fs.IntVar(&c.Loops, "loops", 0, "event loops; 0 for one per processor")
+	fs.IntVar(&c.Loops, "loops", 0, "event loops; 0 for half as many as processors, at least one")
 	fs.IntVar(&c.MaxClients, "max-clients", 20000, "clients connected at once; one more is turned away")
 	settings.BytesVar(fs, &c.MaxRequestBytes, "max-request-bytes", 512<<20, "longest request, and longest argument")
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
