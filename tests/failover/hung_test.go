@@ -2,6 +2,7 @@ package failover
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -47,8 +48,14 @@ func TestHungMaster(t *testing.T) {
 	}
 	time.Sleep(hungFor - (l.Now() - o.at))
 	o.until = l.Now()
+	looks := make(chan woken, 1)
+	go func() { looks <- watchWaking(admin, l.Keys(0)) }()
+	time.Sleep(100 * time.Millisecond) // for the first look to lie in its buffer
 	harness.Signal(t, process, syscall.SIGCONT)
-	woken := watchWaking(t, admin, l.Keys(0))
+	woken := <-looks
+	if woken.err != nil {
+		t.Fatal(woken.err)
+	}
 	healthy := c.WaitHealthy(t, 20*time.Second)
 	if m := c.Master(t, 0); m == nil || m.GetId() == old.GetId() {
 		t.Errorf("the woken server is master again: %v", m)
@@ -107,50 +114,46 @@ type woken struct {
 	sets   int
 	values map[string][]byte
 	looks  int
+	err    error
 }
 
-// watchWaking looks at a server again and again from the moment it wakes until
-// it is a replica, and returns the last look before. The first look already
-// lies in its socket buffer when it wakes.
-func watchWaking(t *testing.T, admin *consistency.Conn, keys []string) woken {
-	t.Helper()
-	var w woken
+// watchWaking looks at a stopped server again and again until it is a replica,
+// and returns the last look before.
+func watchWaking(admin *consistency.Conn, keys []string) (w woken) {
 	for begin := time.Now(); time.Since(begin) < 20*time.Second; {
 		replies, err := admin.Pipeline([]string{"MULTI"}, []string{"INFO", "replication"}, []string{"INFO", "commandstats"},
 			append([]string{"MGET"}, keys...), []string{"EXEC"})
 		if err != nil {
-			t.Fatal(err)
+			return woken{err: err}
 		}
 		exec := replies[4].Array
 		if replies[4].Err != nil || len(exec) != 3 {
-			t.Fatalf("look at the woken server: %+v", replies[4])
+			return woken{err: fmt.Errorf("look at the woken server: %+v", replies[4])}
 		}
 		if !bytes.Contains(exec[0].Text, []byte("role:master")) {
 			if w.looks == 0 {
-				t.Fatal("the server was a replica before anybody could look at it")
+				return woken{err: errors.New("the server was a replica before anybody could look at it")}
 			}
 			return w
 		}
-		w = woken{sets: calls(t, string(exec[1].Text), "set"), values: map[string][]byte{}, looks: w.looks + 1}
+		sets, err := calls(string(exec[1].Text), "set")
+		if err != nil {
+			return woken{err: err}
+		}
+		w = woken{sets: sets, values: map[string][]byte{}, looks: w.looks + 1}
 		for i, key := range keys {
 			w.values[key] = exec[2].Array[i].Text
 		}
 	}
-	t.Fatal("the woken server was not made a replica within 20 s")
-	return w
+	return woken{err: errors.New("the woken server was not made a replica within 20 s")}
 }
 
-// calls reads a counter of INFO commandstats.
-func calls(t *testing.T, stats, command string) int {
-	t.Helper()
+// calls reads a counter of INFO commandstats; a command never called has none.
+func calls(stats, command string) (int, error) {
 	_, rest, ok := strings.Cut(stats, fmt.Sprintf("cmdstat_%s:calls=", command))
 	if !ok {
-		return 0
+		return 0, nil
 	}
 	number, _, _ := strings.Cut(rest, ",")
-	n, err := strconv.Atoi(number)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n
+	return strconv.Atoi(number)
 }
