@@ -53,6 +53,7 @@ func Candidates(c *topology.Cluster, s *topology.Shard, e Election, o *health.Ob
 		verdicts = append(verdicts, judge(c, s, &s.Nodes[i], e, o, now))
 	}
 	refuseOlderHistories(verdicts)
+	refuseBehindOld(verdicts, e)
 	best := choose(verdicts, e)
 	if best < 0 && !e.AllowOld && e.Old != "" && (e.Requested == "" || e.Requested == e.Old) {
 		// Nobody else can serve. The old master itself, if it is back and never
@@ -181,6 +182,24 @@ func refuseOlderHistories(verdicts []verdict) {
 			if i != j && a.Refused == "" && b.Refused == "" && a.history != b.history && a.history == b.before {
 				a.Refused, a.soft = "its data is of an older history than that of "+b.Node, true
 			}
+		}
+	}
+}
+
+// refuseBehindOld drops candidates that miss something which the old master
+// has, when it may be chosen itself: no preference is worth a lost write then.
+func refuseBehindOld(verdicts []verdict, e Election) {
+	if !e.AllowOld {
+		return
+	}
+	i := slices.IndexFunc(verdicts, func(v verdict) bool { return v.Node == e.Old && v.Refused == "" })
+	if i < 0 {
+		return
+	}
+	for j := range verdicts {
+		v := &verdicts[j]
+		if v.Refused == "" && v.Offset < verdicts[i].Offset && !slices.Contains(e.Promoted, v.Node) {
+			v.Refused, v.soft = fmt.Sprintf("%d bytes behind %s", verdicts[i].Offset-v.Offset, e.Old), true
 		}
 	}
 }

@@ -91,6 +91,16 @@ func TestCandidates(t *testing.T) {
 			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
 			e.AllowOld = true
 		}, chosen: "n0", refused: map[string]string{"n1": "100 bytes behind n0"}},
+		{name: "a better priority is no reason to lose what the old master has after a switchover that failed", make: func(w *world, e *Election) {
+			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
+			w.shard().Nodes[3].Priority = 50
+			e.AllowOld = true
+		}, chosen: "n0", refused: map[string]string{"n3": "100 bytes behind n0"}},
+		{name: "a better priority with everything the old master has after a switchover that failed", make: func(w *world, e *Election) {
+			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
+			w.shard().Nodes[3].Priority, w.servers["n3"].offset = 50, 1600
+			e.AllowOld = true
+		}, chosen: "n3"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := afterDeath()
