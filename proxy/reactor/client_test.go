@@ -426,6 +426,11 @@ func TestStats(t *testing.T) {
 	if len(s.Nodes) != 2 || s.Nodes[0].Connections == 0 || s.Nodes[0].Requests+s.Nodes[1].Requests != 11 || s.Nodes[0].Sight != reactor.SightOK {
 		t.Errorf("nodes: %+v", s.Nodes)
 	}
+	sent := len(encode("CLIENT", "SETNAME", "me")) + 10*len(encode("SET", "k0", "v")) + len(encode("INCR", "k1")) + len(encode("NOSUCH"))
+	received := 11*len("+OK\r\n") + len("-ERR value is not an integer or out of range\r\n") + len("-ERR unknown command 'NOSUCH', with args beginning with: \r\n")
+	if s.ClientBytesIn != uint64(sent) || s.ClientBytesOut != uint64(received) {
+		t.Errorf("%d bytes in and %d out, want %d and %d", s.ClientBytesIn, s.ClientBytesOut, sent, received)
+	}
 	slow := p.SlowLog()
 	if len(slow) != 3 || slow[0].Args[0] != "INCR" || slow[0].Name != "me" || slow[0].ID != slow[1].ID+1 {
 		t.Errorf("slow log: %+v", slow)

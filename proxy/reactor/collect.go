@@ -12,6 +12,8 @@ type partial struct {
 	load     LoopStats
 	held     int
 	memory   int64
+	bytesIn  uint64
+	bytesOut uint64
 	nodes    map[string]NodeStats
 }
 
@@ -73,6 +75,8 @@ func (s *Stats) add(p *partial) {
 	s.ClientsAccepted += k.accepted
 	s.ClientsTooSlow += k.tooSlow
 	s.ClientsEvicted += k.evicted
+	s.ClientBytesIn += p.bytesIn
+	s.ClientBytesOut += p.bytesOut
 	s.ProtocolErrors += k.malformed
 	s.UnknownCommands += k.unknown
 	s.Held += p.held
@@ -86,7 +90,7 @@ func (s *Stats) add(p *partial) {
 // collect copies the loop's counters.
 func (l *loop) collect() partial {
 	k := &l.counters
-	p := partial{counters: *k, memory: l.sh.Pool.InUse() + k.heldBytes, held: l.orphan.hold.Count, nodes: map[string]NodeStats{}}
+	p := partial{counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes, held: l.orphan.hold.Count, nodes: map[string]NodeStats{}}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake
 	p.load = LoopStats{Clients: int(l.clients.Load()), Busy: time.Duration(busy), Wakeups: k.wakeups, Commands: k.answered}

@@ -20,6 +20,8 @@ type Stats struct {
 	// ClientsEvicted counts clients closed because they held most of a memory
 	// budget that was full.
 	ClientsEvicted uint64
+	// ClientBytesIn were read from clients, ClientBytesOut written to them.
+	ClientBytesIn, ClientBytesOut uint64
 	// ProtocolErrors counts clients closed for malformed or oversized requests.
 	ProtocolErrors uint64
 	// Commands by command.Spec.ID; entries of commands never called are zero.

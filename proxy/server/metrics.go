@@ -16,12 +16,12 @@ type collector struct {
 	stats  func() reactor.Stats
 	status func() configclient.Status
 
-	clients, accepted, rejected, tooSlow, evicted, malformed, unknown *prometheus.Desc
-	calls, errors, latency                                            *prometheus.Desc
-	inFlight, connections, requests, reconnects, sight                *prometheus.Desc
-	held, heldBytes, heldTotal, heldRefused, memory                   *prometheus.Desc
-	epoch, acked, connected, connects, refused                        *prometheus.Desc
-	busy, wakeups, loopClients                                        *prometheus.Desc
+	clients, accepted, rejected, tooSlow, evicted, malformed, unknown, bytes *prometheus.Desc
+	calls, errors, latency                                                   *prometheus.Desc
+	inFlight, connections, requests, reconnects, sight                       *prometheus.Desc
+	held, heldBytes, heldTotal, heldRefused, memory                          *prometheus.Desc
+	epoch, acked, connected, connects, refused                               *prometheus.Desc
+	busy, wakeups, loopClients                                               *prometheus.Desc
 }
 
 func newCollector(cluster string, stats func() reactor.Stats, status func() configclient.Status) *collector {
@@ -37,6 +37,7 @@ func newCollector(cluster string, stats func() reactor.Stats, status func() conf
 		evicted:     desc("clients_evicted_total", "Clients closed because they held most of a memory budget that was full."),
 		malformed:   desc("protocol_errors_total", "Clients closed for malformed or oversized requests."),
 		unknown:     desc("unknown_commands_total", "Requests refused by the command table."),
+		bytes:       desc("client_bytes_total", "Bytes read from clients (in) and written to them (out).", "direction"),
 		calls:       desc("commands_total", "Commands answered.", "command"),
 		errors:      desc("command_errors_total", "Commands answered with an error.", "command"),
 		latency:     desc("command_duration_seconds", "Time from a parsed request to its reply.", "command"),
@@ -81,6 +82,8 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(c.evicted, float64(s.ClientsEvicted))
 	count(c.malformed, float64(s.ProtocolErrors))
 	count(c.unknown, float64(s.UnknownCommands))
+	count(c.bytes, float64(s.ClientBytesIn), "in")
+	count(c.bytes, float64(s.ClientBytesOut), "out")
 	for id := range s.Commands {
 		k := &s.Commands[id]
 		if k.Calls == 0 {

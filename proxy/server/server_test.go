@@ -272,7 +272,8 @@ func TestServesFromTheFirstTopologyToTheLastGoodbye(t *testing.T) {
 		`basalt_proxy_command_duration_seconds_count{cluster="local",command="set"} 100`, `basalt_proxy_acked_epoch{cluster="local"} 7`,
 		`basalt_proxy_node_sight{cluster="local",node="shard-0-0",shard="shard-0",sight="ok"} 1`, `basalt_proxy_loop_busy_seconds_total{cluster="local",loop="1"}`,
 		`basalt_proxy_configserver_connected{cluster="local"} 1`,
-		`basalt_proxy_clients_evicted_total{cluster="local"} 0`,
+		`basalt_proxy_clients_evicted_total{cluster="local"} 0`, `basalt_proxy_client_bytes_total{cluster="local",direction="in"}`,
+		`basalt_proxy_client_bytes_total{cluster="local",direction="out"}`,
 	} {
 		if !strings.Contains(metrics, want) {
 			t.Errorf("/metrics lacks %s", want)

@@ -186,6 +186,7 @@ func (c *Client) read(b []byte) int {
 		return 0
 	}
 	c.active = c.sh.Now
+	c.sh.BytesIn += uint64(n)
 	return int(n)
 }
 

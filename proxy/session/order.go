@@ -121,6 +121,7 @@ func (c *Client) Flush() (full bool) {
 		n, errno := c.out.Write(&c.sh.Pool, c.FD)
 		if n > 0 && errno == 0 {
 			c.taken = c.sh.Now
+			c.sh.BytesOut += uint64(n)
 		}
 		if errno == syscall.EAGAIN {
 			full = true

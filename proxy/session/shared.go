@@ -26,6 +26,8 @@ type Shared struct {
 	ReplyLimit int
 	// OverBudget: memory is short, clients are not read.
 	OverBudget bool
+	// BytesIn were read from clients, BytesOut written to them.
+	BytesIn, BytesOut uint64
 	// ServerVersion is the version of Redis told to clients.
 	ServerVersion string
 	// Router carries requests.
