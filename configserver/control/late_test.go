@@ -1,0 +1,105 @@
+package control
+
+import (
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// An owner that was stopped for longer than its lease, exactly between the last
+// look at the lease and a command, goes on with that one command after another
+// owner has finished something else. Whatever it is, the present owner puts it
+// right, and nothing that was acknowledged and replicated is lost.
+func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
+	for _, late := range []struct {
+		name string
+		do   func(r *rig, s *topology.Shard)
+	}{
+		{"the master follows its replica", func(r *rig, s *topology.Shard) {
+			r.follow(s.Master, r.servers[replicaOf(s)].Address)
+		}},
+		{"the master follows the dead one", func(r *rig, s *topology.Shard) {
+			r.follow(s.Master, r.servers["shard-0-0"].Address)
+		}},
+		{"a replica becomes a master", func(r *rig, s *topology.Shard) {
+			r.servers[replicaOf(s)].MustDo("REPLICAOF", "NO", "ONE")
+		}},
+		{"the replica follows the dead one", func(r *rig, s *topology.Shard) {
+			r.follow(replicaOf(s), r.servers["shard-0-0"].Address)
+		}},
+		{"the master gets users of before and loses those of now", func(r *rig, s *topology.Shard) {
+			m := r.servers[s.Master]
+			m.MustDo("ACL", "SETUSER", "basalt-proxy-1", "on", ">late", "~*", "+@all")
+			m.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", s.Generation))
+		}},
+	} {
+		t.Run(late.name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, 1, 3, nil)
+			r.form(1, 3)
+			p := r.proxy("p1")
+			r.settled("shard-0")
+			for i := range 50 {
+				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			r.servers["shard-0-0"].Kill()
+			r.eventually("failed over", 5*time.Second, func() bool { return r.shard("shard-0").Generation == 2 })
+			if err := p.set("shard-0", "k50", "v"); err != nil {
+				t.Fatal(err)
+			}
+			s := r.shard("shard-0")
+			r.servers[s.Master].MustDo("WAIT", 1, 2000)
+			late.do(r, &s)
+			r.servers["shard-0-0"].RestartEmpty()
+			time.Sleep(100 * time.Millisecond)
+			took := p.setUntil("shard-0", "after", "v")
+			for i := range 51 {
+				if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
+					t.Errorf("k%d: %q, %v", i, v, err)
+				}
+			}
+			r.settled("shard-0")
+			r.eventually("one master", 10*time.Second, func() bool {
+				s := r.shard("shard-0")
+				for _, n := range s.Nodes {
+					if (r.servers[n.ID].Info("role") == "master") != (n.ID == s.Master) {
+						return false
+					}
+				}
+				return s.Operation == nil
+			})
+			s = r.shard("shard-0")
+			r.eventually("exactly the users of now", 10*time.Second, func() bool {
+				for _, n := range s.Nodes {
+					users := fmt.Sprint(r.servers[n.ID].MustDo("ACL", "USERS"))
+					if users != fmt.Sprintf("[basalt-admin basalt-probe basalt-proxy-%d basalt-replication default]", s.Generation) {
+						return false
+					}
+				}
+				return true
+			})
+			r.checkEpochs()
+			t.Logf("writes after %v", took)
+		})
+	}
+}
+
+func (r *rig) follow(node, address string) {
+	r.t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.servers[node].MustDo("REPLICAOF", host, port)
+}
+
+// replicaOf is the replica that lives.
+func replicaOf(s *topology.Shard) string {
+	return map[string]string{"shard-0-1": "shard-0-2", "shard-0-2": "shard-0-1"}[s.Master]
+}
