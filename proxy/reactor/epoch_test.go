@@ -442,3 +442,24 @@ func TestManyEpochs(t *testing.T) {
 	}
 	p.waitAck(p.commit(func(*routing.Cluster) {}))
 }
+
+// TestSightOKIsAReply: a node that answers a login again is good because of
+// that answer, not of one before it broke.
+func TestSightOKIsAReply(t *testing.T) {
+	f := startFake(t, func([]string) string { return "+OK\r\n" })
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	c := p.dial()
+	c.want("OK", "SET", "k", "v")
+	p.waitSight("shard-0-0", reactor.SightOK)
+	time.Sleep(800 * time.Millisecond) // less than it takes until it is asked for a sign of life
+	f.cut()
+	p.wait("refused, then good again", func() bool {
+		list := p.sights["shard-0-0"]
+		return len(list) >= 3 && list[len(list)-1] == reactor.SightOK
+	})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sinceReply > 600*time.Millisecond {
+		t.Errorf("good with a reply %v old", p.sinceReply)
+	}
+}

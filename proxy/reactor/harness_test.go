@@ -29,6 +29,8 @@ type proxy struct {
 	mu     sync.Mutex
 	acked  uint64
 	sights map[string][]reactor.Sight
+	// sinceReply is the oldest reply that came with a change to SightOK.
+	sinceReply time.Duration
 	news   *sync.Cond
 }
 
@@ -49,10 +51,13 @@ func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *prox
 		p.mu.Unlock()
 		p.news.Broadcast()
 	}
-	cfg.OnSight = func(node string, s reactor.Sight, _ time.Duration, _ error) {
+	cfg.OnSight = func(node string, s reactor.Sight, sinceReply time.Duration, _ error) {
 		p.mu.Lock()
 		if list := p.sights[node]; len(list) == 0 || list[len(list)-1] != s {
 			p.sights[node] = append(list, s)
+			if s == reactor.SightOK {
+				p.sinceReply = max(p.sinceReply, sinceReply)
+			}
 		}
 		p.mu.Unlock()
 		p.news.Broadcast()

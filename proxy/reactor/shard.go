@@ -326,7 +326,7 @@ func (l *loop) Opened(c *backend.Conn) {
 	if n.opened > 0 || c.Opened > 1 {
 		l.log.Info("node is connected again", "node", c.Target.Node, "shard", n.shard.id)
 	}
-	n.watch.saw(l, SightOK, nil)
+	n.watch.answered(l, nil)
 	if c.Retired {
 		return
 	}
@@ -371,7 +371,11 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 	if sight != SightOK && n.watch.is(SightOK) {
 		l.log.Warn("connection to node is down", "node", c.Target.Node, "shard", s.id, "sight", sight.String(), "error", err)
 	}
-	n.watch.saw(l, sight, err)
+	if sight == SightOK {
+		n.watch.answered(l, err)
+	} else {
+		n.watch.saw(l, sight, err)
+	}
 	s.publish()
 	l.timerAt(c.Backoff())
 }

@@ -42,6 +42,14 @@ func (w *nodeWatch) saw(l *loop, s Sight, err error) {
 	}
 }
 
+// answered says that the node just answered, if only with an error.
+func (w *nodeWatch) answered(l *loop, err error) {
+	if l.sh.Now > w.lastReply.Load() {
+		w.lastReply.Store(l.sh.Now) // before the sight that is told with it
+	}
+	w.saw(l, SightOK, err)
+}
+
 // replied takes when a reply last arrived at a loop. A reply newer than the
 // last bad sight makes it good again.
 func (w *nodeWatch) replied(l *loop, at int64) {
@@ -62,9 +70,9 @@ func (w *nodeWatch) replied(l *loop, at int64) {
 
 // report tells OnSight what changed, or what was not told for a while.
 func (w *nodeWatch) report(now int64, tell func(string, Sight, time.Duration, error)) {
-	last := w.lastReply.Load()
 	w.mu.Lock()
 	s, err := Sight(w.current.Load()), w.err
+	last := w.lastReply.Load()
 	// Only fresh evidence is told again: a node that nobody talks to any more is
 	// neither good nor bad.
 	fresh := w.at > w.reportedAt || s == SightOK && last > w.reportedAt
