@@ -95,7 +95,7 @@ func Start(t testing.TB, o Options) *Server {
 func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
-		port := 10000 + rand.IntN(20000)
+		port := 10000 + rand.IntN(20000) //nolint:gosec // to meet nobody, not to hide
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = l.Close()

@@ -1,3 +1,5 @@
+// Package backend is the proxy's side of its connections to servers: what is on
+// its way, in which order, and what became of it when a connection broke.
 package backend
 
 import (

@@ -113,12 +113,12 @@ func (q *Queue) consume(p *Pool, n int) {
 	q.size -= n
 	for n > 0 || q.head != nil && q.head.off == len(q.head.B) {
 		c := q.head
-		if rest := len(c.B) - c.off; n < rest {
+		rest := len(c.B) - c.off
+		if n < rest {
 			c.off += n
 			return
-		} else {
-			n -= rest
 		}
+		n -= rest
 		q.head = c.next
 		if q.head == nil {
 			q.tail = nil

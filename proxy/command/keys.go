@@ -15,15 +15,11 @@ const (
 	ManySlots = -2
 )
 
-// find says how the keys of a keySpec are found from where they begin.
-const (
-	// findRange: a range of arguments, its end counted from the beginning (last
-	// >= 0) or from the end of the request (last < 0; with a limit, only the
-	// first 1/limit of the arguments are keys, as in XREAD STREAMS).
-	findRange = iota
-	// findKeynum: an argument tells the number of keys.
-	findKeynum
-)
+// findKeynum in keySpec.find: an argument tells the number of keys. Otherwise
+// they are a range of arguments, its end counted from the beginning (last >= 0)
+// or from the end of the request (last < 0; with a limit, only the first 1/limit
+// of the arguments are keys, as in XREAD STREAMS).
+const findKeynum = 1
 
 // keySpec is one key specification of Redis's command table. Keys begin at
 // index, or behind a keyword that is searched for from an index, backwards
@@ -81,7 +77,7 @@ func (ks *keySpec) find1(args [][]byte, k *spans) {
 			return
 		}
 	}
-	last := 0
+	var last int
 	switch {
 	case ks.find == findKeynum:
 		count, ok := 0, first+ks.keynum < n
@@ -329,7 +325,7 @@ func sortStore(args [][]byte) (at int) {
 func strayPattern(args [][]byte) string {
 	home := slot.Of(args[1])
 	for i := 2; i+1 < len(args); i++ {
-		option := ""
+		var option string
 		switch a := args[i]; {
 		case isWord(a, "LIMIT"):
 			i += 2

@@ -22,7 +22,7 @@ func (b *backoff) reset() { b.next = minWait }
 
 // wait waits; grow doubles what the next one takes. The error is that of ctx.
 func (b *backoff) wait(ctx context.Context, grow bool) error {
-	d := b.next/2 + rand.N(b.next/2)
+	d := b.next/2 + rand.N(b.next/2) //nolint:gosec // spreads reconnects, guards nothing
 	if grow {
 		b.next = min(2*b.next, maxWait)
 	}

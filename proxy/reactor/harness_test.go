@@ -31,7 +31,7 @@ type proxy struct {
 	sights map[string][]reactor.Sight
 	// sinceReply is the oldest reply that came with a change to SightOK.
 	sinceReply time.Duration
-	news   *sync.Cond
+	news       *sync.Cond
 }
 
 // startProxy starts an engine; cfg may be zero.

@@ -21,7 +21,6 @@ type merge struct {
 	whole   *backend.Request
 	replies [][]byte
 	waiting int
-	failed  []byte
 	// join makes the whole reply from all parts, or begins another round of
 	// parts and returns nil.
 	join func(m *merge, dst []byte) ([]byte, error)
@@ -211,7 +210,7 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 }
 
 // broadcast sends the command to every shard.
-func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, []byte) ([]byte, error)) *merge {
+func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, []byte) ([]byte, error)) {
 	sh := c.sh
 	m := c.newMerge(spec, len(sh.Table.Shards), join)
 	m.whole.ReadOnly = spec.ReadOnly
@@ -219,7 +218,6 @@ func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, 
 	for i := range sh.Table.Shards {
 		m.send(i, -1, i, raw)
 	}
-	return m
 }
 
 // scanShards serves SCAN: the shard the cursor names answers.
@@ -254,7 +252,7 @@ func randomKey(m *merge, dst []byte) ([]byte, error) {
 	if total == 0 {
 		return append(dst, emptyRandom[m.whole.Proto]...), nil
 	}
-	at := rand.Int64N(total)
+	at := rand.Int64N(total) //nolint:gosec // RANDOMKEY is no secret
 	shard := 0
 	for at >= sizes[shard] {
 		at -= sizes[shard]
