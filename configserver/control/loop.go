@@ -266,8 +266,11 @@ func (l *Loop) Owned() error {
 	case <-l.cfg.Ownership.Lost():
 		return store.ErrLeaseLost
 	default:
-		return l.life.Err()
 	}
+	if o, ok := l.cfg.Ownership.(store.Punctual); ok && o.Expired() {
+		return store.ErrLeaseLost
+	}
+	return l.life.Err()
 }
 
 // Credentials implements failover.Host.

@@ -66,6 +66,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		return fmt.Errorf("master %s: %w", master.ID, err)
 	}
 	defer m.Close()
+	x.guard(ctx, m)
 	if !m.Info.Master {
 		return topology.Preconditionf("%s is not a master now", master.ID)
 	}
@@ -173,7 +174,7 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 		return err
 	}
 	defer c.Close()
-	c.Bind(ctx)
+	x.guard(ctx, c)
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
@@ -219,7 +220,7 @@ func (x *Executor) SetMinReplicas(ctx context.Context, n *topology.Node, count i
 		return err
 	}
 	defer c.Close()
-	c.Bind(ctx)
+	x.guard(ctx, c)
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
@@ -231,7 +232,7 @@ func (x *Executor) dial(ctx context.Context, address string) (*redisadmin.Conn, 
 	if err != nil {
 		return nil, err
 	}
-	return c.Bind(ctx), nil
+	return x.guard(ctx, c), nil
 }
 
 // find returns copies of what the record says about a node now.

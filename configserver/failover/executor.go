@@ -201,9 +201,19 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	return x.keep(n.ID, c), nil
 }
 
+// guard ties a connection to the right to use it: it ends with ctx, and every
+// command that changes the server is preceded by a look at the lease. A process
+// that was stopped while it waited for an answer must not go on by what it knew
+// before. Stopped between the look and the command, it can still send that one;
+// whoever owns the cluster then sees what it did and puts it right.
+func (x *Executor) guard(ctx context.Context, c *redisadmin.Conn) *redisadmin.Conn {
+	c.Guard = x.host.Owned
+	return c.Bind(ctx)
+}
+
 // keep makes c the connection to a node.
 func (x *Executor) keep(node string, c *redisadmin.Conn) *redisadmin.Conn {
-	c.Bind(x.life)
+	x.guard(x.life, c)
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if before := x.conns[node]; before != nil && before != c {

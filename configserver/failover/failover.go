@@ -133,7 +133,7 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 		return false
 	}
 	defer c.Close()
-	c.Bind(ctx)
+	x.guard(ctx, c)
 	return c.RevokeProxies(ctx) == nil
 }
 

@@ -55,6 +55,11 @@ type Conn struct {
 	Address string
 	// Info is what the server said of itself when the connection was made.
 	Info Info
+	// Guard is asked right before every command that changes the server; its
+	// error is returned and nothing is sent. Whoever changes servers by a right
+	// that it can lose sets it: the look at the right must not be older than the
+	// dial and the answers that came between. nil asks nobody.
+	Guard func() error
 
 	client *redis.Client
 	conn   *redis.Conn
@@ -147,9 +152,14 @@ func (c *Conn) Close() {
 	_ = c.client.Close()
 }
 
-// pipeline sends commands in one write and returns the first error, with the
+// pipeline asks Guard, sends commands in one write and returns the first error, with the
 // name of its command and never its arguments, which may be secret.
 func (c *Conn) pipeline(ctx context.Context, commands ...[]any) error {
+	if c.Guard != nil {
+		if err := c.Guard(); err != nil {
+			return err
+		}
+	}
 	cmds, err := c.conn.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, args := range commands {
 			p.Do(ctx, args...)

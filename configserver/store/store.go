@@ -119,3 +119,11 @@ type Ownership interface {
 	// Release gives the cluster to whoever claims it next.
 	Release(ctx context.Context) error
 }
+
+// Punctual is an Ownership that can look at the clock. A process that was
+// stopped and goes on may hear of the end of its lease from Lost a moment after
+// its other goroutines went on.
+type Punctual interface {
+	// Expired tells if the lease may have ended by now.
+	Expired() bool
+}

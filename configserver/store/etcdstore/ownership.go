@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -38,6 +39,12 @@ func (o *ownership) mine() clientv3.Cmp {
 
 // Lost implements store.Ownership.
 func (o *ownership) Lost() <-chan struct{} { return o.ctx.Done() }
+
+// Expired implements store.Punctual.
+func (o *ownership) Expired() bool {
+	until := o.session.until.Load()
+	return until != nil && time.Now().After(*until)
+}
 
 // alive refuses at once what the fence would refuse later.
 func (o *ownership) alive() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -24,6 +25,10 @@ type session struct {
 	// ctx ends when the lease is lost.
 	ctx  context.Context
 	lose context.CancelFunc
+
+	// until is when the lease counts as lost unless another keep-alive is
+	// answered.
+	until atomic.Pointer[time.Time]
 
 	mu    sync.Mutex
 	owned map[string]*ownership
@@ -78,7 +83,9 @@ func (s *session) keepAlive(sent time.Time) {
 	defer s.lose()
 	// A tenth of the TTL is left for goroutines to notice.
 	patience := s.ttl - s.ttl/10
-	deadline := time.AfterFunc(time.Until(sent.Add(patience)), s.lose)
+	until := sent.Add(patience)
+	s.until.Store(&until)
+	deadline := time.AfterFunc(time.Until(until), s.lose)
 	defer deadline.Stop()
 	var stream keepAliveStream
 	defer func() {
@@ -97,7 +104,9 @@ func (s *session) keepAlive(sent time.Time) {
 				return
 			}
 			if err == nil && deadline.Stop() {
-				deadline.Reset(time.Until(began.Add(patience)))
+				until := began.Add(patience)
+				s.until.Store(&until)
+				deadline.Reset(time.Until(until))
 				break
 			}
 			failure = err

@@ -1,0 +1,38 @@
+package redisadmin
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/basalt-redis/basalt/internal/redistest"
+)
+
+func TestGuard(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{})
+	c := dialTest(t, s)
+	lost := errors.New("the lease is lost")
+	c.Guard = func() error { return lost }
+	for name, err := range map[string]error{
+		"follow":  c.Follow(t.Context(), "127.0.0.1:1"),
+		"grant":   c.GrantProxy(t.Context(), 7, "secret"),
+		"config":  c.Config(t.Context(), "min-replicas-to-write", "3"),
+		"pause":   c.PauseWrites(t.Context(), 1e9),
+		"replica": c.GrantReplication(t.Context(), "secret"),
+	} {
+		if !errors.Is(err, lost) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	info, err := c.Replication(t.Context())
+	if err != nil || !info.Master {
+		t.Errorf("the server changed: %+v, %v", info, err)
+	}
+	users, err := c.Users(t.Context())
+	if err != nil || len(StaleUsers(users)) > 0 {
+		t.Errorf("users %v, %v", users, err)
+	}
+	c.Guard = nil
+	if err := c.GrantProxy(t.Context(), 7, "secret"); err != nil {
+		t.Error(err)
+	}
+}
