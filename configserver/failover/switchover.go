@@ -46,6 +46,11 @@ const (
 	pollEvery = time.Millisecond
 	// pauseFor ends the pause of writes should nobody be left to end it.
 	pauseFor = 5 * time.Second
+	// A freeze that is older than takenOver was begun by a Configserver that died.
+	// Its proxies get reconnect to find this one: one that is shut out because it
+	// was still looking would fail what it has in flight.
+	takenOver = time.Second
+	reconnect = 2 * time.Second
 	// closeBehind is how long the candidate gets to come close before anything
 	// is frozen, and closeBytes is what counts as close.
 	closeBehind = 5 * time.Second
@@ -138,6 +143,9 @@ func (x *Executor) freeze(ctx context.Context, c *topology.Cluster, s *topology.
 	var unacked []string
 	if !op.Fenced {
 		timeout := c.Policy.AckTimeout
+		if time.Since(op.StartedAt) > takenOver {
+			timeout = max(timeout, reconnect)
+		}
 		unacked = x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
 	}
 	if err := ctx.Err(); err != nil {

@@ -8,10 +8,12 @@ import (
 )
 
 // Waiting between attempts: from minWait, doubling up to maxWait, each drawn
-// from the upper half, so that many proxies do not come back in one instant.
+// from the upper half, so that many proxies do not come back in one instant. A
+// Configserver that takes a cluster over in the middle of a switchover holds
+// requests until its proxies have found it, so they must not look rarely.
 const (
 	minWait = 50 * time.Millisecond
-	maxWait = time.Second
+	maxWait = 500 * time.Millisecond
 )
 
 type backoff struct{ next time.Duration }
