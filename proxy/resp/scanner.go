@@ -77,7 +77,7 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 		}
 		n, next := number(buf, 1, line)
 		if next <= 0 {
-			s.line = digits(buf[1:])
+			s.line = counted(buf[1:])
 			return 0, lineError(next, len(buf), lim, errCountLine, errCount)
 		}
 		if n > math.MaxInt32 || n > lim.Args {
@@ -102,7 +102,7 @@ func (s *Scanner) Scan(buf []byte, lim *Limits, open bool) (int, error) {
 			}
 			n, next := number(buf, i+1, line)
 			if next <= 0 {
-				s.line = digits(buf[i+1:])
+				s.line = counted(buf[i+1:])
 				if err := lineError(next, len(buf)-i, lim, errBulkLine, errBulk); err != nil {
 					return 0, err
 				}
@@ -172,15 +172,16 @@ func lineError(next, n int, lim *Limits, tooLong, invalid ProtocolError) error {
 	return nil
 }
 
-// shortNumber is how many characters certainly make no number that overflows.
-const shortNumber = 18
+// shortNumber is how many digits certainly make no number that overflows, and
+// longNumber how many characters make one that certainly does.
+const shortNumber, longNumber = 18, 21
 
 // number reads a decimal number and its CRLF at b[i:], as strictly as Redis
 // does; of that, seen bytes are known to be digits. next is the index behind
 // it, 0 when bytes are missing, -1 when it is no number.
 func number(b []byte, i, seen int) (n, next int) {
 	start := i
-	if seen > shortNumber {
+	if seen > longNumber {
 		i += seen // n does not matter any more
 	}
 	for ; i < len(b); i++ {
@@ -195,9 +196,16 @@ func number(b []byte, i, seen int) (n, next int) {
 		if c != '\r' {
 			return 0, -1
 		}
-		if i == start || i-start > shortNumber || b[start] == '-' || b[start] == '0' && i-start > 1 {
-			var ok bool
-			if n, ok = rareNumber(b[start:i]); !ok {
+		digits, first := i-start, b[start]
+		if first == '-' {
+			digits, first, n = digits-1, b[start+1], -n
+		}
+		if digits == 0 || first == '0' && i-start > 1 {
+			return 0, -1 // leading zeros, and "-0"
+		}
+		if digits > shortNumber {
+			var err error
+			if n, err = strconv.Atoi(string(b[start:min(i, start+longNumber)])); err != nil {
 				return 0, -1
 			}
 		}
@@ -212,18 +220,8 @@ func number(b []byte, i, seen int) (n, next int) {
 	return 0, 0
 }
 
-// digits is the length of an unfinished number that number has seen.
-func digits(line []byte) int { return len(bytes.TrimSuffix(line, []byte{'\r'})) }
-
-// rareNumber is Redis's string2ll: no leading zeros, no "-0", 64 bits.
-func rareNumber(text []byte) (int, bool) {
-	digits := bytes.TrimPrefix(text, []byte("-"))
-	if len(digits) == 0 || len(text) > 20 || digits[0] == '0' && len(text) > 1 {
-		return 0, false
-	}
-	n, err := strconv.ParseInt(string(text), 10, 64)
-	return int(n), err == nil
-}
+// counted is the length of an unfinished number that number has seen.
+func counted(line []byte) int { return len(bytes.TrimSuffix(line, []byte{'\r'})) }
 
 // Args returns the arguments of a request that Scan found complete, as parts
 // of it. They are appended to dst. An inline request may have none.
