@@ -12,6 +12,11 @@ import (
 func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	sh := c.sh
 	if !last {
+		if r.Streamed && r == c.first && !r.Silent {
+			c.out.Append(&sh.Pool, piece) // so that it fills its chunks
+			c.wrote()
+			return
+		}
 		r.Out.Append(&sh.Pool, piece)
 		if r == c.first && r.Out.Len() > streamSize {
 			r.Streamed = true
