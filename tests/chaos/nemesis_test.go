@@ -96,8 +96,10 @@ func plan(seed uint64, length time.Duration) []step {
 		total += w.weight
 	}
 	var steps []step
+	// Some sequences leave time to recover, some do not.
+	haste := []time.Duration{1200 * time.Millisecond, 700 * time.Millisecond, 300 * time.Millisecond}[seed%3]
 	for at := time.Duration(0); at < length; {
-		s := step{after: time.Duration(rng.Int64N(int64(1200 * time.Millisecond))), pick: rng.Uint64(), also: rng.Uint64()}
+		s := step{after: time.Duration(rng.Int64N(int64(haste))), pick: rng.Uint64(), also: rng.Uint64()}
 		s.hold = 200*time.Millisecond + time.Duration(rng.Int64N(int64(6*time.Second)))
 		chosen := rng.IntN(total)
 		for _, w := range weights {
