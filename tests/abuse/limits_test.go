@@ -29,8 +29,8 @@ func TestLimits(t *testing.T) {
 		{"argument size", "*2\r\n$3\r\nGET\r\n$1048577\r\n", protocol + "invalid bulk length\r\n"},
 		{"inline length", strings.Repeat("x", 3000), protocol + "too big inline request\r\n"},
 		{"inline length with its end", "PING " + strings.Repeat("x", 3000) + "\r\n", protocol + "too big inline request\r\n"},
-		{"count line", "*" + strings.Repeat("1", 3000), protocol},
-		{"bulk line", "*1\r\n$" + strings.Repeat("1", 3000), protocol},
+		{"count line", "*" + strings.Repeat("1", 3000), protocol + "too big mbulk count string\r\n"},
+		{"bulk line", "*1\r\n$" + strings.Repeat("1", 3000), protocol + "too big bulk count string\r\n"},
 	} {
 		got := exchange(t, p.addr, []byte(limit.sent))
 		if !got.closed || !strings.HasPrefix(string(got.text), limit.want) {
