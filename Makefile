@@ -49,7 +49,7 @@ test: redis-server build test-unit test-blackbox ## everything it needs, then al
 
 .PHONY: test-unit
 test-unit: redis-server ## unit, property and component tests of every module
-	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -timeout 10m ./...); done
+	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -p 1 -timeout 10m ./...); done
 
 # One package at a time: these tests measure stalls in milliseconds.
 .PHONY: test-blackbox

