@@ -12,6 +12,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/lifecycle"
 )
 
 // byAdmin is the cause of operations that somebody asked for.
@@ -233,27 +234,20 @@ func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
 		}
 	}
 	var (
-		wg    sync.WaitGroup
-		mu    sync.Mutex
-		errs  []error
-		slots = make(chan struct{}, rotateAtOnce)
+		mu   sync.Mutex
+		errs []error
 	)
-	for i := range c.Shards {
-		if c.Shards[i].SecretID == "" {
-			continue // no node was admitted yet: it begins with the new secret
+	lifecycle.Parallel(len(c.Shards), rotateAtOnce, func(i int) {
+		s := &c.Shards[i]
+		if s.SecretID == "" {
+			return // no node was admitted yet: it begins with the new secret
 		}
-		shard := c.Shards[i].ID
-		wg.Go(func() {
-			slots <- struct{}{}
-			defer func() { <-slots }()
-			if err := l.rotateShard(ctx, shard); err != nil {
-				mu.Lock()
-				errs = append(errs, fmt.Errorf("%s: %w", shard, err))
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
+		if err := l.rotateShard(ctx, s.ID); err != nil {
+			mu.Lock()
+			errs = append(errs, fmt.Errorf("%s: %w", s.ID, err))
+			mu.Unlock()
+		}
+	})
 	generations := map[string]uint64{}
 	for _, s := range l.Topology().Shards {
 		generations[s.ID] = s.Generation
@@ -351,24 +345,18 @@ func (l *Loop) remove(ctx context.Context) error {
 	}
 	c := l.Topology()
 	l.AwaitAcks(ctx, "", c.Epoch, c.Policy.AckTimeout, c.Policy.AckTimeout)
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, rotateAtOnce)
-	for i := range c.Shards {
-		for _, n := range c.Shards[i].Nodes {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				x := failover.NewExecutor(ctx, l, c.Shards[i].ID, l.log)
-				defer x.Close()
-				bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
-				defer cancel()
-				if err := x.Dismiss(bounded, &n); err != nil {
-					l.log.Warn("node of a deleted cluster was not fenced; a restart fences it", "node", n.ID, "error", err)
-				}
-			})
-		}
-	}
-	wg.Wait()
+	lifecycle.Parallel(len(c.Shards), rotateAtOnce, func(i int) {
+		s := &c.Shards[i]
+		lifecycle.Parallel(len(s.Nodes), 0, func(i int) {
+			x := failover.NewExecutor(ctx, l, s.ID, l.log)
+			defer x.Close()
+			bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
+			defer cancel()
+			if err := x.Dismiss(bounded, &s.Nodes[i]); err != nil {
+				l.log.Warn("node of a deleted cluster was not fenced; a restart fences it", "node", s.Nodes[i].ID, "error", err)
+			}
+		})
+	})
 	if err := l.Owned(); err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/faultpoint"
+	"github.com/basalt-redis/basalt/internal/lifecycle"
 )
 
 // Phases of operations, as they are persisted.
@@ -58,7 +59,7 @@ type Host interface {
 	// connected need not ack for it any more, and are forgotten once that holds
 	// for every shard.
 	Fenced(ctx context.Context, shard string, members []string)
-	// Observe is what is known about a shard now.
+	// Observe is what is known about a shard now; nothing once the loop ended.
 	Observe(shard string) health.Observations
 	// Credentials are the secrets as read last.
 	Credentials() *credentials.Set
@@ -237,21 +238,17 @@ func (x *Executor) drop(node string) {
 // the errors by node id.
 func (x *Executor) each(ctx context.Context, nodes []topology.Node, timeout time.Duration, f func(ctx context.Context, n *topology.Node) error) map[string]error {
 	var mu sync.Mutex
-	var wg sync.WaitGroup
 	errs := map[string]error{}
-	for i := range nodes {
-		wg.Go(func() {
-			bounded, cancel := context.WithTimeout(ctx, timeout)
-			defer cancel()
-			if err := f(bounded, &nodes[i]); err != nil {
-				x.drop(nodes[i].ID)
-				mu.Lock()
-				errs[nodes[i].ID] = err
-				mu.Unlock()
-			}
-		})
-	}
-	wg.Wait()
+	lifecycle.Parallel(len(nodes), 0, func(i int) {
+		bounded, cancel := context.WithTimeout(ctx, timeout)
+		defer cancel()
+		if err := f(bounded, &nodes[i]); err != nil {
+			x.drop(nodes[i].ID)
+			mu.Lock()
+			errs[nodes[i].ID] = err
+			mu.Unlock()
+		}
+	})
 	for _, id := range slices.Sorted(maps.Keys(errs)) {
 		x.log.Warn("node was left as it is", "node", id, "error", errs[id])
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/lifecycle"
 )
 
 // Failover: replace a master that is lost.
@@ -213,6 +214,9 @@ func remember(before, now []topology.Candidate) []topology.Candidate {
 func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observations {
 	o := x.host.Observe(s.ID)
 	o.Nodes = maps.Clone(o.Nodes)
+	if o.Nodes == nil {
+		o.Nodes = map[string]health.Node{} // the loop has ended
+	}
 	var mu sync.Mutex
 	x.eachQuiet(ctx, s.Nodes, func(ctx context.Context, n *topology.Node) {
 		asked := time.Now()
@@ -248,15 +252,11 @@ func (x *Executor) ask(ctx context.Context, n *topology.Node) (redisadmin.Info, 
 }
 
 func (x *Executor) eachQuiet(ctx context.Context, nodes []topology.Node, f func(ctx context.Context, n *topology.Node)) {
-	var wg sync.WaitGroup
-	for i := range nodes {
-		wg.Go(func() {
-			bounded, cancel := context.WithTimeout(ctx, glimpse)
-			defer cancel()
-			f(bounded, &nodes[i])
-		})
-	}
-	wg.Wait()
+	lifecycle.Parallel(len(nodes), 0, func(i int) {
+		bounded, cancel := context.WithTimeout(ctx, glimpse)
+		defer cancel()
+		f(bounded, &nodes[i])
+	})
 }
 
 // promote is steps 5 and 6, for a failover and for the last part of a
