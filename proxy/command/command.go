@@ -122,8 +122,12 @@ func (s *Spec) subcommand(name []byte) *Spec {
 	return nil
 }
 
-// wrongArity is Redis's reply to a wrong number of arguments.
+// wrongArity is Redis's reply to a wrong number of arguments. EXEC says with
+// every refusal that the transaction is over.
 func (s *Spec) wrongArity() []byte {
+	if s.Name == "exec" {
+		return []byte("-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n")
+	}
 	return []byte("-ERR wrong number of arguments for '" + s.Name + "' command\r\n")
 }
 
@@ -161,6 +165,14 @@ func cString(b []byte, n int) []byte {
 		b = b[:i]
 	}
 	return b
+}
+
+// ErrorLine is an error reply that repeats a word of the client as Redis does:
+// to its first NUL, without line breaks, which would end the reply early.
+func ErrorLine(before string, echo []byte, after string) []byte {
+	reply := append([]byte("-ERR "), before...)
+	reply = append(reply, cString(echo, len(echo))...)
+	return endLine(append(reply, after...))
 }
 
 // endLine ends an error reply; line breaks within become spaces, for they would

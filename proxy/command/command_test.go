@@ -236,3 +236,20 @@ func BenchmarkLookupAndSlot(b *testing.B) {
 		})
 	}
 }
+
+// A client's own words end an error reply neither early nor late.
+func TestErrorLine(t *testing.T) {
+	for echo, want := range map[string]string{
+		"plain": "-ERR not 'plain'!\r\n", "a\r\n+OK\r\n": "-ERR not 'a  +OK  '!\r\n", "a\x00b": "-ERR not 'a'!\r\n", "\xff": "-ERR not '\xff'!\r\n", "": "-ERR not ''!\r\n",
+	} {
+		if got := ErrorLine("not '", []byte(echo), "'!"); string(got) != want {
+			t.Errorf("%q: %q, want %q", echo, got, want)
+		}
+	}
+}
+
+func TestArityOfExec(t *testing.T) {
+	if _, line := Lookup([][]byte{[]byte("EXEC"), []byte("x")}); string(line) != "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n" {
+		t.Errorf("%q", line)
+	}
+}

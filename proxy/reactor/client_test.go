@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"io"
 	"net"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -43,7 +45,7 @@ func TestLocalCommands(t *testing.T) {
 	if got := c.do("CLIENT", "LIST"); !strings.Contains(got, "name=x") || !strings.Contains(got, "resp=3") {
 		t.Errorf("CLIENT LIST: %s", got)
 	}
-	if got := c.do("CLIENT", "INFO"); !strings.HasPrefix(got, "id=") {
+	if got := c.do("CLIENT", "INFO"); !strings.HasPrefix(got, "txt:id=") {
 		t.Errorf("CLIENT INFO: %s", got)
 	}
 	// RESP3 replies come from servers asked in RESP3.
@@ -70,6 +72,44 @@ func TestLocalCommands(t *testing.T) {
 	c.write("QUIT\r\nPING\r\n")
 	c.wantNext("OK")
 	c.wantNext("EOF")
+}
+
+// TestTextsOfClients: verbatim in RESP3; and what a client said does not end the
+// error that repeats it.
+func TestTextsOfClients(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	c := startProxy(t, reactor.Config{}, shards...).dial()
+	c.want("-ERR Unknown client type 'a  +OK'", "CLIENT", "LIST", "TYPE", "a\r\n+OK\x00b")
+	c.want("-ERR Syntax error in HELLO option 'a  b'", "HELLO", "3", "a\r\nb\x00c")
+	c.do("HELLO", "3")
+	for _, command := range []string{"INFO", "LIST"} {
+		c.send("CLIENT", command)
+		line, err := c.r.ReadString('\n')
+		if err != nil || !strings.HasPrefix(line, "=") {
+			t.Fatalf("CLIENT %s in RESP3 begins with %q %v", command, line, err)
+		}
+		size, _ := strconv.Atoi(strings.TrimSpace(line[1:]))
+		text := make([]byte, size+2)
+		if _, err := io.ReadFull(c.r, text); err != nil || !strings.HasPrefix(string(text), "txt:id=") || !strings.HasSuffix(string(text), "\n\r\n") {
+			t.Fatalf("CLIENT %s: %q %v", command, text, err)
+		}
+	}
+	c.want("PONG", "PING")
+}
+
+// TestRandomKeyInAPipeline: what is sent behind RANDOMKEY happens behind it.
+func TestRandomKeyInAPipeline(t *testing.T) {
+	shards, _ := realShards(t, 3)
+	c := startProxy(t, reactor.Config{}, shards...).dial()
+	c.want("OK", "FLUSHALL")
+	c.want("(nil)", "RANDOMKEY")
+	for i := range 50 {
+		key := fmt.Sprint("key-", i)
+		c.write(encode("SET", key, "v") + encode("RANDOMKEY") + encode("FLUSHALL") + encode("RANDOMKEY"))
+		for _, want := range []string{"OK", key, "OK", "(nil)"} {
+			c.wantNext(want)
+		}
+	}
 }
 
 // TestClientReply: OFF, SKIP and ON, also for requests answered out of order.

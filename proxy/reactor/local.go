@@ -10,6 +10,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
@@ -49,15 +50,9 @@ func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte
 		c.Complete(r, redcon.AppendBulk(nil, bytes.Join(shards, []byte("\r\n"))))
 		return
 	}
-	verbatim := r.Proto == 3
+	proto := int(r.Proto)
 	go func() {
-		text := l.eng.cfg.Info(nil, args, shards)
-		reply := redcon.AppendBulk(nil, text)
-		if verbatim {
-			reply = append([]byte("="), strconv.Itoa(len(text)+4)...)
-			reply = append(append(reply, "\r\ntxt:"...), text...)
-			reply = append(reply, "\r\n"...)
-		}
+		reply := session.AppendText(nil, l.eng.cfg.Info(nil, args, shards), proto)
 		l.post(func() { c.Complete(r, reply) })
 	}()
 }
@@ -70,6 +65,7 @@ func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) 
 		return
 	}
 	lists := make([][]listed, len(l.eng.loops))
+	proto := int(r.Proto)
 	var missing atomic.Int32
 	missing.Store(int32(len(lists)))
 	for i, other := range l.eng.loops {
@@ -80,7 +76,7 @@ func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) 
 				}
 			})
 			if missing.Add(-1) == 0 {
-				l.post(func() { c.Complete(r, redcon.AppendBulk(nil, joinLists(lists))) })
+				l.post(func() { c.Complete(r, session.AppendText(nil, joinLists(lists), proto)) })
 			}
 		})
 	}
@@ -119,7 +115,7 @@ func listFilter(args [][]byte) (wanted map[uint64]bool, line []byte) {
 		case "master", "replica", "slave", "pubsub":
 			return map[uint64]bool{}, nil
 		default:
-			return nil, []byte("-ERR Unknown client type '" + string(bytes.ToValidUTF8(args[3][:min(len(args[3]), 64)], nil)) + "'\r\n")
+			return nil, command.ErrorLine("Unknown client type '", args[3], "'")
 		}
 	case option == "ID" && len(args) > 3:
 		wanted = map[uint64]bool{}

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"crypto/subtle"
 	"strconv"
@@ -159,8 +158,7 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 			}
 			name, rest = rest[1], rest[2:]
 		default:
-			dst = append(dst, "-ERR Syntax error in HELLO option '"...)
-			return append(append(dst, printable(rest[0])...), "'\r\n"...)
+			return append(dst, command.ErrorLine("Syntax error in HELLO option '", rest[0], "'")...)
 		}
 	}
 	if user != nil {
@@ -191,16 +189,6 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 
 func appendPair(dst []byte, key, value string) []byte {
 	return redcon.AppendBulkString(redcon.AppendBulkString(dst, key), value)
-}
-
-// printable makes bytes fit for an error line.
-func printable(b []byte) []byte {
-	return bytes.Map(func(r rune) rune {
-		if r < ' ' {
-			return ' '
-		}
-		return r
-	}, b[:min(len(b), 128)])
 }
 
 // goodName tells if a client may have this name.
@@ -255,13 +243,23 @@ func (c *Client) client(dst []byte, name string, args [][]byte) []byte {
 	case "client|setinfo":
 		return append(dst, c.setInfo(args[2], args[3])...)
 	case "client|info":
-		return redcon.AppendBulk(dst, append(c.Describe(nil), '\n'))
+		return AppendText(dst, append(c.Describe(nil), '\n'), int(c.proto))
 	case "client|no-evict":
 		return append(dst, setSwitch(&c.more().noEvict, args[2])...)
 	case "client|no-touch":
 		return append(dst, setSwitch(&c.more().noTouch, args[2])...)
 	}
 	return append(dst, lineOK...)
+}
+
+// AppendText appends a text for people (INFO, CLIENT LIST): a verbatim string in
+// RESP3.
+func AppendText(dst, text []byte, proto int) []byte {
+	if proto < 3 {
+		return redcon.AppendBulk(dst, text)
+	}
+	dst = strconv.AppendInt(append(dst, '='), int64(len("txt:")+len(text)), 10)
+	return append(append(append(dst, "\r\ntxt:"...), text...), "\r\n"...)
 }
 
 func (c *Client) null(dst []byte) []byte {
