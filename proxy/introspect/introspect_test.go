@@ -56,6 +56,15 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// An unknown command is a null bulk string in RESP2, not a null array.
+func TestInfoOfUnknownCommands(t *testing.T) {
+	for proto, want := range map[int]string{2: "*1\r\n$-1\r\n", 3: "*1\r\n_\r\n"} {
+		if got := string(Command(nil, split([]string{"COMMAND", "INFO", "nosuch"}), proto)); got != want {
+			t.Errorf("in RESP%d: %q, want %q", proto, got, want)
+		}
+	}
+}
+
 func shard(lines ...string) []byte { return []byte(strings.Join(lines, "\r\n") + "\r\n") }
 
 func TestInfoMerges(t *testing.T) {

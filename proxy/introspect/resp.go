@@ -25,7 +25,7 @@ func appendError(dst []byte, text string) []byte {
 
 // inProtocol appends a RESP3 reply as the client's protocol version has it. In
 // RESP2 a map is an array of keys and values, a set is an array, null is the
-// null array.
+// null bulk string.
 func inProtocol(dst, resp3 []byte, proto int) []byte {
 	if proto >= 3 {
 		return append(dst, resp3...)
@@ -40,7 +40,7 @@ func inProtocol(dst, resp3 []byte, proto int) []byte {
 		case '~':
 			dst = appendHeader(dst, '*', n)
 		case '_':
-			dst = append(dst, "*-1\r\n"...)
+			dst = append(dst, "$-1\r\n"...)
 		case '$':
 			dst = append(append(dst, line...), resp3[:n+2]...)
 			resp3 = resp3[n+2:]
