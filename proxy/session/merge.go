@@ -21,8 +21,8 @@ type merge struct {
 	whole   *backend.Request
 	replies [][]byte
 	waiting int
-	// join makes the whole reply from all parts, or begins another round of
-	// parts and returns nil.
+	// join makes the whole reply from all parts; it returns nil when somebody else
+	// completes the whole.
 	join func(m *merge, dst []byte) ([]byte, error)
 }
 
@@ -165,7 +165,7 @@ func appendCommand(dst []byte, args [][]byte) []byte {
 var (
 	noShards    = []byte("-CLUSTERDOWN the cluster has no shards yet\r\n")
 	badCursor   = []byte("-ERR invalid cursor\r\n")
-	argsDBSize  = [][]byte{[]byte("DBSIZE")}
+	rawDBSize   = []byte("*1\r\n$6\r\nDBSIZE\r\n")
 	rawRandom   = []byte("*1\r\n$9\r\nRANDOMKEY\r\n")
 	nullBulk    = []byte("$-1\r\n")
 	nullRESP3   = []byte("_\r\n")
@@ -190,7 +190,7 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 	case "keys":
 		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Concat(dst, m.replies) })
 	case "randomkey":
-		c.broadcast(spec, argsDBSize, randomKey)
+		c.randomKey(spec, shards)
 	case "info":
 		own := make([][]byte, len(args)) // args are the loop's memory
 		for i, a := range args {
@@ -237,17 +237,33 @@ func (c *Client) scanShards(spec *command.Spec, args [][]byte, shards int) {
 	m.send(0, -1, shard, sh.inner)
 }
 
-// randomKey asks one shard, chosen with the weight of its number of keys.
-func randomKey(m *merge, dst []byte) ([]byte, error) {
-	sizes := make([]int64, len(m.replies))
+// randomKey asks every shard for its number of keys and for one of them, and
+// chooses among those with the weight of the numbers. It asks both at once: what
+// the client sends behind it (FLUSHALL) must not come in between.
+func (c *Client) randomKey(spec *command.Spec, shards int) {
+	m := c.newMerge(spec, 2*shards, chooseKey)
+	m.whole.ReadOnly = spec.ReadOnly
+	for i := range shards {
+		m.send(i, -1, i, rawDBSize)
+		m.send(shards+i, -1, i, rawRandom)
+	}
+}
+
+// chooseKey joins the replies of randomKey: first the numbers, then the keys. A
+// shard all of whose keys have expired may have a number and no key.
+func chooseKey(m *merge, dst []byte) ([]byte, error) {
+	shards := len(m.replies) / 2
+	sizes, keys := make([]int64, shards), m.replies[shards:]
 	var total int64
-	for i, reply := range m.replies {
-		n, err := fanout.Integer(reply)
+	for i := range shards {
+		n, err := fanout.Integer(m.replies[i])
 		if err != nil {
 			return dst, err
 		}
-		sizes[i] = n
-		total += n
+		if key, err := fanout.Bulk(keys[i]); err == nil && key != nil {
+			sizes[i] = max(n, 1)
+			total += sizes[i]
+		}
 	}
 	if total == 0 {
 		return append(dst, emptyRandom[m.whole.Proto]...), nil
@@ -258,8 +274,5 @@ func randomKey(m *merge, dst []byte) ([]byte, error) {
 		at -= sizes[shard]
 		shard++
 	}
-	m.replies, m.waiting = make([][]byte, 1), 1
-	m.join = func(m *merge, dst []byte) ([]byte, error) { return append(dst, m.replies[0]...), nil }
-	m.send(0, -1, shard, rawRandom)
-	return nil, nil
+	return append(dst, keys[shard]...), nil
 }
