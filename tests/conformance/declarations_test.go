@@ -1,0 +1,54 @@
+package conformance
+
+// Reasons that several commands share.
+const (
+	noBlock    = "not yet: BLOCK is refused, poll without it"
+	noKeys     = "not yet: a script without keys tells no shard to run it"
+	oneTable   = "commands that the endpoint refuses do not exist"
+	ownHelp    = "lists what the endpoint supports, in the words of the documentation"
+	patterns   = "patterns of BY and GET that may name keys of other slots are refused, as in a Redis Cluster"
+	oneBase    = "not yet: there is only database 0"
+	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
+	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
+	laterRedis = "Redis 7.2 has it, and its clients send it"
+	ownSetting = "the proxy's settings are shown, and no parameter of a single server"
+)
+
+// differences between the endpoint and a plain server, with the reason.
+func differences() []*difference {
+	return []*difference{
+		{command: "xread", reply: "-ERR XREAD with BLOCK is not supported", why: noBlock},
+		{command: "xreadgroup", reply: "-ERR XREADGROUP with BLOCK is not supported", why: noBlock},
+		{command: "eval", reply: "-ERR EVAL without keys is not supported", why: noKeys},
+		{command: "eval_ro", reply: "-ERR EVAL_RO without keys is not supported", why: noKeys},
+		{command: "evalsha", reply: "-ERR EVALSHA without keys is not supported", why: noKeys},
+		{command: "evalsha_ro", reply: "-ERR EVALSHA_RO without keys is not supported", why: noKeys},
+		{command: "fcall", reply: "-ERR FCALL without keys is not supported", why: noKeys},
+		{command: "fcall_ro", reply: "-ERR FCALL_RO without keys is not supported", why: noKeys},
+		{command: "sort", reply: "-ERR the BY option of SORT is not supported", why: patterns},
+		{command: "sort", reply: "-ERR the GET option of SORT is not supported", why: patterns},
+		{command: "sort_ro", reply: "-ERR the BY option of SORT_RO is not supported", harmless: true, why: patterns},
+		{command: "sort_ro", reply: "-ERR the GET option of SORT_RO is not supported", harmless: true, why: patterns},
+		{command: "copy", word: "db", reply: "-ERR COPY to another database is not supported", why: oneBase},
+		{command: "select", reply: "-ERR DB index is out of range", why: oneBase},
+		{command: "config|get", word: "databases", harmless: true, why: oneBase},
+		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
+		{command: "readonly", reply: "+OK", harmless: true, why: replicas},
+		{command: "readwrite", reply: "+OK", harmless: true, why: replicas},
+		{command: "client", word: "setinfo", harmless: true, why: laterRedis},
+		{command: "client", word: "no-touch", harmless: true, why: laterRedis},
+		{command: "command", words: 1, harmless: true, why: oneTable},
+		{command: "command|count", words: 2, harmless: true, why: oneTable},
+		{command: "command|list", words: 2, harmless: true, why: oneTable},
+		{command: "command|list", word: "b?pop", harmless: true, why: oneTable},
+		{command: "command|info", words: 2, harmless: true, why: oneTable},
+		{command: "command|info", word: "object", harmless: true, why: oneTable},
+		{command: "command|docs", words: 2, harmless: true, why: oneTable},
+		{command: "command|help", harmless: true, why: ownHelp},
+		{command: "client|help", harmless: true, why: ownHelp},
+		{command: "config|help", harmless: true, why: ownHelp},
+		{command: "config|get", word: "*", harmless: true, why: ownSetting},
+		{command: "config|get", word: "port", harmless: true, why: ownSetting},
+		{command: "config|get", word: "hash-max-listpack-entries", harmless: true, why: ownSetting},
+	}
+}

@@ -1,0 +1,83 @@
+package conformance
+
+import "strings"
+
+// missing commands: the endpoint refuses them, in these words.
+func missing() (all []*difference) {
+	for _, m := range refusals {
+		for name := range strings.FieldsSeq(m.commands) {
+			title := strings.ToUpper(strings.ReplaceAll(name, "|", " "))
+			all = append(all, &difference{command: name, reply: "-ERR " + strings.ReplaceAll(m.sentence, "%s", title) + "\r\n", why: m.why})
+		}
+	}
+	return all
+}
+
+// refusal is a sentence of the proxy, and what it refuses.
+type refusal struct{ commands, sentence, why string }
+
+var refusals = []refusal{
+	{"acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser acl|help acl|list acl|load acl|log acl|save acl|setuser acl|users acl|whoami",
+		"%s is not supported behind the proxy: users and passwords are managed by the Configserver",
+		"users and passwords are managed by the Configserver"},
+	{"bgrewriteaof bgsave lastsave save shutdown",
+		"%s is not supported behind the proxy: persistence and restarts are run per server, by the Configserver and whoever runs the servers",
+		"persistence and restarts are run per server, by the Configserver and whoever runs the servers"},
+	{"blmove blmpop blpop brpop brpoplpush bzmpop bzpopmax bzpopmin",
+		"%s is not supported behind the proxy yet: poll with the form that does not block",
+		"not yet: poll with the form that does not block"},
+	{"client|caching client|getredir client|tracking client|trackinginfo",
+		"%s is not supported behind the proxy yet: clients must not cache on the side, invalidations do not cross the proxy",
+		"not yet: clients must not cache on the side, invalidations do not cross the proxy"},
+	{"client|kill client|pause client|unblock client|unpause",
+		"%s is not supported behind the proxy yet: the proxy's clients are listed by CLIENT LIST and end when they close their connection",
+		"not yet: the proxy's clients are listed by CLIENT LIST and end when they close their connection"},
+	{"config|rewrite config|set module|help module|list module|load module|loadex module|unload",
+		"%s is not supported behind the proxy: servers are configured by whoever runs them, the proxy by its settings",
+		"servers are configured by whoever runs them, the proxy by its settings"},
+	{"debug pfdebug pfselftest",
+		"%s is not supported behind the proxy: it looks inside one server, connect to that one as its admin",
+		"it looks inside one server, connect to that one as its admin"},
+	{"discard exec multi unwatch watch",
+		"%s is not supported behind the proxy yet: send the commands without a transaction, or as one script with all keys in one slot",
+		"not yet: send the commands without a transaction, or as one script with all keys in one slot"},
+	{"failover psync replconf replicaof slaveof sync",
+		"%s is not supported behind the proxy: the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
+		"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover"},
+	{"function|delete function|dump function|flush function|help function|kill function|list function|load function|restore function|stats",
+		"%s is not supported behind the proxy yet: load functions into every shard's servers with the admin's credentials, and call them with FCALL",
+		"not yet: load functions into every shard's servers with the admin's credentials, and call them with FCALL"},
+	{"latency|doctor latency|graph latency|help latency|histogram latency|history latency|latest latency|reset",
+		"%s is not supported behind the proxy yet: latencies are at /metrics of the proxy's HTTP address",
+		"not yet: latencies are at /metrics of the proxy's HTTP address"},
+	{"lolwut",
+		"%s is not supported behind the proxy: the art hangs in the servers, connect to one of them",
+		"the art hangs in the servers, connect to one of them"},
+	{"memory|doctor memory|help memory|malloc-stats memory|purge memory|stats",
+		"%s is not supported behind the proxy yet: name a key with MEMORY USAGE, or read INFO memory",
+		"not yet: name a key with MEMORY USAGE, or read INFO memory"},
+	{"migrate restore-asking",
+		"%s is not supported behind the proxy: keys move between shards by the Configserver only",
+		"keys move between shards by the Configserver only"},
+	{"monitor",
+		"%s is not supported behind the proxy: it would have to watch every server, connect to one of them as its admin",
+		"it would have to watch every server, connect to one of them as its admin"},
+	{"move swapdb",
+		"%s is not supported behind the proxy: there is only database 0",
+		"there is only database 0"},
+	{"object|help xgroup|help xinfo|help",
+		"%s is not supported behind the proxy yet: see the command's documentation",
+		"not yet: see the command's documentation"},
+	{"psubscribe publish pubsub|channels pubsub|help pubsub|numpat pubsub|numsub pubsub|shardchannels pubsub|shardnumsub punsubscribe spublish ssubscribe subscribe sunsubscribe unsubscribe",
+		"%s is not supported behind the proxy yet: messages do not cross the proxy, use streams (XADD, XREAD) meanwhile",
+		"not yet: messages do not cross the proxy, use streams (XADD, XREAD) meanwhile"},
+	{"role wait",
+		"%s is not supported behind the proxy yet: replicas are followed by the Configserver, see the cluster's status there",
+		"not yet: replicas are followed by the Configserver, see the cluster's status there"},
+	{"script|debug script|exists script|flush script|help script|kill script|load",
+		"%s is not supported behind the proxy yet: use EVAL with the source, it is cached by every shard that runs it",
+		"not yet: use EVAL with the source, it is cached by every shard that runs it"},
+	{"slowlog|get slowlog|help slowlog|len slowlog|reset",
+		"%s is not supported behind the proxy yet: the proxy's slow log is at /slowlog of its HTTP address",
+		"not yet: the proxy's slow log is at /slowlog of its HTTP address"},
+}
