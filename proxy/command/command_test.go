@@ -118,6 +118,7 @@ func TestSlot(t *testing.T) {
 		"PING": NoSlot, "DBSIZE": NoSlot,
 		// Malformed ones reach a server, which says what is wrong.
 		"EVAL s 5 a": 0, "EVAL s x a": 0, "XREAD COUNT 1 a": 0, "ZUNIONSTORE a 9 b": a,
+		"XREAD STREAMS a b c 0 0": 0, "XREADGROUP GROUP g c STREAMS a b >": 0,
 	} {
 		args := fields(line)
 		if got, reply := mustLookup(t, args).Slot(args); got != want || reply != nil {

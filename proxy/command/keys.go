@@ -211,6 +211,9 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 			return NoSlot, reply
 		}
 	}
+	if s.unbalanced(args) {
+		return 0, nil
+	}
 	found := NoSlot
 	for _, r := range k.list[:k.n] {
 		for i := r.first; i <= r.last; i += r.step {
@@ -230,6 +233,18 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 		return 0, nil
 	}
 	return found, nil
+}
+
+// unbalanced tells of an XREAD or XREADGROUP with a key too many or an ID too
+// few. Servers then see no keys at all, and say what is wrong.
+func (s *Spec) unbalanced(args [][]byte) bool {
+	for i := range s.keys {
+		if ks := &s.keys[i]; ks.limit > 0 {
+			first := ks.search(args)
+			return first > 0 && (len(args)-first)%ks.limit != 0
+		}
+	}
+	return false
 }
 
 // rule names what a command must be checked for besides its key positions.
