@@ -204,6 +204,9 @@ func (c *Conn) link(t *buffer.Chunk) {
 func (c *Conn) push(r *Request, chunk *buffer.Chunk, raw []byte) {
 	chunk.Refs++
 	r.chunk, r.raw, r.start, r.next = chunk, raw, c.queued, nil
+	if r.Block != nil {
+		r.Block.restart()
+	}
 	c.queued += uint64(len(raw))
 	if c.last == nil {
 		c.first = r
@@ -278,7 +281,8 @@ func (c *Conn) Read(scratch []byte) {
 // deliver frames replies and hands each to the owner of the oldest request.
 func (c *Conn) deliver(b []byte) error {
 	for len(b) > 0 {
-		if !c.inReply {
+		begins := !c.inReply
+		if begins {
 			c.inReply, c.kind = true, b[0]
 		}
 		n, last, err := c.framer.Feed(b)
@@ -296,6 +300,13 @@ func (c *Conn) deliver(b []byte) error {
 		r := c.first
 		if r == nil {
 			return errUnasked
+		}
+		if block := r.Block; block != nil {
+			if block.left > 0 {
+				block.swallow(piece, begins, last)
+				continue
+			}
+			piece = block.explain(piece, last)
 		}
 		if !last {
 			if r.Owner != nil {

@@ -41,6 +41,9 @@ type Request struct {
 	// ReadOnly requests may be sent again when their connection broke, and may
 	// be served by the read set when Replica is set.
 	ReadOnly, Replica bool
+	// Block is for a request of several commands, or one that depends on its
+	// connection; else nil.
+	Block *Block
 
 	// Following is the next request of the same client.
 	Following *Request

@@ -76,14 +76,14 @@ func TestKinds(t *testing.T) {
 		"GET k": Keyed, "EVAL s 1 k": Keyed, "XREAD STREAMS s 0": Keyed, "MEMORY USAGE k": Keyed, "OBJECT ENCODING k": Keyed,
 		"MGET a": Split, "MSET a 1": Split, "DEL a": Split, "UNLINK a": Split, "EXISTS a": Split, "TOUCH a": Split,
 		"DBSIZE": AllShards, "SCAN 0": AllShards, "KEYS *": AllShards, "INFO": AllShards, "FLUSHALL": AllShards, "RANDOMKEY": AllShards,
-		"PING": Local, "CLIENT ID": Local, "CLIENT SETINFO LIB-NAME x": Local, "CONFIG GET *": Local, "COMMAND": Local, "HELLO": Local,
+		"PING": Local, "CLIENT ID": Local, "CLIENT SETINFO LIB-NAME x": Local, "CONFIG GET *": Local, "COMMAND": Local, "HELLO": Local, "MULTI": Local, "WATCH a": Local,
 	} {
 		if s := mustLookup(t, fields(line)); s.Kind != want {
 			t.Errorf("%s is %v, want %v", line, s.Kind, want)
 		}
 	}
 	for line, want := range map[string]string{
-		"MULTI":           "-ERR MULTI is not supported behind the proxy yet: ",
+		"MULTI x":         "-ERR wrong number of arguments for 'multi' command\r\n",
 		"CONFIG SET a b":  "-ERR CONFIG SET is not supported behind the proxy: ",
 		"CLUSTER SLOTS":   "-ERR This instance has cluster support disabled\r\n",
 		"BLPOP k 0":       "-ERR BLPOP is not supported behind the proxy yet: ",

@@ -203,6 +203,9 @@ func (s *Spec) Slot(args [][]byte) (slotOf int, errReply []byte) {
 
 var crossSlot = []byte("-CROSSSLOT Keys in request don't hash to the same slot\r\n")
 
+// CrossSlot is Redis Cluster's reply to a request with keys of several slots.
+func CrossSlot() []byte { return crossSlot }
+
 func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 	var k spans
 	s.spans(args, &k)

@@ -155,3 +155,21 @@ func bulkEnd(b []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// Elements splits an array reply into its elements.
+func Elements(reply []byte) ([][]byte, error) {
+	n, body, err := array(reply)
+	if err != nil {
+		return nil, err
+	}
+	elements := make([][]byte, n)
+	for i := range elements {
+		var f resp.Framer
+		end, done, err := f.Feed(body)
+		if err != nil || !done {
+			return nil, ErrReply
+		}
+		elements[i], body = body[:end], body[end:]
+	}
+	return elements, nil
+}

@@ -80,8 +80,12 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	retried.Append(&held)
 	l.rehold(&retried, old)
+	l.applyPins()
 	for _, s := range l.shards {
 		s.releaseLater()
+	}
+	if len(l.shards) == 0 {
+		l.pumpPins()
 	}
 }
 

@@ -35,6 +35,7 @@ func (e *Engine) Stats() Stats {
 	t := e.table.Load()
 	s := Stats{
 		Epoch: t.Epoch, AckedEpoch: e.ackedEpoch(),
+		Pinned:          int(e.pinned.Load()),
 		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()),
 	}
 	for i := range parts {

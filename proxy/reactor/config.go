@@ -34,6 +34,9 @@ type Config struct {
 	// MaxClients is the most clients connected at once; 10000. One more gets
 	// "-ERR max number of clients reached".
 	MaxClients int
+	// MaxPinned is the most clients that may use a server connection of their
+	// own at once, as WATCH needs; 2000. Servers limit their connections, too.
+	MaxPinned int
 	// Limits of one request; resp.DefaultLimits.
 	Limits resp.Limits
 	// ClientReplyBufferBytes is how much may wait to be read by one client

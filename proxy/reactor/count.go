@@ -99,7 +99,7 @@ func (s *slowLog) add(l *loop, c *session.Client, r *backend.Request, took time.
 // as it came, only the name is known.
 func slowWords(r *backend.Request) []string {
 	raw := r.Raw()
-	if len(raw) == 0 {
+	if len(raw) == 0 || r.Block != nil {
 		return strings.Split(r.Spec.Name, "|")
 	}
 	args, err := resp.Args(raw, nil)

@@ -26,6 +26,8 @@ type Engine struct {
 
 	// held and used are the bytes all loops hold, and use in all.
 	held, used atomic.Int64
+	// pinned counts pinned connections in use.
+	pinned atomic.Int64
 	// rawWait is for loop.wait, in milliseconds.
 	rawWait int
 
@@ -56,6 +58,7 @@ func (cfg *Config) setDefaults() {
 		cfg.Limits = resp.DefaultLimits()
 	}
 	setDefault(&cfg.MaxClients, 10000)
+	setDefault(&cfg.MaxPinned, 2000)
 	setDefault(&cfg.ClientReplyBufferBytes, 1<<30)
 	setDefault(&cfg.MemoryBudgetBytes, 1<<30)
 	setDefault(&cfg.HoldTimeout, 10*time.Second)

@@ -52,6 +52,9 @@ type loop struct {
 
 	shards []*shard
 	orphan *shard // of slots that no shard owns
+	// pins are the connections of single clients, idlePins those of none.
+	pins     map[*pin]struct{}
+	idlePins []idlePin
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int
 	deleting bool
@@ -84,7 +87,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	}
 	l := &loop{
 		eng: eng, index: index, log: eng.cfg.Logger, epfd: epfd, evfd: evfd,
-		scratch: make([]byte, scratchSize), done: make(chan struct{}),
+		scratch: make([]byte, scratchSize), done: make(chan struct{}), pins: map[*pin]struct{}{},
 	}
 	l.sh = session.Shared{
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),

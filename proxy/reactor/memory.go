@@ -81,7 +81,7 @@ func (l *loop) checkBudget() {
 		l.timerAt(l.sh.Now + relieveStep)
 		l.wakeOthers()
 		l.eng.logs.memory.log(l.eng, slog.LevelWarn, "memory budget is used up, clients are not read", "bytes", all, "loop", l.index)
-	case l.sh.OverBudget && all < resumeBelow(budget):
+	case l.sh.OverBudget && all <= resumeBelow(budget):
 		l.sh.OverBudget = false
 		m.unfinished.Store(0)
 		m.stuck.Store(0)

@@ -185,6 +185,9 @@ func (l *loop) releaseAll() {
 		l.release[i] = nil
 	}
 	l.release = l.release[:0]
+	if len(l.pins) > 0 {
+		l.pumpPins()
+	}
 }
 
 // releaseHeld routes held requests again, in order. What cannot go stays, and

@@ -22,6 +22,8 @@ type Stats struct {
 	ClientsEvicted uint64
 	// ClientBytesIn were read from clients, ClientBytesOut written to them.
 	ClientBytesIn, ClientBytesOut uint64
+	// Pinned is how many clients use a server connection of their own now.
+	Pinned int
 	// ProtocolErrors counts clients closed for malformed or oversized requests.
 	ProtocolErrors uint64
 	// Commands by command.Spec.ID; entries of commands never called are zero.

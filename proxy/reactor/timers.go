@@ -34,6 +34,7 @@ func (l *loop) timers() {
 		l.holdTimer(s)
 	}
 	l.holdTimer(l.orphan)
+	l.pinTimers()
 	if l.sh.OverBudget {
 		l.relieve()
 	}

@@ -21,10 +21,7 @@ import (
 // Reading stops (stalled) while too much is unanswered or unread by the
 // client, and before a command that must see all earlier ones answered
 // (barrier): one that changes how later requests are routed, such as HELLO.
-// Pinned server connections, transactions and pushes fit in as follows: a
-// pinned client routes its requests to its own Conn instead of Router.Route;
-// MULTI collects raw requests in a Hold until EXEC; a push is bytes appended
-// to out between two replies.
+// A push is bytes appended to out between two replies.
 type Client struct {
 	// FD is the socket; Slot and Events belong to the loop.
 	FD     int
@@ -52,6 +49,9 @@ type Client struct {
 	readonly bool // READONLY was sent
 	proto    uint8
 	mode     replyMode
+	// tx is what MULTI and WATCH began, inside an execution that runs now.
+	tx     *transaction
+	inside *execution
 
 	id      uint64
 	created int64
@@ -372,7 +372,15 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			}
 			sh.Router.Refused(c)
 		}
+		if c.tx != nil || spec != nil && spec.Name == "exec" {
+			line = c.refuseInside(spec, line)
+		}
 		c.answer(spec, line)
+		c.release(chunk)
+		return true
+	}
+	if c.tx != nil && c.tx.multi && !notQueued(spec) {
+		c.queue(spec, args, raw)
 		c.release(chunk)
 		return true
 	}
@@ -397,11 +405,11 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	case command.AllShards:
 		c.allShards(spec, args)
 	default:
-		if mustWait(spec) && c.first != nil {
+		if c.mustWait(spec) && c.first != nil {
 			c.stalled, c.barrier = true, true
 			return false
 		}
-		c.local(spec, args)
+		c.local(spec, args, raw)
 	}
 	c.release(chunk)
 	return true
@@ -428,19 +436,22 @@ func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
 	r := c.begin(spec)
 	r.Slot = int32(slot)
 	r.ReadOnly = spec.ReadOnly
-	r.Replica = spec.ReadOnly && (c.readonly || c.sh.Table.ReadPolicy != 0)
+	r.Replica = c.fromReplica(spec)
 	return r
+}
+
+// fromReplica tells if the read set may serve a command. A replica may be older
+// than a WATCH.
+func (c *Client) fromReplica(spec *command.Spec) bool {
+	return spec.ReadOnly && (c.readonly || c.sh.Table.ReadPolicy != 0) && !c.watching()
 }
 
 // begin makes a request and gives it the last place in the order.
 func (c *Client) begin(spec *command.Spec) *backend.Request {
 	r := c.sh.Requests.Get()
 	r.Owner, r.Spec, r.Start, r.Proto = c, spec, c.sh.Now, c.proto
-	if c.mode != replyOn {
-		r.Silent = true
-		if c.mode == replySkip {
-			c.mode = replyOn
-		}
+	if c.mode != replyOn && c.modal(r) {
+		return r
 	}
 	if c.last == nil {
 		c.first = r
@@ -450,6 +461,20 @@ func (c *Client) begin(spec *command.Spec) *backend.Request {
 	c.last = r
 	c.pending++
 	return r
+}
+
+// modal does what the reply mode says with a new request. It returns true for
+// one that is not in the client's order, but part of an execution.
+func (c *Client) modal(r *backend.Request) bool {
+	switch c.mode {
+	case replyInside:
+		r.Owner, r.Part = c.inside, int32(c.inside.running)
+		return true
+	case replySkip:
+		c.mode = replyOn
+	}
+	r.Silent = true
+	return false
 }
 
 // encode writes the arguments of an inline request as a server wants them.

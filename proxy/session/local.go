@@ -32,10 +32,18 @@ var (
 
 // mustWait tells if a command changes how later requests are routed, so that
 // all earlier ones must have been answered.
-func mustWait(spec *command.Spec) bool { return spec.Name == "hello" || spec.Name == "reset" }
+func (c *Client) mustWait(spec *command.Spec) bool {
+	switch spec.Name {
+	case "hello", "reset", "watch":
+		return true
+	case "exec":
+		return c.watching()
+	}
+	return false
+}
 
 // local answers a command in the proxy.
-func (c *Client) local(spec *command.Spec, args [][]byte) {
+func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	text := c.sh.text[:0]
 	switch spec.Name {
 	case "ping":
@@ -53,6 +61,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte) {
 		c.End()
 		return
 	case "reset":
+		c.dropTransaction()
 		c.proto, c.readonly, c.mode, c.extra = 2, false, replyOn, nil
 		c.authed = false
 		text = append(text, lineReset...)
@@ -64,6 +73,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte) {
 	case "readonly", "readwrite":
 		c.readonly = spec.Name == "readonly"
 		text = append(text, lineOK...)
+	case "multi", "exec", "discard", "watch", "unwatch":
+		c.transact(spec, args, raw)
+		return
 	case "client|reply":
 		c.replyMode(spec, args[2])
 		return
@@ -171,6 +183,9 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 	}
 	if name != nil {
 		c.more().name = string(name)
+	}
+	if c.proto != uint8(proto) && c.watching() {
+		c.tx.pin.Speak(uint8(proto))
 	}
 	c.proto = uint8(proto)
 	if proto == 3 {
@@ -307,6 +322,13 @@ func (c *Client) Describe(dst []byte) []byte {
 	if c.readonly {
 		flags = "r"
 	}
+	queued := int64(-1)
+	if c.inMulti() {
+		if queued = int64(c.tx.count); flags == "N" {
+			flags = ""
+		}
+		flags += "x"
+	}
 	seconds := func(since int64) int64 { return (c.sh.Now - since) / int64(time.Second) }
 	kept := 0
 	if c.in != nil {
@@ -327,7 +349,7 @@ func (c *Client) Describe(dst []byte) []byte {
 	field("db", 0)
 	field("sub", 0)
 	field("psub", 0)
-	field("multi", -1)
+	field("multi", queued)
 	field("qbuf", int64(kept))
 	field("obl", 0)
 	field("oll", int64(c.pending))

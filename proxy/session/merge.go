@@ -146,7 +146,7 @@ func (c *Client) splitParts(spec *command.Spec, args [][]byte) {
 		}
 	})
 	m.whole.ReadOnly = spec.ReadOnly
-	m.whole.Replica = spec.ReadOnly && (c.readonly || sh.Table.ReadPolicy != 0)
+	m.whole.Replica = c.fromReplica(spec)
 	for i, p := range parts {
 		sh.inner = appendCommand(sh.inner[:0], p.args)
 		m.send(i, p.slot, 0, sh.inner)

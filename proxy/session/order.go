@@ -68,7 +68,7 @@ func (c *Client) Complete(r *backend.Request, piece []byte) {
 	} else if len(piece) > 0 {
 		kind = piece[0]
 	}
-	c.Reply(r, piece, true, kind)
+	r.Owner.Reply(r, piece, true, kind)
 }
 
 // take moves what is there of a reply to the output.
@@ -161,6 +161,9 @@ func (c *Client) Memory() int {
 	if c.in != nil {
 		n += len(c.in.B)
 	}
+	if c.tx != nil && c.tx.block != nil {
+		n += len(c.tx.block.B)
+	}
 	for r := c.first; r != nil; r = r.Following {
 		n += r.Out.Len() + len(r.Raw())
 	}
@@ -168,11 +171,14 @@ func (c *Client) Memory() int {
 }
 
 // Stuck is how many bytes of the pool will not go away while clients are not
-// read: those of a request that is not complete, and replies of which the
+// read: those of a request or transaction that is not complete, and replies of which the
 // client took nothing since a time. It walks the replies: not for every wake-up.
 func (c *Client) Stuck(since int64) (request, replies int64) {
 	if c.in != nil && c.scan.Begun() {
 		request = c.in.Memory()
+	}
+	if c.tx != nil && c.tx.block != nil {
+		request += c.tx.block.Memory()
 	}
 	if c.taken < since {
 		replies = c.out.Memory()
@@ -228,6 +234,7 @@ func (c *Client) Close() {
 		r = next
 	}
 	c.first, c.last, c.pending = nil, nil, 0
+	c.dropTransaction()
 	if c.in != nil {
 		c.sh.Pool.Put(c.in)
 		c.in = nil

@@ -46,6 +46,9 @@ type Router interface {
 	// RouteChunk does the same with a request that fills a chunk, which it
 	// takes over.
 	RouteChunk(r *backend.Request, chunk *buffer.Chunk)
+	// Pin takes a server connection to the master of a slot for one client; the
+	// second result is an error line when there are too many.
+	Pin(slot int, proto uint8) (Pinned, []byte)
 	// FlushClient asks for a call of Client.Flush at the end of the wake-up.
 	FlushClient(c *Client)
 	// Resume asks for a call of Client.Resume at the end of the wake-up.
@@ -81,4 +84,6 @@ const (
 	replyOn replyMode = iota
 	replyOff
 	replySkip // only the next command
+	// replyInside is not set by a client: an execution takes the replies.
+	replyInside
 )

@@ -104,7 +104,7 @@ func build(s snapshot.Snapshot) (specs []spec, err error) {
 		}
 		// Scripts have neither flag; who does not only read may write.
 		row.write = flags.Has("write") || d.kind == "Keyed" && !row.readOnly
-		if d.kind == "Keyed" || d.kind == "Split" {
+		if d.kind != "Unsupported" {
 			if row.keys, err = keySpecSources(name, keySpecs, d.rule); err != nil {
 				return nil, err
 			}

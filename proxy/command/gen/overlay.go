@@ -30,6 +30,7 @@ var byName = merge(
 	decide("Split", "rulePairs", "mset"),
 	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
+	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "config|get config|resetstat config|help"),
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
@@ -37,8 +38,6 @@ var byName = merge(
 	decide("Keyed", "ruleSort", "sort sort_ro"),
 	decide("Keyed", "ruleCopy", "copy"),
 
-	refuse(yet+"send the commands without a transaction, or as one script with all keys in one slot",
-		"multi exec discard watch unwatch"),
 	refuse(yet+"poll with the form that does not block",
 		"blpop brpop blmove blmpop brpoplpush bzpopmin bzpopmax bzmpop"),
 	refuse(yet+"messages do not cross the proxy, use streams (XADD, XREAD) meanwhile",

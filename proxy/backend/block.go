@@ -1,0 +1,64 @@
+package backend
+
+import "bytes"
+
+// Block makes one request of several commands: a transaction, from MULTI to
+// EXEC. It is one request for everything that holds, routes and fails requests,
+// so it is never half on one master and half on another, and its bytes stand
+// in one piece on a connection that others share.
+//
+// The server answers each command; only the last reply is passed on, the one
+// to EXEC. A command that the server refused to queue (out of memory, a
+// replica that does not write) makes it answer EXEC with EXECABORT "because of
+// previous errors"; the client was told QUEUED by the proxy and knows of none,
+// so the reason is put in their place, in the words of Redis for errors of
+// EXEC itself.
+type Block struct {
+	// Before is how many replies come before the one that is passed on.
+	Before int
+	// Lost is the reply when the pinned connection that the request depends on
+	// was lost before the request can have been executed: EXEC finds that a
+	// WATCHed key was touched, for it may have been.
+	Lost []byte
+
+	left    int    // of Before
+	refusal []byte // the first error among the replies before
+	begun   bool   // a part of the reply was passed on
+	reading bool   // refusal is not complete
+}
+
+// maxRefusal bounds what is kept of an error, in bytes.
+const maxRefusal = 512
+
+// swallow takes a piece of a reply that is not passed on.
+func (b *Block) swallow(piece []byte, begins, last bool) {
+	if begins && piece[0] == '-' && b.refusal == nil {
+		b.reading = true
+	}
+	if b.reading {
+		b.refusal = append(b.refusal, piece[:min(len(piece), maxRefusal-len(b.refusal))]...)
+	}
+	if last {
+		b.reading = false
+		b.left--
+	}
+}
+
+var (
+	execAborted  = []byte("-EXECABORT ")
+	abortBecause = []byte("-EXECABORT Transaction discarded because of: ")
+)
+
+// explain returns what is passed on for a piece of the last reply.
+func (b *Block) explain(piece []byte, last bool) []byte {
+	if b.refusal == nil || b.begun || !last || !bytes.HasPrefix(piece, execAborted) {
+		b.begun = true
+		return piece
+	}
+	text := append([]byte(nil), abortBecause...)
+	text = append(text, bytes.TrimRight(b.refusal[1:], "\r\n")...)
+	return append(text, "\r\n"...)
+}
+
+// restart makes it ready to be sent (again).
+func (b *Block) restart() { b.left, b.refusal, b.begun, b.reading = b.Before, nil, false, false }

@@ -1,0 +1,263 @@
+package session
+
+import (
+	"bytes"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/fanout"
+)
+
+// An execution is a transaction with commands that one shard cannot answer:
+// those about the client or the proxy (CLIENT, CONFIG GET, COMMAND) and those
+// about every shard (DBSIZE, KEYS, SCAN, FLUSHALL, INFO). Libraries wrap whole
+// pipelines in MULTI, so such commands are to be expected there.
+//
+// Goal: they happen only if EXEC does, in their order, and their replies stand
+// in the array of EXEC where they belong.
+//
+//  1. The transaction's shard executes the block as always. If that fails, or
+//     WATCH finds a change, its reply is the reply of EXEC, and no more happens.
+//  2. DBSIZE, KEYS, FLUSHALL and FLUSHDB are in the block themselves, so that
+//     they see, and clear, the state of that shard at their place in the
+//     transaction. Then the other shards, which the transaction cannot change
+//     in any other way, are asked, and the replies joined.
+//  3. All others are answered now, in their order. SCAN, RANDOMKEY and INFO
+//     thereby show the state behind the transaction, which what they promise
+//     allows.
+//
+// A transaction is atomic on its shard only: between EXEC there and FLUSHALL
+// at other shards others may be served. That is so without MULTI, too. When a
+// shard cannot be asked, the element is an error, as for a command that failed.
+//
+// The client's next commands wait until all is answered (Client.exec), for they
+// may depend on what AUTH or READONLY changed.
+type execution struct {
+	client *Client
+	// whole is EXEC in the client's order.
+	whole  *backend.Request
+	asides []aside
+	count  int
+	// slot, or if that is -1 the shard, that executes the block.
+	slot  int
+	shard string
+	// elements are the server's, replies those of asides.
+	elements, replies [][]byte
+	missing           int
+	// running is the index of the aside that is being answered.
+	running int
+}
+
+// aside is a command that is answered by an execution.
+type aside struct {
+	spec *command.Spec
+	args [][]byte
+	// at is its index in the transaction, own that in the block, or -1.
+	at, own int
+}
+
+// handling is how a transaction deals with a command.
+type handling uint8
+
+const (
+	// served: the server answers it, in the block.
+	served handling = iota
+	// alsoOthers: in the block, and then by all other shards.
+	alsoOthers
+	// aloneAfter: by the proxy, after the block.
+	aloneAfter
+	// refused: it cannot be in a transaction.
+	refused
+)
+
+// handlingOf decides. What is not known to be right is refused.
+func handlingOf(spec *command.Spec) handling {
+	switch spec.Kind {
+	case command.Keyed, command.Split:
+		return served
+	case command.AllShards:
+		switch spec.Name {
+		case "dbsize", "keys", "flushall", "flushdb":
+			return alsoOthers
+		case "scan", "randomkey", "info":
+			return aloneAfter
+		}
+		return refused
+	}
+	switch spec.Name {
+	case "ping", "echo", "time", "unwatch":
+		return served
+	case "auth", "hello", "select", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
+		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list", "command|help",
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|no-evict", "client|no-touch", "client|help":
+		return aloneAfter
+	}
+	return refused
+}
+
+// putAside keeps a command for the execution.
+func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) []byte {
+	a := aside{spec: spec, at: t.count, own: -1, args: make([][]byte, len(args))}
+	if how == alsoOthers {
+		a.own = t.sent
+	}
+	for i, arg := range args {
+		a.args[i] = bytes.Clone(arg)
+		t.asideBytes += len(arg)
+	}
+	if t.asideBytes > maxAsideBytes || len(t.asides) >= maxAsides {
+		return lineTooMany
+	}
+	t.asides = append(t.asides, a)
+	return nil
+}
+
+// execute makes the execution of a transaction. It returns the request for the
+// server, or nil when none is needed; all is then on its way.
+func (c *Client) execute(t *transaction, whole *backend.Request) *backend.Request {
+	sh := c.sh
+	e := &execution{client: c, whole: whole, asides: t.asides, count: t.count, slot: t.slot, replies: make([][]byte, len(t.asides)), running: -1}
+	if t.sent == 0 && t.pin == nil {
+		e.run()
+		c.waitForAll()
+		return nil
+	}
+	if t.slot < 0 && len(sh.Table.Shards) > 0 {
+		e.shard = sh.Table.Shards[sh.servingShard()].ID
+	}
+	r := sh.Requests.Get()
+	r.Owner, r.Spec, r.Start, r.Proto, r.Part = e, whole.Spec, sh.Now, whole.Proto, -1
+	return r
+}
+
+// Reply takes the server's reply to EXEC (Part -1), or that of an aside.
+func (e *execution) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	sh := e.client.sh
+	r.Out.Append(&sh.Pool, piece)
+	if !last {
+		return
+	}
+	reply, part := r.Out.Bytes(), r.Part
+	r.Out.Reset(&sh.Pool)
+	sh.Requests.Put(r)
+	if part >= 0 {
+		e.replies[part] = reply
+		e.answered()
+		return
+	}
+	elements, err := fanout.Elements(reply)
+	switch {
+	case kind == '-' || bytes.Equal(reply, nullArray(e.whole.Proto)):
+		e.client.Complete(e.whole, reply)
+	case err != nil:
+		e.client.Complete(e.whole, []byte("-ERR "+err.Error()+"\r\n"))
+	default:
+		e.elements = elements
+		e.run()
+	}
+}
+
+// Fail ends the transaction, or one aside, without a reply of the server.
+func (e *execution) Fail(r *backend.Request, line []byte) {
+	r.Out.Reset(&e.client.sh.Pool)
+	e.Reply(r, line, true, '-')
+}
+
+// run answers the asides, in order. While it does, requests that the client
+// begins belong to the execution (Client.modal).
+func (e *execution) run() {
+	c := e.client
+	mode := c.mode
+	c.mode, c.inside = replyInside, e
+	e.missing = len(e.asides) + 1
+	for i := range e.asides {
+		a := &e.asides[i]
+		e.running = i
+		switch {
+		case a.own >= 0:
+			e.askOthers(a)
+		case c.Closed:
+			e.answered() // nobody would see it, and it changes nothing
+		case a.spec.Kind == command.AllShards:
+			c.allShards(a.spec, a.args)
+		default:
+			c.local(a.spec, a.args, nil)
+		}
+	}
+	c.mode, c.inside = mode, nil
+	e.answered()
+}
+
+// askOthers joins the reply of the transaction's shard with those of the others.
+func (e *execution) askOthers(a *aside) {
+	c := e.client
+	sh := c.sh
+	own := e.elements[a.own]
+	home := e.home()
+	var others []int
+	for i := range sh.Table.Shards {
+		if i != home {
+			others = append(others, i)
+		}
+	}
+	if own[0] == '-' || len(others) == 0 {
+		e.replies[e.running] = own
+		e.answered()
+		return
+	}
+	m := c.newMerge(a.spec, len(others)+1, func(m *merge, dst []byte) ([]byte, error) {
+		switch m.whole.Spec.Name {
+		case "dbsize":
+			return fanout.Sum(dst, m.replies)
+		case "keys":
+			return fanout.Concat(dst, m.replies)
+		default:
+			return fanout.OK(dst, m.replies)
+		}
+	})
+	m.whole.ReadOnly = a.spec.ReadOnly
+	m.replies[len(others)] = own
+	m.waiting--
+	raw := appendCommand(nil, a.args)
+	for i, shard := range others {
+		m.send(i, -1, shard, raw)
+	}
+}
+
+// home is the index of the shard that executed the block, or -1.
+func (e *execution) home() int {
+	sh := e.client.sh
+	if e.slot >= 0 {
+		return sh.ownerOf(e.slot)
+	}
+	for i := range sh.Table.Shards {
+		if sh.Table.Shards[i].ID == e.shard {
+			return i
+		}
+	}
+	return -1
+}
+
+// answered counts an answered aside; after the last it completes EXEC.
+func (e *execution) answered() {
+	if e.missing--; e.missing > 0 {
+		return
+	}
+	reply := redcon.AppendArray(nil, e.count)
+	elements, asides, replies := e.elements, e.asides, e.replies
+	for i := range e.count {
+		if len(asides) == 0 || asides[0].at != i {
+			reply = append(reply, elements[0]...)
+			elements = elements[1:]
+			continue
+		}
+		if asides[0].own >= 0 {
+			elements = elements[1:]
+		}
+		reply = append(reply, replies[0]...)
+		asides, replies = asides[1:], replies[1:]
+	}
+	e.client.Complete(e.whole, reply)
+}

@@ -1,0 +1,404 @@
+package session
+
+import (
+	"bytes"
+	"strings"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/command"
+)
+
+// Transactions: MULTI, EXEC, DISCARD, WATCH and UNWATCH.
+//
+// Goal: what a client sees is what one Redis would have answered, and the
+// commands of a transaction run on one server with nothing in between, without
+// a connection of the client's own.
+//
+//  1. From MULTI on, commands are checked as Redis checks them when it queues
+//     (name, arity, whether they may be in a transaction) and, because the
+//     transaction goes to one shard, that all keys lie in one slot. The reply
+//     is QUEUED or the error; after an error EXEC answers EXECABORT, and nothing
+//     more is kept.
+//  2. Their bytes are appended to one piece of memory of the pool that begins
+//     with MULTI: it counts for the memory budget, and is at most as long as one
+//     request may be.
+//  3. EXEC ends the piece, which is routed as one request (backend.Block) to
+//     the slot's shard over the connection that all clients share. So everything
+//     true of a request is true of the transaction: it is held while the shard
+//     has no master, goes to one master whole, delays the ack of an epoch until
+//     it is answered, and is never sent again when it may have been executed.
+//     Of the server's replies only the one to EXEC is passed on.
+//  4. WATCH needs a server connection of the client's own (Pinned), to the
+//     master of the slot, as the server keeps the watched keys per connection.
+//     WATCH waits for earlier commands and delays later ones until it was
+//     answered, for these go over the shared connection and could overtake it;
+//     so does the EXEC that follows. Reads of a client that watches go to the
+//     master: a replica may be older than WATCH. An epoch that takes the slot or
+//     its master away, and a break of the connection, count as a change of the
+//     watched keys: EXEC returns null.
+//  5. Commands that the shard cannot answer are put aside and run when the
+//     server executed the rest (execution).
+//
+// What may be lost: as with any command, the reply, when the connection breaks
+// after the bytes were sent; the client is told so.
+//
+// A refusal by the server itself (out of memory) is only seen at EXEC, with its
+// reason: the proxy had no way to know it at queueing.
+type transaction struct {
+	// multi: between MULTI and EXEC. Without it, only WATCH was sent.
+	multi bool
+	// dirty: a command could not be queued, EXEC will be refused.
+	dirty bool
+	// readOnly: no command changes data.
+	readOnly bool
+	// slot of the keys, watched ones included; -1 while there is none.
+	slot int
+	// block is what is sent: MULTI and the commands so far.
+	block *buffer.Chunk
+	// count is the number of commands, sent those in the block.
+	count, sent int
+	asides      []aside
+	asideBytes  int
+	// pin is the connection that watches; nil without WATCH.
+	pin Pinned
+}
+
+// Pinned is a connection to the master of a slot that serves one client.
+type Pinned interface {
+	// Send sends a request that has a Block, or holds it until the shard serves.
+	// raw is copied. When the connection was lost, the reply is Block.Lost.
+	Send(r *backend.Request, raw []byte)
+	// Speak changes the protocol version of the replies to come: 2 or 3.
+	Speak(proto uint8)
+	// Release gives the connection back after the requests that were sent; it
+	// is not used any more by the caller. clean says that the server then keeps
+	// nothing of the client's.
+	Release(clean bool)
+}
+
+// Bounds of what is put aside in one transaction.
+const (
+	maxAsides     = 1024
+	maxAsideBytes = 256 << 10
+)
+
+var (
+	wrongNumber     = []byte("-ERR wrong number of arguments")
+	lineQueued      = []byte("+QUEUED\r\n")
+	lineNested      = []byte("-ERR MULTI calls can not be nested\r\n")
+	lineNoExec      = []byte("-ERR EXEC without MULTI\r\n")
+	lineNoDiscard   = []byte("-ERR DISCARD without MULTI\r\n")
+	lineWatchInside = []byte("-ERR WATCH inside MULTI is not allowed\r\n")
+	lineNotInside   = []byte("-ERR Command not allowed inside a transaction\r\n")
+	lineExecAbort   = []byte("-EXECABORT Transaction discarded because of previous errors.\r\n")
+	lineEmpty       = []byte("*0\r\n")
+	lineTooLong     = []byte("-ERR the transaction is longer than one request may be, it cannot be queued\r\n")
+	lineTooMany     = []byte("-ERR too many commands in this transaction, or too many that the proxy answers itself\r\n")
+	lineHelloInside = []byte("-ERR HELLO that changes the protocol is not supported inside MULTI behind the proxy: send it before\r\n")
+	lineReplyInside = []byte("-ERR CLIENT REPLY is not supported inside MULTI behind the proxy: the reply of EXEC would be cut short\r\n")
+
+	rawMulti       = []byte("*1\r\n$5\r\nMULTI\r\n")
+	rawExec        = []byte("*1\r\n$4\r\nEXEC\r\n")
+	nullRESP2Array = []byte("*-1\r\n")
+)
+
+// nullArray is the reply of EXEC when a watched key was touched.
+func nullArray(proto uint8) []byte {
+	if proto == 3 {
+		return nullRESP3
+	}
+	return nullRESP2Array
+}
+
+// inMulti tells if commands are queued.
+func (c *Client) inMulti() bool { return c.tx != nil && c.tx.multi }
+
+// watching tells if the client has a connection that watches keys.
+func (c *Client) watching() bool { return c.tx != nil && c.tx.pin != nil }
+
+// notQueued are the commands that MULTI does not queue.
+func notQueued(spec *command.Spec) bool {
+	switch spec.Name {
+	case "multi", "exec", "discard", "watch", "quit", "reset":
+		return true
+	}
+	return false
+}
+
+// refuseInside is called for a command that is refused before it is looked at
+// any further. It returns the reply.
+func (c *Client) refuseInside(spec *command.Spec, line []byte) []byte {
+	if c.inMulti() {
+		c.abort()
+		if spec != nil && !bytes.HasPrefix(line, wrongNumber) {
+			switch spec.Name {
+			case "sync", "psync", "save", "shutdown":
+				line = lineNotInside
+			}
+		}
+	}
+	if spec != nil && spec.Name == "exec" {
+		c.dropTransaction()
+		text := strings.TrimPrefix(strings.TrimPrefix(string(line), "-"), "ERR ")
+		return []byte("-EXECABORT Transaction discarded because of: " + text)
+	}
+	return line
+}
+
+// transact serves the five commands of transactions outside of MULTI, and those
+// of them that are not queued inside.
+func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
+	switch spec.Name {
+	case "multi":
+		if c.inMulti() {
+			c.answer(spec, lineNested)
+			return
+		}
+		c.begun().multi = true
+		c.answer(spec, lineOK)
+	case "discard":
+		if !c.inMulti() {
+			c.answer(spec, lineNoDiscard)
+			return
+		}
+		c.dropTransaction()
+		c.answer(spec, lineOK)
+	case "unwatch":
+		c.dropTransaction()
+		c.answer(spec, lineOK)
+	case "watch":
+		c.watch(spec, args, raw)
+	case "exec":
+		c.exec(spec)
+	}
+}
+
+func (c *Client) begun() *transaction {
+	if c.tx == nil {
+		c.tx = &transaction{slot: command.NoSlot, readOnly: true}
+	}
+	return c.tx
+}
+
+// dropTransaction forgets what was queued and watched.
+func (c *Client) dropTransaction() {
+	t := c.tx
+	if t == nil {
+		return
+	}
+	c.tx = nil
+	if t.block != nil {
+		c.sh.Pool.Put(t.block)
+	}
+	if t.pin != nil {
+		t.pin.Release(false)
+	}
+}
+
+// abort makes EXEC fail. What was queued is not needed any more.
+func (c *Client) abort() {
+	t := c.tx
+	t.dirty = true
+	if t.block != nil {
+		c.sh.Pool.Put(t.block)
+	}
+	t.block, t.asides, t.asideBytes = nil, nil, 0
+}
+
+// watch serves WATCH.
+func (c *Client) watch(spec *command.Spec, args [][]byte, raw []byte) {
+	if c.inMulti() {
+		c.answer(spec, lineWatchInside)
+		return
+	}
+	at, line := spec.Slot(args)
+	if line == nil && c.watching() && c.tx.slot != at {
+		line = command.CrossSlot()
+	}
+	if line == nil && !c.watching() {
+		var pin Pinned
+		if pin, line = c.sh.Router.Pin(at, c.proto); line == nil {
+			t := c.begun()
+			t.pin, t.slot = pin, at
+		}
+	}
+	if line != nil {
+		c.answer(spec, line)
+		return
+	}
+	r := c.begin(spec)
+	r.Slot, r.ReadOnly = int32(at), true
+	r.Block = &backend.Block{Lost: lineOK}
+	if raw[0] != '*' {
+		raw = c.sh.encode(args)
+	}
+	c.tx.pin.Send(r, raw)
+	c.waitForAll()
+}
+
+// waitForAll delays the client's next commands until all so far are answered.
+func (c *Client) waitForAll() {
+	if c.first != nil && !c.Closed {
+		c.stalled, c.barrier = true, true
+	}
+}
+
+// queue takes a command between MULTI and EXEC.
+func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
+	t := c.tx
+	line := c.admit(spec, args)
+	if line == nil && !t.dirty {
+		line = c.enqueue(spec, args, raw)
+	}
+	if line == nil {
+		c.answer(spec, lineQueued)
+		return
+	}
+	c.abort()
+	c.answer(spec, line)
+}
+
+// admit tells what speaks against a command in this transaction: an error line,
+// or nil. It notes the slot of its keys.
+func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
+	t, sh := c.tx, c.sh
+	switch spec.Kind {
+	case command.Keyed, command.Split:
+		at, line := spec.Slot(args)
+		if line != nil {
+			return line
+		}
+		if at == command.ManySlots {
+			return command.CrossSlot()
+		}
+		if sh.keys = spec.Keys(args, sh.keys[:0]); len(sh.keys) == 0 {
+			return nil // the server will say what is wrong with it
+		}
+		if t.slot >= 0 && t.slot != at {
+			return command.CrossSlot()
+		}
+		t.slot = at
+		return nil
+	case command.AllShards:
+		if handlingOf(spec) != refused {
+			return nil
+		}
+	case command.Local:
+		switch {
+		case spec.Name == "hello" && len(args) > 1 && (string(args[1]) == "2" || string(args[1]) == "3") && args[1][0] != '0'+c.proto:
+			return lineHelloInside
+		case spec.Name == "client|reply":
+			return lineReplyInside
+		case handlingOf(spec) != refused:
+			return nil
+		}
+	}
+	return []byte("-ERR " + strings.ToUpper(strings.ReplaceAll(spec.Name, "|", " ")) + " is not supported inside MULTI behind the proxy: send it before or after the transaction\r\n")
+}
+
+// enqueue adds a command.
+func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
+	t, sh := c.tx, c.sh
+	how := handlingOf(spec)
+	if t.count >= sh.Limits.Args {
+		return lineTooMany
+	}
+	if how != served {
+		if line := t.putAside(spec, args, how); line != nil {
+			return line
+		}
+	}
+	t.count++
+	if how == aloneAfter {
+		return nil
+	}
+	if raw[0] != '*' {
+		raw = sh.encode(args)
+	}
+	t.readOnly = t.readOnly && !spec.Write
+	t.sent++
+	if t.block != nil && len(t.block.B)+len(raw)+len(rawExec) > sh.Limits.RequestBytes {
+		return lineTooLong
+	}
+	t.block = c.extend(t.block, raw)
+	return nil
+}
+
+// extend adds bytes to a block, which begins with MULTI.
+func (c *Client) extend(block *buffer.Chunk, raw []byte) *buffer.Chunk {
+	pool := &c.sh.Pool
+	if block == nil {
+		block = pool.Get(len(rawMulti) + len(raw) + len(rawExec))
+		block.B = append(block.B, rawMulti...)
+	}
+	block = pool.Grow(block, len(block.B)+len(raw))
+	block.B = append(block.B, raw...)
+	pool.Charge(block)
+	return block
+}
+
+// exec serves EXEC.
+func (c *Client) exec(spec *command.Spec) {
+	t := c.tx
+	switch {
+	case !c.inMulti():
+		c.answer(spec, lineNoExec)
+		return
+	case t.dirty:
+		c.dropTransaction()
+		c.answer(spec, lineExecAbort)
+		return
+	case t.count == 0 && t.pin == nil:
+		c.dropTransaction()
+		c.answer(spec, lineEmpty)
+		return
+	}
+	c.tx = nil
+	r := c.begin(spec)
+	if len(t.asides) > 0 {
+		if r = c.execute(t, r); r == nil {
+			return // nothing of it is for a server
+		}
+	}
+	c.sendBlock(t, r)
+	if t.pin != nil || len(t.asides) > 0 {
+		c.waitForAll()
+	}
+}
+
+// sendBlock sends the transaction as r, and lets go of its connection.
+func (c *Client) sendBlock(t *transaction, r *backend.Request) {
+	sh := c.sh
+	r.ReadOnly = t.readOnly
+	r.Block = &backend.Block{Before: 1 + t.sent, Lost: nullArray(r.Proto)}
+	if r.Slot = int32(t.slot); t.slot < 0 {
+		r.Shard = int32(sh.servingShard())
+		if len(sh.Table.Shards) == 0 {
+			r.Slot = 0
+		}
+	}
+	block := c.extend(t.block, rawExec)
+	t.block = nil
+	switch {
+	case t.pin != nil:
+		t.pin.Send(r, block.B)
+		t.pin.Release(true)
+	case len(block.B) >= moveSize:
+		sh.Router.RouteChunk(r, block)
+		return
+	default:
+		sh.Router.Route(r, block.B)
+	}
+	sh.Pool.Put(block)
+}
+
+// servingShard is one that has a master and is not frozen, if any.
+func (s *Shared) servingShard() int {
+	for i := range s.Table.Shards {
+		if !s.Table.Shards[i].Held() {
+			return i
+		}
+	}
+	return 0
+}
