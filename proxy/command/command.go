@@ -122,12 +122,8 @@ func (s *Spec) subcommand(name []byte) *Spec {
 	return nil
 }
 
-// wrongArity is Redis's reply to a wrong number of arguments. EXEC says with
-// every refusal that the transaction is over.
+// wrongArity is Redis's reply to a wrong number of arguments.
 func (s *Spec) wrongArity() []byte {
-	if s.Name == "exec" {
-		return []byte("-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n")
-	}
 	return []byte("-ERR wrong number of arguments for '" + s.Name + "' command\r\n")
 }
 

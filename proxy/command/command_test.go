@@ -248,9 +248,3 @@ func TestErrorLine(t *testing.T) {
 		}
 	}
 }
-
-func TestArityOfExec(t *testing.T) {
-	if _, line := Lookup([][]byte{[]byte("EXEC"), []byte("x")}); string(line) != "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command\r\n" {
-		t.Errorf("%q", line)
-	}
-}

@@ -123,10 +123,16 @@ func TestConformance(t *testing.T) {
 // spreads tells if a sequence means the same when its keys lie in many slots.
 func (r *runner) spreads(seq []command) bool {
 	inMulti := false
+	together := map[string]bool{} // keys that must lie in one slot
 	for _, c := range seq {
 		name := r.nameOf(c.args(false))
 		inMulti = name == "multi" || inMulti && name != "exec" && name != "discard"
-		if len(c.keys()) > 1 && (inMulti || !isSplit(name)) {
+		if inMulti || name == "watch" {
+			for _, k := range c.keys() {
+				together[k] = true
+			}
+		}
+		if len(together) > 1 || len(c.keys()) > 1 && !isSplit(name) {
 			return false
 		}
 	}
@@ -384,7 +390,7 @@ func (r *runner) slots(written []sequence) {
 				r.t.Fatal(err)
 			}
 			r.commands++
-			if d, _ := r.explain(name, args, a, b); d != nil && d != inCluster {
+			if d, _ := r.explain(request{name: name, args: args}, false, a, b); d != nil && d != inCluster {
 				continue
 			}
 			if (string(a.raw) == crossSlot) != (string(b.raw) == crossSlot) {

@@ -11,6 +11,7 @@ const (
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
 	laterRedis = "Redis 7.2 has it, and its clients send it"
+	afterwards = "in a transaction it shows the state behind the transaction, of all shards"
 	ownSetting = "the proxy's settings are shown, and no parameter of a single server"
 )
 
@@ -33,6 +34,8 @@ func differences() []*difference {
 		{command: "select", reply: "-ERR DB index is out of range", why: oneBase},
 		{command: "config|get", word: "databases", harmless: true, why: oneBase},
 		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
+		{command: "scan", queued: true, harmless: true, why: afterwards},
+		{command: "randomkey", queued: true, harmless: true, why: afterwards},
 		{command: "readonly", reply: "+OK", harmless: true, why: replicas},
 		{command: "readwrite", reply: "+OK", harmless: true, why: replicas},
 		{command: "client", word: "setinfo", harmless: true, why: laterRedis},

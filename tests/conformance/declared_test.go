@@ -12,6 +12,8 @@ type difference struct {
 	command string
 	word    string
 	words   int
+	// queued: only in a transaction.
+	queued bool
 	// reply begins the endpoint's reply, "" is any.
 	reply string
 	// harmless: the data are the same all the same, so the rest of a sequence is
@@ -23,7 +25,8 @@ type difference struct {
 	seen int
 }
 
-// matches tells if the difference explains a reply to a request.
+// matches tells if the difference explains a reply to a request, which was
+// queued or not.
 func (d *difference) matches(name string, args [][]byte, theirs reply) bool {
 	if d.command != name || !bytes.HasPrefix(theirs.raw, []byte(d.reply)) || d.words != 0 && d.words != len(args) {
 		return false

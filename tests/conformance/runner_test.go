@@ -70,17 +70,22 @@ func (r *runner) both(seq []command, v variation) (ours, theirs []reply, err err
 // judge compares the replies to a sequence and calls f for each command until
 // the rest has nothing to say any more.
 func (r *runner) judge(seq []command, v variation, ours, theirs []reply, f func(verdict)) {
-	queued := map[bool][]how{}
+	queued := map[bool][]request{}
 	for i, c := range seq {
 		args := c.args(v.tagged)
 		d := verdict{at: i, ours: ours[i], theirs: theirs[i], name: r.nameOf(args)}
 		h := howOf(d.name, args)
 		switch {
 		case string(d.ours.raw) == "+QUEUED\r\n":
-			queued[c.second] = append(queued[c.second], h)
+			if string(d.theirs.raw) == crossSlot && r.crossesInExec(queued[c.second], args) {
+				d.explained, d.differs, d.stop = inTransaction, true, true
+				f(d)
+				return
+			}
+			queued[c.second] = append(queued[c.second], request{d.name, args, h})
 			h = exact
 		case d.name == "exec":
-			d.differs = !sameExec(queued[c.second], d.ours, d.theirs)
+			d.differs, d.explained, d.stop = r.judgeExec(queued[c.second], d.ours, d.theirs)
 			queued[c.second] = nil
 		case d.name == "discard" || d.name == "reset":
 			queued[c.second] = nil
@@ -88,8 +93,8 @@ func (r *runner) judge(seq []command, v variation, ours, theirs []reply, f func(
 		if d.name != "exec" {
 			d.differs = !same(h, d.ours, d.theirs)
 		}
-		if d.differs {
-			d.explained, d.stop = r.explain(d.name, args, d.ours, d.theirs)
+		if d.differs && d.explained == nil {
+			d.explained, d.stop = r.explain(request{d.name, args, h}, false, d.ours, d.theirs)
 			d.stop = d.stop || d.explained == nil
 		}
 		f(d)
@@ -104,21 +109,54 @@ func (r *runner) judge(seq []command, v variation, ours, theirs []reply, f func(
 	}
 }
 
-// sameExec compares what the commands of a transaction returned, each in its
-// own way.
-func sameExec(hows []how, a, b reply) bool {
-	if a.kind != '*' || a.kind != b.kind || len(a.items) != len(b.items) || len(a.items) != len(hows) {
-		return same(exact, a, b)
+// request is a command that was sent, and how its replies are compared.
+type request struct {
+	name string
+	args [][]byte
+	how  how
+}
+
+// judgeExec compares what the commands of a transaction returned, each in its
+// own way. explained is one of the differences, if all are declared.
+func (r *runner) judgeExec(queued []request, a, b reply) (differs bool, explained *difference, stop bool) {
+	if a.kind != '*' || a.kind != b.kind || len(a.items) != len(b.items) || len(a.items) != len(queued) {
+		return !same(exact, a, b), nil, false
 	}
-	for i, h := range hows {
-		if h == scanned {
-			h = shape
+	for i, q := range queued {
+		if q.how == scanned {
+			q.how = shape // one page
 		}
-		if !same(h, a.items[i], b.items[i]) {
+		if same(q.how, a.items[i], b.items[i]) {
+			continue
+		}
+		d, stops := r.explain(q, true, a.items[i], b.items[i])
+		if d == nil {
+			return true, nil, true
+		}
+		differs, explained, stop = true, d, stop || stops
+	}
+	return differs, explained, stop
+}
+
+// inTransaction explains a CROSSSLOT to a command that is queued.
+var inTransaction = &difference{why: "commands of one transaction with keys of different slots: CROSSSLOT when they are queued, as a Redis Cluster says at EXEC", seen: 1}
+
+// crossesInExec tells if a Redis Cluster refuses a transaction of these commands
+// for the slots of its keys.
+func (r *runner) crossesInExec(queued []request, last [][]byte) bool {
+	all := [][][]byte{{[]byte("MULTI")}}
+	for _, q := range queued {
+		all = append(all, q.args)
+	}
+	all = append(all, last, [][]byte{[]byte("EXEC")})
+	var p reply
+	for _, args := range all {
+		var err error
+		if p, err = r.node.ask(args); err != nil {
 			return false
 		}
 	}
-	return true
+	return string(p.raw) == crossSlot
 }
 
 const crossSlot = "-CROSSSLOT Keys in request don't hash to the same slot\r\n"
@@ -128,17 +166,17 @@ var inCluster = &difference{why: "keys of different slots: CROSSSLOT, as a Redis
 
 // explain finds the declared difference that covers a reply. stop says that the
 // data may differ from here on.
-func (r *runner) explain(name string, args [][]byte, ours, theirs reply) (d *difference, stop bool) {
+func (r *runner) explain(req request, queued bool, ours, theirs reply) (d *difference, stop bool) {
 	if string(theirs.raw) == crossSlot {
-		if p, err := r.node.ask(args); err == nil && string(p.raw) == crossSlot {
+		if p, err := r.node.ask(req.args); err == nil && string(p.raw) == crossSlot {
 			return inCluster, !ours.isError()
 		}
 	}
-	if d := r.missing[name]; d != nil && d.matches(name, args, theirs) {
+	if d := r.missing[req.name]; d != nil && d.matches(req.name, req.args, theirs) {
 		return d, !ours.isError()
 	}
 	for _, d := range r.differences {
-		if d.matches(name, args, theirs) {
+		if (queued || !d.queued) && d.matches(req.name, req.args, theirs) {
 			return d, !d.harmless && !ours.isError()
 		}
 	}
