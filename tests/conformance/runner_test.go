@@ -27,7 +27,6 @@ type runner struct {
 	differences         []*difference
 	failures            map[string]bool
 	sequences, commands int
-	seed                uint64
 }
 
 // nameOf finds the command of a request: "config|get" for CONFIG GET. Unknown
