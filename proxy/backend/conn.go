@@ -130,6 +130,9 @@ type Host interface {
 	// Answered: the last unanswered request was answered, and the Conn must
 	// drain or is retired.
 	Answered(c *Conn)
+	// Pushed: a piece of a push arrived, a message that answers no request. last
+	// says that it is the last one; the piece is only valid during the call.
+	Pushed(c *Conn, piece []byte, last bool)
 }
 
 // Errors of a Conn.
@@ -295,7 +298,10 @@ func (c *Conn) deliver(b []byte) error {
 			c.inReply = false
 		}
 		if c.kind == '>' {
-			continue // a push; nobody here asked for any
+			if c.host.Pushed(c, piece, last); c.FD < 0 {
+				return nil
+			}
+			continue
 		}
 		r := c.first
 		if r == nil {

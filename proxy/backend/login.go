@@ -117,6 +117,10 @@ func (c *Conn) login() {
 	}
 }
 
+// Auth is the request by which a connection that is logged in takes other
+// credentials.
+func Auth(t *Target) []byte { return appendCommand(nil, "AUTH", t.Username, t.Password) }
+
 func appendCommand(dst []byte, args ...string) []byte {
 	dst = redcon.AppendArray(dst, len(args))
 	for _, a := range args {

@@ -86,3 +86,51 @@ func TestGrow(t *testing.T) {
 	}
 	p.Put(c)
 }
+
+// TestViews: one content stands in many queues, is read by each to its end, and
+// is given back once, after the last.
+func TestViews(t *testing.T) {
+	r := rand.New(rand.NewPCG(2, 2))
+	for _, size := range []int{600, 100 << 10, 3 << 20} {
+		var p Pool
+		queues := make([]Queue, 50)
+		content := make([]byte, size)
+		for i := range content {
+			content[i] = byte(r.Uint32())
+		}
+		origin := p.Get(size)
+		origin.B = append(origin.B, content...)
+		p.Charge(origin)
+		for i := range queues {
+			queues[i].Append(&p, []byte{'*'})
+			queues[i].AppendView(p.View(origin, 1))
+			queues[i].Append(&p, []byte{'.'})
+		}
+		p.PutShared(origin)
+		if most := int64(size)*9 + int64(len(queues))*2*Smallest; p.InUse() > most {
+			t.Errorf("%d bytes in use for views of %d bytes", p.InUse(), size)
+		}
+		r.Shuffle(len(queues), func(i, j int) { queues[i], queues[j] = queues[j], queues[i] })
+		for i := range queues {
+			want := append(append([]byte{'*'}, content[1:]...), '.')
+			if queues[i].Len() != len(want) || queues[i].Memory() < int64(size) || !bytes.Equal(queues[i].Bytes(), want) {
+				t.Fatalf("queue %d has another content", i)
+			}
+			if i%2 == 0 {
+				queues[i].consume(&p, size/2)
+			}
+			var other Queue
+			other.Take(&p, &queues[i])
+			other.Reset(&p)
+		}
+		if p.InUse() != 0 {
+			t.Errorf("%d bytes are in use after the last view of %d bytes", p.InUse(), size)
+		}
+	}
+	var p Pool
+	alone := p.Get(10)
+	p.PutShared(alone)
+	if p.InUse() != 0 {
+		t.Error("a chunk without views was not given back")
+	}
+}

@@ -29,10 +29,18 @@ type Chunk struct {
 	off     int // bytes of B that were consumed, in a Queue
 	charged int64
 	class   uint8
+	// origin is the chunk whose content a view shows.
+	origin *Chunk
 }
 
-// Memory is what the chunk takes of its pool, in bytes.
-func (c *Chunk) Memory() int64 { return c.charged }
+// Memory is what the chunk takes of its pool, in bytes; of a view, what it
+// keeps from being given back.
+func (c *Chunk) Memory() int64 {
+	if c.origin != nil {
+		return int64(len(c.B))
+	}
+	return c.charged
+}
 
 // Next is the chunk behind this one in its list.
 func (c *Chunk) Next() *Chunk { return c.next }
@@ -45,6 +53,7 @@ func (c *Chunk) SetNext(next *Chunk) { c.next = next }
 type Pool struct {
 	free  [classes]*Chunk
 	kept  [classes]int
+	views *Chunk // free ones
 	inUse int64
 }
 
@@ -75,6 +84,25 @@ func (p *Pool) Get(n int) *Chunk {
 	return c
 }
 
+// tightFrom is the size from which a chunk of just that size is worth two system
+// calls.
+const tightFrom = 32 << 10
+
+// GetTight is Get for content of a known size that may stay for long: what is
+// not needed of the chunk is at most as much as what is.
+func (p *Pool) GetTight(n int) *Chunk {
+	for size := Smallest; size <= Largest; size <<= 3 {
+		if size < n {
+			continue
+		}
+		if n >= tightFrom && size > 2*n {
+			return mapChunk(n)
+		}
+		break
+	}
+	return p.Get(n)
+}
+
 // mapChunk maps memory for n bytes without reserving it.
 func mapChunk(n int) *Chunk {
 	page := unix.Getpagesize()
@@ -87,8 +115,57 @@ func mapChunk(n int) *Chunk {
 	return &Chunk{B: b[:0], class: mapped}
 }
 
+// View returns a chunk that shows the content of another from an offset on. It
+// costs nothing but itself, so that one content can stand in many queues. It is
+// full: nothing can be appended. The content is given back when the last of its
+// views and the origin itself, which counts as one user from the first View on,
+// were Put.
+func (p *Pool) View(origin *Chunk, off int) *Chunk {
+	if origin.Refs == 0 {
+		origin.Refs = 1
+	}
+	origin.Refs++
+	v := p.views
+	if v == nil {
+		v = &Chunk{}
+	} else {
+		p.views, v.next = v.next, nil
+	}
+	n := len(origin.B)
+	v.B, v.origin = origin.B[off:n:n], origin
+	return v
+}
+
+// putView takes a view back.
+func (p *Pool) putView(v *Chunk) {
+	origin := v.origin
+	*v = Chunk{next: p.views}
+	p.views = v
+	p.unshare(origin)
+}
+
+// unshare ends one use of a chunk that has views.
+func (p *Pool) unshare(origin *Chunk) {
+	if origin.Refs--; origin.Refs == 0 {
+		p.Put(origin)
+	}
+}
+
+// PutShared takes back a chunk that may have views: they keep its content.
+func (p *Pool) PutShared(c *Chunk) {
+	if c.Refs == 0 {
+		p.Put(c)
+		return
+	}
+	p.unshare(c)
+}
+
 // Put takes a chunk back. Its content is gone.
 func (p *Pool) Put(c *Chunk) {
+	if c.origin != nil {
+		p.putView(c)
+		return
+	}
 	p.inUse -= c.charged
 	c.charged, c.off, c.Refs, c.next = 0, 0, 0, nil
 	if c.class >= mapped {

@@ -21,7 +21,7 @@ func (q *Queue) Len() int { return q.size }
 // Memory is what the queue takes of the pool, in bytes. It walks the chunks.
 func (q *Queue) Memory() (n int64) {
 	for c := q.head; c != nil; c = c.next {
-		n += c.charged
+		n += c.Memory()
 	}
 	return n
 }
@@ -43,10 +43,16 @@ func (q *Queue) Append(p *Pool, b []byte) {
 // extend adds a chunk: one that fits first, then larger ones, so that one short
 // reply takes little and a long one few chunks.
 func (q *Queue) extend(p *Pool, n int) *Chunk {
-	if q.tail != nil {
+	if q.tail != nil && q.tail.origin == nil { // a view says nothing about this queue
 		n = max(n, 2*cap(q.tail.B))
 	}
 	return q.add(p.Get(min(n, 256<<10)))
+}
+
+// AppendView appends a chunk that Pool.View made; the queue owns it.
+func (q *Queue) AppendView(v *Chunk) {
+	q.size += len(v.B)
+	q.add(v)
 }
 
 func (q *Queue) add(c *Chunk) *Chunk {

@@ -26,13 +26,15 @@ const (
 	AllShards
 	// Local commands are answered by the proxy itself.
 	Local
+	// PubSub commands publish, subscribe, or tell about subscriptions.
+	PubSub
 	// Unsupported commands are refused with a sentence.
 	Unsupported
 )
 
 // String is the name in logs and metrics.
 func (k Kind) String() string {
-	return [...]string{"keyed", "split", "all-shards", "local", "unsupported"}[k]
+	return [...]string{"keyed", "split", "all-shards", "local", "pubsub", "unsupported"}[k]
 }
 
 // Spec is one command or subcommand. Specs are read-only.

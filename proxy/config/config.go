@@ -31,6 +31,7 @@ type Config struct {
 	MaxArgs                   int
 	MaxInlineBytes            int64
 	ClientReplyBufferBytes    int64
+	ClientPubSubBufferBytes   int64
 	MemoryBudgetBytes         int64
 	HoldTimeout               time.Duration
 	HoldMaxBytes              int64
@@ -58,6 +59,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
 	settings.BytesVar(fs, &c.MaxInlineBytes, "max-inline-bytes", 64<<10, "longest inline request")
 	settings.BytesVar(fs, &c.ClientReplyBufferBytes, "client-reply-buffer-bytes", 1<<30, "replies that one client may leave unread before it is closed")
+	settings.BytesVar(fs, &c.ClientPubSubBufferBytes, "client-pubsub-buffer-bytes", 32<<20, "messages and replies that a client with subscriptions may leave unread before it is closed")
 	settings.BytesVar(fs, &c.MemoryBudgetBytes, "memory-budget-bytes", 1<<30, "requests and replies of all clients together; beyond it clients are not read, and those with most of it in unfinished requests or unread replies are closed")
 	fs.DurationVar(&c.HoldTimeout, "hold-timeout", 10*time.Second, "how long a request waits for a master before it is refused with CLUSTERDOWN")
 	settings.BytesVar(fs, &c.HoldMaxBytes, "hold-max-bytes", 256<<20, "requests that may wait for masters at once")
@@ -144,6 +146,7 @@ func (c *Config) Validate() error {
 		{"max-args", int64(c.MaxArgs), 16},
 		{"max-inline-bytes", c.MaxInlineBytes, 1 << 10},
 		{"client-reply-buffer-bytes", c.ClientReplyBufferBytes, 1 << 20},
+		{"client-pubsub-buffer-bytes", c.ClientPubSubBufferBytes, 1 << 16},
 		{"memory-budget-bytes", c.MemoryBudgetBytes, 16 << 20},
 		{"hold-max-bytes", c.HoldMaxBytes, 1 << 20},
 		{"slowlog-length", int64(c.SlowLogLength), 1},

@@ -112,6 +112,23 @@ func Interleave(dst []byte, order []int32, parts [][]byte) ([]byte, error) {
 	return dst, nil
 }
 
+// Elements splits an array reply into its elements, which are parts of it.
+func Elements(reply []byte) (elements [][]byte, err error) {
+	n, rest, err := array(reply)
+	if err != nil {
+		return nil, err
+	}
+	for range n {
+		end, err := bulkEnd(rest)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, rest[:end])
+		rest = rest[end:]
+	}
+	return elements, nil
+}
+
 // array splits an array reply into its length and its elements. A null array
 // is an empty one.
 func array(reply []byte) (n int, body []byte, err error) {
@@ -146,7 +163,7 @@ func Bulk(reply []byte) ([]byte, error) {
 	return body, nil
 }
 
-// bulkEnd returns where the bulk string at the front of b ends.
+// bulkEnd returns where the reply at the front of b ends.
 func bulkEnd(b []byte) (int, error) {
 	var f resp.Framer
 	n, done, err := f.Feed(b)
@@ -154,22 +171,4 @@ func bulkEnd(b []byte) (int, error) {
 		return 0, ErrReply
 	}
 	return n, nil
-}
-
-// Elements splits an array reply into its elements.
-func Elements(reply []byte) ([][]byte, error) {
-	n, body, err := array(reply)
-	if err != nil {
-		return nil, err
-	}
-	elements := make([][]byte, n)
-	for i := range elements {
-		var f resp.Framer
-		end, done, err := f.Feed(body)
-		if err != nil || !done {
-			return nil, ErrReply
-		}
-		elements[i], body = body[:end], body[end:]
-	}
-	return elements, nil
 }

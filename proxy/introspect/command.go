@@ -5,6 +5,7 @@ import (
 	"sync"
 
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/glob"
 )
 
 // Command appends the reply to COMMAND or one of its subcommands, in protocol
@@ -154,7 +155,7 @@ func commandList(dst []byte, options []string) []byte {
 	case len(options) != 3 || !strings.EqualFold(options[0], "filterby"):
 		return appendError(dst, "syntax error")
 	case strings.EqualFold(options[1], "pattern"):
-		keep = func(s *command.Spec) bool { return glob(options[2], s.Name) }
+		keep = func(s *command.Spec) bool { return glob.Fold(options[2], s.Name) }
 	case strings.EqualFold(options[1], "aclcat"):
 		category := "+@" + strings.ToLower(options[2]) + "\r\n"
 		keep = func(s *command.Spec) bool { return strings.Contains(described[s.ID].info, category) }

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/glob"
 )
 
 // Parameters are what CONFIG GET shows: the proxy's settings under the names of
@@ -19,6 +20,8 @@ type Parameters struct {
 	RequestBytes, InlineBytes int64
 	// ClientReplyBufferBytes is the hard limit of a client's output.
 	ClientReplyBufferBytes int64
+	// ClientPubSubBufferBytes is that of a client with subscriptions.
+	ClientPubSubBufferBytes int64
 	// SlowLogThresholdMicros and SlowLogLength of the proxy's slow log.
 	SlowLogThresholdMicros int64
 	SlowLogLength          int
@@ -38,7 +41,7 @@ func (p Parameters) list() []parameter {
 		{"appendfsync", "everysec"},
 		{"appendonly", "no"},
 		{"bind", p.Bind},
-		{"client-output-buffer-limit", "normal " + number(p.ClientReplyBufferBytes) + " 0 0 slave 0 0 0 pubsub 0 0 0"},
+		{"client-output-buffer-limit", "normal " + number(p.ClientReplyBufferBytes) + " 0 0 slave 0 0 0 pubsub " + number(p.ClientPubSubBufferBytes) + " 0 0"},
 		{"client-query-buffer-limit", number(p.RequestBytes)},
 		{"cluster-enabled", "no"},
 		{"daemonize", "no"},
@@ -82,7 +85,7 @@ func Config(dst []byte, args [][]byte, proto int, p Parameters, resetStats func(
 func configGet(dst []byte, patterns [][]byte, proto int, p Parameters) []byte {
 	n, body := 0, []byte(nil)
 	for _, param := range p.list() {
-		if slices.ContainsFunc(patterns, func(g []byte) bool { return glob(string(g), param.name) }) {
+		if slices.ContainsFunc(patterns, func(g []byte) bool { return glob.Fold(string(g), param.name) }) {
 			body = appendBulk(appendBulk(body, param.name), param.value)
 			n++
 		}

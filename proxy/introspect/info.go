@@ -42,6 +42,9 @@ type Proxy struct {
 	// InFlight requests to nodes, MemoryBytes of requests and replies.
 	InFlight    int
 	MemoryBytes int64
+	// Subscribers now and all they listen to; messages that came and went out.
+	Subscribers, Subscriptions int
+	Messages, Deliveries       uint64
 	// Calls of each command that was called.
 	Calls []Calls
 }
@@ -307,6 +310,10 @@ func proxyInfo(p *Proxy, _ [][]section) []field {
 		{"total_held_requests", unsigned(p.HeldTotal)},
 		{"refused_held_requests", unsigned(p.HeldRefused)},
 		{"memory_bytes", decimal(p.MemoryBytes)},
+		{"subscribers", strconv.Itoa(p.Subscribers)},
+		{"subscriptions", strconv.Itoa(p.Subscriptions)},
+		{"messages", unsigned(p.Messages)},
+		{"message_deliveries", unsigned(p.Deliveries)},
 		{"slow_readers_closed", unsigned(p.ClientsTooSlow)},
 		{"evicted_clients", unsigned(p.ClientsEvicted)},
 		{"protocol_errors", unsigned(p.ProtocolErrors)},

@@ -7,23 +7,6 @@ import (
 	"time"
 )
 
-func TestGlob(t *testing.T) {
-	for _, tc := range []struct {
-		pattern, text string
-		want          bool
-	}{
-		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a", "", false}, {"max*", "maxmemory", true}, {"*mem*", "maxmemory-policy", true},
-		{"MAXclients", "maxclients", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"h[sg]et", "hget", true}, {"h[^s]et", "hset", false},
-		{"h[a-g]et", "hget", true}, {"h[g-a]et", "hget", true}, {"h[a-f]et", "hget", false}, {`a\*c`, "a*c", true}, {`a\*c`, "abc", false},
-		{"a*b*c", "axxbyybzc", true}, {"a*b*c", "axxc", false}, {"[abc", "c", true}, {`[\]]`, "]", true}, {"**a**", "bab", true}, {`a\`, `a\`, true},
-		{strings.Repeat("*a", 50), strings.Repeat("a", 10000) + "b", false},
-	} {
-		if got := glob(tc.pattern, tc.text); got != tc.want {
-			t.Errorf("glob(%q, %.20q) = %v", tc.pattern, tc.text, got)
-		}
-	}
-}
-
 func TestConfig(t *testing.T) {
 	p := Parameters{Port: 6380, Bind: "127.0.0.1", MaxClients: 10000, RequestBytes: 512 << 20, LogLevel: "notice"}
 	resets := 0

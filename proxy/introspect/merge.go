@@ -198,7 +198,11 @@ func statsInfo(p *Proxy, shards [][]section) []field {
 		{"rejected_connections", unsigned(p.ClientsRejected)},
 		{"total_error_replies", unsigned(p.Errors)},
 	}
-	rules := map[string]rule{"latest_fork_usec": ruleMax, "expired_stale_perc": ruleMax}
+	rules := map[string]rule{
+		"latest_fork_usec": ruleMax, "expired_stale_perc": ruleMax,
+		// Every shard knows all of them.
+		"pubsub_channels": ruleMax, "pubsub_patterns": ruleMax,
+	}
 	for _, f := range fields {
 		rules[f.name] = ruleDrop
 	}

@@ -26,6 +26,8 @@ import (
 //     could overtake one on the old.
 //  4. A frozen shard waits for everything in flight.
 //  5. Held requests are routed again, by the new table.
+//  6. The connections of subscriptions follow the masters (subscriptions.go).
+//     Nobody waits for them.
 //
 // The loop obeys the epoch when no connection is left that must drain
 // (loop.waiting). Connections that carry only reads, those to replicas, are cut
@@ -38,6 +40,7 @@ var (
 	errRetired   = errors.New("the connection was replaced")
 	errSlowDrain = errors.New("the node did not answer before an epoch had to be obeyed")
 	errStopped   = errors.New("the proxy stops")
+	errSilent    = errors.New("no sign of life")
 )
 
 // apply changes over to a table.
@@ -87,6 +90,7 @@ func (l *loop) apply(t *routing.Table) {
 	if len(l.shards) == 0 {
 		l.pumpPins()
 	}
+	l.subs.apply(t)
 }
 
 // rehold puts requests into the hold queues of the shards they belong to now.

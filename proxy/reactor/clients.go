@@ -93,6 +93,9 @@ func (l *loop) flushAllClients() {
 			case c.Closed:
 			case full && c.TooSlow():
 				l.counters.tooSlow++
+				if c.Subscribed() {
+					l.counters.subscribersTooSlow++
+				}
 				l.eng.logs.tooSlow.log(l.eng, slog.LevelWarn, "client does not read its replies and is closed", "client", c.Address(), "name", c.Name(), "unread_bytes", c.Unsent())
 				c.Close()
 			case full:

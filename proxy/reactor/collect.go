@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 )
 
 // partial is what one loop adds to Stats.
@@ -15,6 +16,7 @@ type partial struct {
 	bytesIn  uint64
 	bytesOut uint64
 	nodes    map[string]NodeStats
+	pubsub   PubSubStats
 }
 
 // Stats asks every loop for its counters and adds them up. It must not be
@@ -41,6 +43,9 @@ func (e *Engine) Stats() Stats {
 	for i := range parts {
 		s.add(&parts[i])
 	}
+	s.PubSub.Channels = e.directory.Count(pubsub.Channel)
+	s.PubSub.Patterns = e.directory.Count(pubsub.Pattern)
+	s.PubSub.ShardChannels = e.directory.Count(pubsub.Shard)
 	for i := range t.Shards {
 		shard := &t.Shards[i]
 		for j := range shard.Nodes {
@@ -85,13 +90,22 @@ func (s *Stats) add(p *partial) {
 	s.HeldTotal += k.heldTotal
 	s.HeldRefused += k.heldRefused
 	s.MemoryBytes += p.memory
+	s.PubSub.Subscribers += p.pubsub.Subscribers
+	s.PubSub.Subscriptions += p.pubsub.Subscriptions
+	s.PubSub.Links += p.pubsub.Links
+	s.PubSub.Messages += p.pubsub.Messages
+	s.PubSub.Deliveries += p.pubsub.Deliveries
+	s.PubSub.TooSlow += k.subscribersTooSlow
 	s.Loops = append(s.Loops, p.load)
 }
 
 // collect copies the loop's counters.
 func (l *loop) collect() partial {
 	k := &l.counters
-	p := partial{counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes, held: l.orphan.hold.Count, nodes: map[string]NodeStats{}}
+	p := partial{
+		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes + l.sh.Hub.Memory(),
+		held: l.orphan.hold.Count, pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
+	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake
 	p.load = LoopStats{Clients: int(l.clients.Load()), Busy: time.Duration(busy), Wakeups: k.wakeups, Commands: k.answered}

@@ -42,6 +42,9 @@ type Config struct {
 	// ClientReplyBufferBytes is how much may wait to be read by one client
 	// before it is closed; 1 GiB.
 	ClientReplyBufferBytes int64
+	// ClientPubSubBufferBytes is the same for a client that is subscribed to
+	// anything; 32 MiB, as in Redis.
+	ClientPubSubBufferBytes int64
 	// MemoryBudgetBytes is how much requests and replies of all clients may
 	// take together; 1 GiB. Beyond it, the loops stop reading from clients, and
 	// close those that keep it from getting better.

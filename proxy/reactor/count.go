@@ -19,6 +19,7 @@ type counters struct {
 	unknown, malformed     uint64
 	accepted, tooSlow      uint64
 	evicted                uint64
+	subscribersTooSlow     uint64
 	heldBytes              int64
 	heldTotal, heldRefused uint64
 	busy, awake            int64

@@ -35,6 +35,10 @@
 // answered with an error that says so, unless it only reads, then it is sent
 // again.
 //
+// Messages of subscriptions come on connections of their own, one per loop and
+// master, and are appended to the output of each subscriber (package pubsub,
+// subscriptions.go).
+//
 // # Epochs
 //
 // Apply publishes a table; every loop switches to it between two wake-ups:

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
@@ -38,6 +39,7 @@ type Engine struct {
 	sightDue chan struct{}
 	ending   sync.WaitGroup
 
+	directory *pubsub.Directory
 	accepting acceptor
 	slow      slowLog
 	logs      rareLogs
@@ -60,6 +62,7 @@ func (cfg *Config) setDefaults() {
 	setDefault(&cfg.MaxClients, 10000)
 	setDefault(&cfg.MaxPinned, 2000)
 	setDefault(&cfg.ClientReplyBufferBytes, 1<<30)
+	setDefault(&cfg.ClientPubSubBufferBytes, 32<<20)
 	setDefault(&cfg.MemoryBudgetBytes, 1<<30)
 	setDefault(&cfg.HoldTimeout, 10*time.Second)
 	setDefault(&cfg.HoldMaxBytes, 256<<20)
@@ -88,7 +91,7 @@ func New(cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{
-		cfg: cfg, started: time.Now(), watches: map[string]*nodeWatch{},
+		cfg: cfg, started: time.Now(), directory: pubsub.NewDirectory(), watches: map[string]*nodeWatch{},
 		ackDue: make(chan struct{}, 1), sightDue: make(chan struct{}, 1),
 	}
 	if runtime.GOMAXPROCS(0) > cfg.Loops {

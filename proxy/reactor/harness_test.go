@@ -234,7 +234,7 @@ func (c *client) reply() (string, error) {
 		b := make([]byte, n+2)
 		_, err := io.ReadFull(c.r, b)
 		return string(b[:n]), err
-	case '*', '%', '~':
+	case '*', '%', '~', '>':
 		if line[0] == '%' {
 			n *= 2
 		}

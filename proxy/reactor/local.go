@@ -59,7 +59,7 @@ func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte
 
 // clientList asks every loop for its clients.
 func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) {
-	wanted, line := listFilter(args)
+	wanted, kind, line := listFilter(args)
 	if line != nil {
 		c.Complete(r, line)
 		return
@@ -71,7 +71,7 @@ func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) 
 	for i, other := range l.eng.loops {
 		other.post(func() {
 			other.eachClient(func(c *session.Client) {
-				if wanted == nil || wanted[c.ID()] {
+				if (wanted == nil || wanted[c.ID()]) && (kind == "" || (kind == "pubsub") == c.Subscribed()) {
 					lists[i] = append(lists[i], listed{c.ID(), append(c.Describe(nil), '\n')})
 				}
 			})
@@ -101,32 +101,33 @@ func joinLists(lists [][]listed) []byte {
 	return text
 }
 
-// listFilter reads the options of CLIENT LIST: nil means all clients.
-func listFilter(args [][]byte) (wanted map[uint64]bool, line []byte) {
+// listFilter reads the options of CLIENT LIST: those wanted, nil means all, and
+// of what kind, "normal", "pubsub" or "" for both.
+func listFilter(args [][]byte) (wanted map[uint64]bool, kind string, line []byte) {
 	if len(args) == 2 {
-		return nil, nil
+		return nil, "", nil
 	}
 	option := strings.ToUpper(string(args[2]))
 	switch {
 	case option == "TYPE" && len(args) == 4:
 		switch kind := strings.ToLower(string(args[3])); kind {
-		case "normal":
-			return nil, nil
-		case "master", "replica", "slave", "pubsub":
-			return map[uint64]bool{}, nil
+		case "normal", "pubsub":
+			return nil, kind, nil
+		case "master", "replica", "slave":
+			return map[uint64]bool{}, "", nil
 		default:
-			return nil, command.ErrorLine("Unknown client type '", args[3], "'")
+			return nil, "", command.ErrorLine("Unknown client type '", args[3], "'")
 		}
 	case option == "ID" && len(args) > 3:
 		wanted = map[uint64]bool{}
 		for _, arg := range args[3:] {
 			id, err := strconv.ParseUint(string(arg), 10, 64)
 			if err != nil || id == 0 {
-				return nil, []byte("-ERR Invalid client ID\r\n")
+				return nil, "", []byte("-ERR Invalid client ID\r\n")
 			}
 			wanted[id] = true
 		}
-		return wanted, nil
+		return wanted, "", nil
 	}
-	return nil, []byte("-ERR syntax error\r\n")
+	return nil, "", []byte("-ERR syntax error\r\n")
 }

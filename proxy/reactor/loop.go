@@ -55,6 +55,7 @@ type loop struct {
 	// pins are the connections of single clients, idlePins those of none.
 	pins     map[*pin]struct{}
 	idlePins []idlePin
+	subs     subscriptions
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int
 	deleting bool
@@ -93,6 +94,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
 		ServerVersion: eng.cfg.ServerVersion, Router: l,
 	}
+	l.subs.init(l)
 	l.orphan = &shard{loop: l, blocked: true}
 	l.counters.init()
 	// Place 0 is the eventfd.

@@ -65,7 +65,7 @@ type memory struct {
 // checkBudget compares the memory of all loops with the budget.
 func (l *loop) checkBudget() {
 	m := &l.memory
-	used := l.sh.Pool.InUse() + l.counters.heldBytes
+	used := l.sh.Pool.InUse() + l.counters.heldBytes + l.sh.Hub.Memory()
 	if d := used - m.published; d > budgetStep || d < -budgetStep {
 		l.eng.used.Add(d)
 		m.published = used

@@ -37,10 +37,27 @@ type Stats struct {
 	Held                   int
 	HeldBytes              int64
 	HeldTotal, HeldRefused uint64
-	// MemoryBytes taken by requests and replies of all clients.
+	// MemoryBytes taken by requests, replies and subscriptions of all clients.
 	MemoryBytes int64
+	// PubSub is what clients listen to.
+	PubSub PubSubStats
 	// Loops in order.
 	Loops []LoopStats
+}
+
+// PubSubStats counts subscriptions and messages.
+type PubSubStats struct {
+	// Subscribers are clients that listen to anything now, Subscriptions what
+	// they listen to, summed up.
+	Subscribers, Subscriptions int
+	// Channels, Patterns and ShardChannels that anybody listens to.
+	Channels, Patterns, ShardChannels int
+	// Links are the connections for them that have everything.
+	Links int
+	// Messages that came from servers, and Deliveries of them to clients.
+	Messages, Deliveries uint64
+	// TooSlow counts subscribers closed because they did not read their messages.
+	TooSlow uint64
 }
 
 // CommandStats counts one command.

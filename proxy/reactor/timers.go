@@ -35,6 +35,7 @@ func (l *loop) timers() {
 	}
 	l.holdTimer(l.orphan)
 	l.pinTimers()
+	l.subs.timers()
 	if l.sh.OverBudget {
 		l.relieve()
 	}

@@ -29,7 +29,8 @@ func (s *Server) configGet(dst []byte, args [][]byte, proto int) []byte {
 	return introspect.Config(dst, args, proto, introspect.Parameters{
 		Port: s.port(), Bind: s.host(), MaxClients: c.MaxClients, Loops: s.loops(),
 		RequestBytes: c.MaxRequestBytes, InlineBytes: c.MaxInlineBytes, ClientReplyBufferBytes: c.ClientReplyBufferBytes,
-		SlowLogThresholdMicros: max(c.SlowLogThreshold.Microseconds(), -1), SlowLogLength: c.SlowLogLength,
+		ClientPubSubBufferBytes: c.ClientPubSubBufferBytes,
+		SlowLogThresholdMicros:  max(c.SlowLogThreshold.Microseconds(), -1), SlowLogLength: c.SlowLogLength,
 		LogLevel: level,
 	}, s.engine.ResetStats)
 }
@@ -59,6 +60,7 @@ func (s *Server) describe() introspect.Proxy {
 		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
 		ClientsTooSlow: stats.ClientsTooSlow, ClientsEvicted: stats.ClientsEvicted, ProtocolErrors: stats.ProtocolErrors, UnknownCommands: stats.UnknownCommands,
 		Held: stats.Held, HeldBytes: stats.HeldBytes, HeldTotal: stats.HeldTotal, HeldRefused: stats.HeldRefused, MemoryBytes: stats.MemoryBytes,
+		Subscribers: stats.PubSub.Subscribers, Subscriptions: stats.PubSub.Subscriptions, Messages: stats.PubSub.Messages, Deliveries: stats.PubSub.Deliveries,
 	}
 	for _, n := range stats.Nodes {
 		p.InFlight += n.InFlight

@@ -20,6 +20,8 @@ type collector struct {
 	calls, errors, latency                                                   *prometheus.Desc
 	inFlight, connections, requests, reconnects, sight                       *prometheus.Desc
 	held, heldBytes, heldTotal, heldRefused, memory                          *prometheus.Desc
+	subscribers, subscriptions, topics, links                                *prometheus.Desc
+	messages, deliveries, subscribersTooSlow                                 *prometheus.Desc
 	epoch, acked, connected, connects, refused                               *prometheus.Desc
 	busy, wakeups, loopClients                                               *prometheus.Desc
 }
@@ -51,6 +53,15 @@ func newCollector(cluster string, stats func() reactor.Stats, status func() conf
 		heldTotal:   desc("held_requests_total", "Requests that ever waited for a master."),
 		heldRefused: desc("held_requests_refused_total", "Requests that waited for a master in vain."),
 		memory:      desc("buffer_bytes", "Bytes of requests and replies of all clients."),
+
+		subscribers:        desc("subscribers", "Clients that are subscribed to anything."),
+		subscriptions:      desc("subscriptions", "What those clients are subscribed to, summed up."),
+		topics:             desc("subscribed_names", "Channels, patterns and shard channels that any client is subscribed to.", "kind"),
+		links:              desc("subscription_links", "Connections to masters on which everything is subscribed."),
+		messages:           desc("messages_total", "Messages that came from servers."),
+		deliveries:         desc("message_deliveries_total", "Messages handed to clients."),
+		subscribersTooSlow: desc("subscribers_too_slow_total", "Subscribers closed because they left too much unread."),
+
 		epoch:       desc("epoch", "Newest epoch known."),
 		acked:       desc("acked_epoch", "Newest epoch that every loop obeys."),
 		connected:   desc("configserver_connected", "1 while connected to a Configserver."),
@@ -106,6 +117,15 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(c.heldTotal, float64(s.HeldTotal))
 	count(c.heldRefused, float64(s.HeldRefused))
 	gauge(c.memory, float64(s.MemoryBytes))
+	gauge(c.subscribers, float64(s.PubSub.Subscribers))
+	gauge(c.subscriptions, float64(s.PubSub.Subscriptions))
+	gauge(c.topics, float64(s.PubSub.Channels), "channel")
+	gauge(c.topics, float64(s.PubSub.Patterns), "pattern")
+	gauge(c.topics, float64(s.PubSub.ShardChannels), "shard-channel")
+	gauge(c.links, float64(s.PubSub.Links))
+	count(c.messages, float64(s.PubSub.Messages))
+	count(c.deliveries, float64(s.PubSub.Deliveries))
+	count(c.subscribersTooSlow, float64(s.PubSub.TooSlow))
 	for i, l := range s.Loops {
 		loop := strconv.Itoa(i)
 		count(c.busy, l.Busy.Seconds(), loop)

@@ -144,7 +144,7 @@ func (s *Server) engineConfig() reactor.Config {
 	return reactor.Config{
 		Loops: c.Loops, MaxClients: c.MaxClients,
 		Limits:                 resp.Limits{RequestBytes: int(c.MaxRequestBytes), Args: c.MaxArgs, InlineBytes: int(c.MaxInlineBytes)},
-		ClientReplyBufferBytes: c.ClientReplyBufferBytes, MemoryBudgetBytes: c.MemoryBudgetBytes,
+		ClientReplyBufferBytes: c.ClientReplyBufferBytes, ClientPubSubBufferBytes: c.ClientPubSubBufferBytes, MemoryBudgetBytes: c.MemoryBudgetBytes,
 		HoldTimeout: c.HoldTimeout, HoldMaxBytes: c.HoldMaxBytes, NodeTimeout: c.NodeTimeout,
 		SlowLogThreshold: slowest, SlowLogLength: c.SlowLogLength, Logger: s.log,
 		OnAck: s.client.Ack,

@@ -21,7 +21,7 @@ import (
 // Reading stops (stalled) while too much is unanswered or unread by the
 // client, and before a command that must see all earlier ones answered
 // (barrier): one that changes how later requests are routed, such as HELLO.
-// A push is bytes appended to out between two replies.
+// A push is bytes appended to out between two replies (subscribe.go).
 type Client struct {
 	// FD is the socket; Slot and Events belong to the loop.
 	FD     int
@@ -59,6 +59,7 @@ type Client struct {
 	taken   int64 // when the client last took some of its replies
 	addr    netip.AddrPort
 	extra   *extra
+	subs    *subscriptions // nil while it never subscribed to anything
 }
 
 // extra is what few clients set.
@@ -379,6 +380,15 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
+	if c.subs != nil && c.confined(spec) {
+		line := confinement(spec)
+		if c.tx != nil || spec.Name == "exec" {
+			line = c.refuseInside(spec, line)
+		}
+		c.answer(spec, line)
+		c.release(chunk)
+		return true
+	}
 	if c.tx != nil && c.tx.multi && !notQueued(spec) {
 		c.queue(spec, args, raw)
 		c.release(chunk)
@@ -404,6 +414,8 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.split(spec, args, raw)
 	case command.AllShards:
 		c.allShards(spec, args)
+	case command.PubSub:
+		return c.pubSub(spec, args, raw, chunk)
 	default:
 		if c.mustWait(spec) && c.first != nil {
 			c.stalled, c.barrier = true, true

@@ -12,7 +12,7 @@ import (
 
 // An execution is a transaction with commands that one shard cannot answer:
 // those about the client or the proxy (CLIENT, CONFIG GET, COMMAND) and those
-// about every shard (DBSIZE, KEYS, SCAN, FLUSHALL, INFO). Libraries wrap whole
+// about every shard (DBSIZE, KEYS, SCAN, FLUSHALL, INFO, PUBSUB). Libraries wrap whole
 // pipelines in MULTI, so such commands are to be expected there.
 //
 // Goal: they happen only if EXEC does, in their order, and their replies stand
@@ -87,6 +87,10 @@ func handlingOf(spec *command.Spec) handling {
 		return refused
 	}
 	switch spec.Name {
+	case "publish", "spublish":
+		return served
+	case "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "pubsub|help":
+		return aloneAfter
 	case "ping", "echo", "time", "unwatch":
 		return served
 	case "auth", "hello", "select", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
@@ -182,6 +186,8 @@ func (e *execution) run() {
 			e.answered() // nobody would see it, and it changes nothing
 		case a.spec.Kind == command.AllShards:
 			c.allShards(a.spec, a.args)
+		case a.spec.Kind == command.PubSub:
+			c.askPubSub(a.spec, a.args)
 		default:
 			c.local(a.spec, a.args, nil)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/introspect"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 )
 
 // Replies to local commands, in Redis's words.
@@ -62,6 +63,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	case "reset":
 		c.dropTransaction()
+		c.unsubscribeAll()
 		c.proto, c.readonly, c.mode, c.extra = 2, false, replyOn, nil
 		c.authed = false
 		text = append(text, lineReset...)
@@ -93,6 +95,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 }
 
 func (c *Client) ping(dst []byte, args [][]byte) []byte {
+	if c.confinedNow() && len(args) <= 2 {
+		return pongAsMessage(dst, args)
+	}
 	switch len(args) {
 	case 1:
 		return append(dst, linePong...)
@@ -319,7 +324,12 @@ func (c *Client) Describe(dst []byte) []byte {
 		x = &extra{}
 	}
 	flags := "N"
-	if c.readonly {
+	switch {
+	case c.readonly && c.Subscribed():
+		flags = "Pr"
+	case c.Subscribed():
+		flags = "P"
+	case c.readonly:
 		flags = "r"
 	}
 	queued := int64(-1)
@@ -347,8 +357,9 @@ func (c *Client) Describe(dst []byte) []byte {
 	field("idle", seconds(c.active))
 	text("flags", flags)
 	field("db", 0)
-	field("sub", 0)
-	field("psub", 0)
+	field("sub", c.listens(pubsub.Channel))
+	field("psub", c.listens(pubsub.Pattern))
+	field("ssub", c.listens(pubsub.Shard))
 	field("multi", queued)
 	field("qbuf", int64(kept))
 	field("obl", 0)

@@ -91,6 +91,9 @@ func (c *Client) pop() {
 		c.last = nil
 	}
 	c.pending--
+	if r.Streamed && c.subs != nil {
+		c.takeLate()
+	}
 	c.sh.Requests.Put(r)
 }
 
@@ -167,6 +170,9 @@ func (c *Client) Memory() int {
 	for r := c.first; r != nil; r = r.Following {
 		n += r.Out.Len() + len(r.Raw())
 	}
+	if c.subs != nil {
+		n += c.subs.late.Len() + c.subs.member.Memory()
+	}
 	return n
 }
 
@@ -187,7 +193,12 @@ func (c *Client) Stuck(since int64) (request, replies int64) {
 }
 
 // TooSlow tells if the client left more unread than it may.
-func (c *Client) TooSlow() bool { return c.out.Len() > c.sh.ReplyLimit }
+func (c *Client) TooSlow() bool {
+	if c.Subscribed() {
+		return c.out.Len()+c.subs.late.Len() > c.sh.PubSubLimit
+	}
+	return c.out.Len() > c.sh.ReplyLimit
+}
 
 // answer replies to a request at once.
 func (c *Client) answer(spec *command.Spec, reply []byte) {
@@ -240,5 +251,6 @@ func (c *Client) Close() {
 		c.in = nil
 	}
 	c.out.Reset(&c.sh.Pool)
+	c.unsubscribeAll()
 	c.wrote()
 }

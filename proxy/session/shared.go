@@ -6,6 +6,7 @@ package session
 import (
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
@@ -32,6 +33,10 @@ type Shared struct {
 	ServerVersion string
 	// Router carries requests.
 	Router Router
+	// Hub has the subscriptions of the loop's clients; PubSubLimit is how many
+	// bytes may wait to be read by a client that has some.
+	Hub         *pubsub.Hub
+	PubSubLimit int
 
 	args  [][]byte // scratch of the parser
 	text  []byte   // scratch of replies

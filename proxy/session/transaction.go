@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 
+	"github.com/basalt-redis/basalt/internal/slot"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
@@ -43,6 +44,10 @@ import (
 // What may be lost: as with any command, the reply, when the connection breaks
 // after the bytes were sent; the client is told so.
 //
+// PUBLISH and SPUBLISH in a transaction return the server's number, which counts
+// each loop of a proxy that listens once, however many clients it serves.
+// SUBSCRIBE and its kin are refused when queued: they wait for all shards.
+//
 // A refusal by the server itself (out of memory) is only seen at EXEC, with its
 // reason: the proxy had no way to know it at queueing.
 type transaction struct {
@@ -50,7 +55,7 @@ type transaction struct {
 	multi bool
 	// dirty: a command could not be queued, EXEC will be refused.
 	dirty bool
-	// readOnly: no command changes data.
+	// readOnly: no command changes data or publishes.
 	readOnly bool
 	// slot of the keys, watched ones included; -1 while there is none.
 	slot int
@@ -284,6 +289,18 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		if handlingOf(spec) != refused {
 			return nil
 		}
+	case command.PubSub:
+		if spec.Name == "spublish" {
+			// Shard channels are listened to at the master of their slot.
+			at := int(slot.Of(args[1]))
+			if t.slot >= 0 && t.slot != at {
+				return command.CrossSlot()
+			}
+			t.slot = at
+		}
+		if handlingOf(spec) != refused {
+			return nil
+		}
 	case command.Local:
 		switch {
 		case spec.Name == "hello" && len(args) > 1 && (string(args[1]) == "2" || string(args[1]) == "3") && args[1][0] != '0'+c.proto:
@@ -316,7 +333,7 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 	if raw[0] != '*' {
 		raw = sh.encode(args)
 	}
-	t.readOnly = t.readOnly && !spec.Write
+	t.readOnly = t.readOnly && !spec.Write && spec.Kind != command.PubSub
 	t.sent++
 	if t.block != nil && len(t.block.B)+len(raw)+len(rawExec) > sh.Limits.RequestBytes {
 		return lineTooLong

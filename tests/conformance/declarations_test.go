@@ -12,6 +12,7 @@ const (
 	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
 	laterRedis = "Redis 7.2 has it, and its clients send it"
 	afterwards = "in a transaction it shows the state behind the transaction, of all shards"
+	notQueued  = "not yet: subscriptions at all shards cannot be part of what one shard executes; send it before MULTI or after EXEC"
 	ownSetting = "the proxy's settings are shown, and no parameter of a single server"
 )
 
@@ -34,6 +35,12 @@ func differences() []*difference {
 		{command: "select", reply: "-ERR DB index is out of range", why: oneBase},
 		{command: "config|get", word: "databases", harmless: true, why: oneBase},
 		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
+		{command: "subscribe", reply: "-ERR SUBSCRIBE is not supported inside MULTI", why: notQueued},
+		{command: "unsubscribe", reply: "-ERR UNSUBSCRIBE is not supported inside MULTI", why: notQueued},
+		{command: "psubscribe", reply: "-ERR PSUBSCRIBE is not supported inside MULTI", why: notQueued},
+		{command: "punsubscribe", reply: "-ERR PUNSUBSCRIBE is not supported inside MULTI", why: notQueued},
+		{command: "ssubscribe", reply: "-ERR SSUBSCRIBE is not supported inside MULTI", why: notQueued},
+		{command: "sunsubscribe", reply: "-ERR SUNSUBSCRIBE is not supported inside MULTI", why: notQueued},
 		{command: "scan", queued: true, harmless: true, why: afterwards},
 		{command: "randomkey", queued: true, harmless: true, why: afterwards},
 		{command: "readonly", reply: "+OK", harmless: true, why: replicas},

@@ -33,6 +33,7 @@ var byName = merge(
 	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "config|get config|resetstat config|help"),
+	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
 	decide("Keyed", "ruleSort", "sort sort_ro"),
@@ -40,8 +41,6 @@ var byName = merge(
 
 	refuse(yet+"poll with the form that does not block",
 		"blpop brpop blmove blmpop brpoplpush bzpopmin bzpopmax bzmpop"),
-	refuse(yet+"messages do not cross the proxy, use streams (XADD, XREAD) meanwhile",
-		"subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	refuse(yet+"use EVAL with the source, it is cached by every shard that runs it",
 		"script"),
 	refuse(yet+"load functions into every shard's servers with the admin's credentials, and call them with FCALL",

@@ -1,0 +1,204 @@
+package pubsub
+
+import "github.com/basalt-redis/basalt/internal/slot"
+
+// operation is a SUBSCRIBE or UNSUBSCRIBE of one client that waits for servers.
+// A client has one at a time, for the next request waits for it.
+type operation struct {
+	member *Member
+	kind   Kind
+	// topics of a SUBSCRIBE, each held once per mention; nil for UNSUBSCRIBE.
+	topics []*topic
+	// missing topics have commands in flight.
+	missing int
+	started int64
+	// reply is that of an UNSUBSCRIBE, which is known at once.
+	reply []byte
+	done  func(reply []byte)
+	// ended: it was answered or given up.
+	ended bool
+}
+
+var (
+	lineDown     = []byte("-CLUSTERDOWN no master serves this slot; retry later\r\n")
+	lineDeleting = []byte("-CLUSTERDOWN the cluster is being deleted\r\n")
+)
+
+func slotOf(name []byte) uint16 { return slot.Of(name) }
+
+// Subscribe makes a client listen to names. done is called with the reply, at
+// once or when the servers have confirmed; with nil when the client left before.
+// Until then the client has no other operation.
+func (h *Hub) Subscribe(m *Member, k Kind, names [][]byte, done func(reply []byte)) {
+	if h.deleting {
+		done(lineDeleting)
+		return
+	}
+	op := &operation{member: m, kind: k, done: done, started: *h.now, topics: make([]*topic, len(names))}
+	m.op = op
+	var fresh []*topic
+	for i, name := range names {
+		t := h.topicOf(k, name)
+		if op.topics[i] = t; h.hold(t) {
+			fresh = append(fresh, t)
+		}
+	}
+	h.want(k, fresh)
+	for _, t := range op.topics {
+		op.await(t)
+	}
+	if op.missing == 0 {
+		h.finish(op)
+	}
+}
+
+// await makes the operation wait for what is in flight about a topic.
+func (op *operation) await(t *topic) {
+	if n := len(t.waiters); t.inFlight > 0 && (n == 0 || t.waiters[n-1] != op) {
+		t.waiters = append(t.waiters, op)
+		op.missing++
+	}
+}
+
+// Unsubscribe makes a client listen to names no longer, at once; no names are
+// all of the kind. done is called as by Subscribe, when the servers have
+// confirmed: from then on they do not count it.
+func (h *Hub) Unsubscribe(m *Member, k Kind, names [][]byte, done func(reply []byte)) {
+	op := &operation{member: m, kind: k, done: done, started: *h.now}
+	m.op = op
+	verb, proto := verbs[k].off, m.to.Proto()
+	leave := func(t *topic) {
+		h.part(m, t)
+		if t.refs == 0 {
+			op.await(t)
+		}
+	}
+	switch {
+	case len(names) > 0:
+		for _, name := range names {
+			if t := h.topics[k][string(name)]; t != nil {
+				if _, in := m.sets[k][t]; in {
+					leave(t)
+				}
+			}
+			op.reply = appendConfirmation(op.reply, proto, verb, string(name), m.told(k))
+		}
+	case len(m.sets[k]) == 0:
+		op.reply = appendNothing(nil, proto, verb, m.told(k))
+	default:
+		for t := range m.sets[k] {
+			leave(t)
+			op.reply = appendConfirmation(op.reply, proto, verb, t.name, m.told(k))
+		}
+	}
+	if op.missing == 0 {
+		h.finish(op)
+	}
+}
+
+// Leave ends everything of a client that is going, or was reset.
+func (h *Hub) Leave(m *Member) {
+	if op := m.op; op != nil {
+		h.end(op, nil)
+	}
+	for k := range m.sets {
+		for t := range m.sets[k] {
+			h.part(m, t)
+		}
+	}
+}
+
+// finish answers an operation whose commands were answered, unless a link that
+// it needs is not there: then it waits for that.
+func (h *Hub) finish(op *operation) {
+	if op.ended {
+		return
+	}
+	if op.topics == nil {
+		h.end(op, op.reply)
+		return
+	}
+	if !h.ready(op) && *h.now-op.started < h.Patience {
+		h.waiting = append(h.waiting, op)
+		return
+	}
+	if !h.served(op) {
+		h.end(op, lineDown)
+		return
+	}
+	var reply []byte
+	verb, proto := verbs[op.kind].on, op.member.to.Proto()
+	for _, t := range op.topics {
+		h.join(op.member, t)
+		reply = appendConfirmation(reply, proto, verb, t.name, op.member.told(op.kind))
+	}
+	h.end(op, reply)
+}
+
+// end answers an operation and lets go of what it held.
+func (h *Hub) end(op *operation, reply []byte) {
+	op.ended = true
+	op.member.op = nil
+	for _, t := range op.topics {
+		h.release(t)
+	}
+	op.done(reply)
+}
+
+// ready tells if every link that an operation needs has everything, or is away
+// for so long that nobody waits for it.
+func (h *Hub) ready(op *operation) bool {
+	if op.kind == Shard {
+		for _, t := range op.topics {
+			if t.at == nil || !t.at.synced && !t.at.absent() {
+				return false
+			}
+		}
+		return true
+	}
+	for _, link := range h.links {
+		if !link.synced && !link.absent() {
+			return false
+		}
+	}
+	return len(h.links) > 0
+}
+
+// served tells if there is any use in confirming: messages to the channel can be
+// published, for patterns any messages.
+func (h *Hub) served(op *operation) bool {
+	if op.kind == Pattern {
+		for _, link := range h.links {
+			if link.synced {
+				return true
+			}
+		}
+		return false
+	}
+	for _, t := range op.topics {
+		if link := h.linkOf(t.slot); link == nil || !link.synced {
+			return false
+		}
+	}
+	return true
+}
+
+// Recheck looks again at operations that wait for links. It is called when a
+// link changed, and now and then, because patience ends.
+func (h *Hub) Recheck() {
+	if len(h.waiting) == 0 {
+		return
+	}
+	waiting := h.waiting
+	h.waiting = nil
+	for _, op := range waiting {
+		if op.ended {
+			continue
+		}
+		if h.deleting {
+			h.end(op, lineDeleting)
+			continue
+		}
+		h.finish(op)
+	}
+}
