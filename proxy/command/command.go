@@ -88,6 +88,9 @@ func ByName(name string) *Spec {
 // IsContainer tells if the command has subcommands.
 func (s *Spec) IsContainer() bool { return s.subEnd > s.subFirst }
 
+// HasKeys tells if some arguments of the command are keys.
+func (s *Spec) HasKeys() bool { return len(s.keys) > 0 || s.rule == ruleSort }
+
 // Subcommands returns the subcommands of a container, by name.
 func (s *Spec) Subcommands() []Spec { return specs[s.subFirst:s.subEnd] }
 

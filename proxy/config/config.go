@@ -27,6 +27,7 @@ type Config struct {
 	ConfigServers                 []string
 
 	Loops, MaxClients         int
+	MaxPinned                 int
 	MaxRequestBytes           int64
 	MaxArgs                   int
 	MaxInlineBytes            int64
@@ -55,6 +56,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.StringVar(&c.Advertise, "advertise", "", "`host:port` by which people know this proxy (default: where it listens)")
 	fs.IntVar(&c.Loops, "loops", 0, "event loops; 0 for half as many as processors, at least one")
 	fs.IntVar(&c.MaxClients, "max-clients", 20000, "clients connected at once; one more is turned away")
+	fs.IntVar(&c.MaxPinned, "max-pinned", 2000, "clients that may use a server connection of their own at once, as WATCH needs")
 	settings.BytesVar(fs, &c.MaxRequestBytes, "max-request-bytes", 512<<20, "longest request, and longest argument")
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
 	settings.BytesVar(fs, &c.MaxInlineBytes, "max-inline-bytes", 64<<10, "longest inline request")
@@ -143,6 +145,7 @@ func (c *Config) Validate() error {
 		{"loops", int64(c.Loops), 0},
 		{"max-clients", int64(c.MaxClients), 1},
 		{"max-request-bytes", c.MaxRequestBytes, 1 << 10},
+		{"max-pinned", int64(c.MaxPinned), 1},
 		{"max-args", int64(c.MaxArgs), 16},
 		{"max-inline-bytes", c.MaxInlineBytes, 1 << 10},
 		{"client-reply-buffer-bytes", c.ClientReplyBufferBytes, 1 << 20},

@@ -182,7 +182,7 @@ func getKeys(dst []byte, args [][]byte, proto int, flags bool) []byte {
 	if !supports(s) {
 		return appendError(dst, "Invalid command specified")
 	}
-	hasKeys := s.Kind == command.Keyed || s.Kind == command.Split
+	hasKeys := s.HasKeys()
 	switch n := len(args); {
 	case !hasKeys:
 		return appendError(dst, "The command has no key arguments")

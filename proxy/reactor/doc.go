@@ -39,6 +39,9 @@
 // master, and are appended to the output of each subscriber (package pubsub,
 // subscriptions.go).
 //
+// A transaction is one request of several commands (backend.Block). A client
+// that WATCHes has a server connection of its own meanwhile (pin).
+//
 // # Epochs
 //
 // Apply publishes a table; every loop switches to it between two wake-ups:

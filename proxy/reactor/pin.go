@@ -89,8 +89,8 @@ func (l *loop) Pin(slot int, proto uint8) (session.Pinned, []byte) {
 // shard that owns the slot now.
 func (p *pin) shard() *shard {
 	owner := p.loop.sh.Table.Owner[p.slot]
-	if owner == routing.NoShard {
-		return p.loop.orphan
+	if owner == routing.NoShard || int(owner) >= len(p.loop.shards) {
+		return p.loop.orphan // or the loop is just changing over to a table
 	}
 	return p.loop.shards[owner]
 }

@@ -266,6 +266,24 @@ func TestServesFromTheFirstTopologyToTheLastGoodbye(t *testing.T) {
 		t.Errorf("MONITOR: %v", err)
 	}
 
+	added, err := client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		pipe.IncrBy(ctx, "{tx}a", 1)
+		pipe.Incr(ctx, "{tx}a")
+		pipe.DBSize(ctx)
+		return nil
+	})
+	if err != nil || added[1].(*redis.IntCmd).Val() != 2 || added[2].(*redis.IntCmd).Val() != 101 {
+		t.Errorf("TxPipelined: %v, %v", added, err)
+	}
+	watched := client.Watch(ctx, func(tx *redis.Tx) error {
+		client.Incr(ctx, "{tx}a")
+		_, err := tx.TxPipelined(ctx, func(pipe redis.Pipeliner) error { return pipe.Incr(ctx, "{tx}a").Err() })
+		return err
+	}, "{tx}a")
+	if got := client.Get(ctx, "{tx}a").Val(); watched != redis.TxFailedErr || got != "3" {
+		t.Errorf("Watch: %v, then %s", watched, got)
+	}
+
 	_, metrics := r.get("/metrics")
 	for _, want := range []string{
 		`basalt_proxy_commands_total{cluster="local",command="set"} 100`, `basalt_proxy_epoch{cluster="local"} 7`,
