@@ -51,10 +51,15 @@ test: redis-server build test-unit test-blackbox ## everything it needs, then al
 test-unit: redis-server ## unit, property and component tests of every module
 	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -p 1 -timeout 10m ./...); done
 
-# One package at a time: these tests measure stalls in milliseconds.
+# One package at a time: these tests measure stalls in milliseconds. The random
+# harm of tests/chaos has a fixed seed here; `make chaos` looks for new ones.
 .PHONY: test-blackbox
 test-blackbox: redis-server build ## the built binaries, killed and abused, against real servers
-	@cd tests && BASALT_BIN=$(BIN) go test -timeout 20m -count 1 -p 1 -v ./...
+	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_SEED=$${BASALT_CHAOS_SEED:-7} go test -timeout 20m -count 1 -p 1 -v ./...
+
+.PHONY: chaos
+chaos: redis-server build ## random harm under load for CHAOS_TIME (5m), a new seed each time
+	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_TIME=$${CHAOS_TIME:-5m} go test -timeout 60m -count 1 -v -run TestChaos ./chaos
 
 .PHONY: race
 race: redis-server ## the unit tests under the race detector
