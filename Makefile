@@ -49,13 +49,13 @@ test: redis-server build test-unit test-blackbox ## everything it needs, then al
 
 .PHONY: test-unit
 test-unit: redis-server ## unit, property and component tests of every module
-	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -p 1 -timeout 10m ./...); done
+	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -timeout 10m ./...); done
 
 # One package at a time: these tests measure stalls in milliseconds. The random
 # harm of tests/chaos has a fixed seed here; `make chaos` looks for new ones.
 .PHONY: test-blackbox
 test-blackbox: redis-server build ## the built binaries, killed and abused, against real servers
-	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_SEED=$${BASALT_CHAOS_SEED:-7} go test -timeout 20m -count 1 -p 1 -v ./...
+	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_SEED=$${BASALT_CHAOS_SEED:-7} BASALT_CHAOS_TIME=$${BASALT_CHAOS_TIME:-30s} go test -timeout 20m -count 1 -p 1 -v ./...
 
 .PHONY: chaos
 chaos: redis-server build ## random harm under load for CHAOS_TIME (5m), a new seed each time
