@@ -1,3 +1,8 @@
+//go:build !race
+
+// These tests kill a built binary, which the race detector does not see: once
+// without it is enough.
+
 package server_test
 
 import (
