@@ -109,7 +109,7 @@ func benchmark(ctx context.Context, o options) (passed bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	rows := slices.DeleteFunc(workloads(o.connections, o.valueSize), func(w workload) bool { return !strings.Contains(w.name, o.cases) })
+	rows := slices.DeleteFunc(workloads(o.connections, o.valueSize, uint32(o.keys)), func(w workload) bool { return !strings.Contains(w.name, o.cases) })
 	if len(rows) == 0 {
 		return false, fmt.Errorf("-cases %q matches no case", o.cases)
 	}
@@ -186,6 +186,9 @@ func measureAll(ctx context.Context, o options, targets []fleet.Target, rows []w
 					return errors.New("interrupted")
 				}
 				t := targets[(i+round)%len(targets)]
+				if slices.Contains(w.without, t.Name) {
+					continue
+				}
 				s, err := measure(o, t, w, round+1)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", t.Name, w.name, err)
@@ -205,11 +208,11 @@ func fill(o options, t fleet.Target, rows []workload) error {
 	const connections, pipeline = 4, 64
 	done := map[load.Command]bool{}
 	for _, w := range rows {
-		if w.fill == nil || done[w.fill] {
+		if w.fill == nil || done[w.fill] || slices.Contains(w.without, t.Name) {
 			continue
 		}
 		done[w.fill] = true
-		g, err := load.Dial(load.Options{Addr: t.Addr, Connections: connections, Pipeline: pipeline, Command: w.fill, Keys: uint32(o.keys)})
+		g, err := load.Dial(load.Options{Addr: t.Addr, Connections: connections, Pipeline: pipeline, Command: w.fill, Keys: w.keys})
 		if err != nil {
 			return err
 		}

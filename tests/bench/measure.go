@@ -34,10 +34,7 @@ func readClocks(t fleet.Target) (clocks, error) {
 }
 
 func measure(o options, t fleet.Target, w workload, round int) (s report.Sample, err error) {
-	g, err := load.Dial(load.Options{
-		Addr: t.Addr, Connections: w.connections, Pipeline: w.pipeline,
-		Command: w.command, Keys: uint32(o.keys), Seed: o.seed + uint64(round),
-	})
+	g, err := dial(t, w, o.seed+uint64(round))
 	if err != nil {
 		return s, err
 	}
@@ -69,6 +66,21 @@ func measure(o options, t fleet.Target, w workload, round int) (s report.Sample,
 		BackendCPU: perRequest(after.backends - before.backends),
 		Noise:      max(0, float64(others)/float64(r.Elapsed)/float64(runtime.NumCPU())),
 	}, nil
+}
+
+// generator is a load.Generator or a load.FanOut.
+type generator interface {
+	Run(d time.Duration) (*load.Result, error)
+	Close() error
+}
+
+func dial(t fleet.Target, w workload, seed uint64) (generator, error) {
+	if w.subscribers > 0 {
+		return load.DialFanOut(t.Addr, w.subscribers, w.value)
+	}
+	return load.Dial(load.Options{
+		Addr: t.Addr, Connections: w.connections, Pipeline: w.pipeline, Command: w.command, Keys: w.keys, Seed: seed,
+	})
 }
 
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Command knows one kind of request: how it is written and how its one right
@@ -95,92 +96,158 @@ func isValue(b []byte, seed uint32) bool {
 	return true
 }
 
-// keyPrefix precedes the eight digits of the key number.
-const keyPrefix = "bench:"
-
-const keyHeader = "$14\r\n" + keyPrefix
-
-func appendKey(dst []byte, seed uint32) []byte {
-	dst = append(dst, keyHeader...)
-	dst = hexID(dst, seed)
-	return append(dst, '\r', '\n')
-}
-
-// Set is SET key value with values of one size.
-type Set struct {
+// Space is a set of keys that hold values of one size: a prefix that precedes
+// the eight digits of the key number.
+type Space struct {
+	prefix      string
+	keyHeader   string
 	valueHeader []byte
 	size        int
 }
 
-// NewSet makes SET requests with values of size bytes.
-func NewSet(size int) *Set {
-	return &Set{valueHeader: []byte("$" + strconv.Itoa(size) + "\r\n"), size: size}
+// NewSpace makes a space of keys with a prefix of its own and values of size
+// bytes.
+func NewSpace(prefix string, size int) *Space {
+	return &Space{
+		prefix: prefix, keyHeader: "$" + strconv.Itoa(len(prefix)+idLength) + "\r\n" + prefix,
+		valueHeader: []byte("$" + strconv.Itoa(size) + "\r\n"), size: size,
+	}
 }
 
+func (s *Space) appendKey(dst []byte, seed uint32) []byte {
+	dst = append(dst, s.keyHeader...)
+	dst = hexID(dst, seed)
+	return append(dst, '\r', '\n')
+}
+
+// checkValue looks at the bulk string that holds the value of key seed.
+func (s *Space) checkValue(command string, buf []byte, seed uint32) (int, error) {
+	h := len(s.valueHeader)
+	if len(buf) < h {
+		if bytes.Equal(buf, s.valueHeader[:len(buf)]) {
+			return 0, nil
+		}
+		return 0, s.unexpected(command, seed, buf)
+	}
+	if !bytes.Equal(buf[:h], s.valueHeader) {
+		return 0, s.unexpected(command, seed, buf)
+	}
+	total := h + s.size + 2
+	if len(buf) < total {
+		return 0, nil
+	}
+	if !isValue(buf[h:h+s.size], seed) || buf[total-2] != '\r' || buf[total-1] != '\n' {
+		return 0, s.unexpected(command, seed, buf[:total])
+	}
+	return total, nil
+}
+
+func (s *Space) unexpected(command string, seed uint32, buf []byte) error {
+	const shown = 120
+	if len(buf) > shown {
+		buf = buf[:shown]
+	}
+	return fmt.Errorf("wrong reply to %s %s%08x: %q", command, s.prefix, seed, buf)
+}
+
+// checkFixed looks at a reply that is always the same bytes.
+func (s *Space) checkFixed(command, want string, buf []byte, seed uint32) (int, error) {
+	if len(buf) >= len(want) && string(buf[:len(want)]) == want {
+		return len(want), nil
+	}
+	if len(buf) < len(want) && string(buf) == want[:len(buf)] {
+		return 0, nil
+	}
+	return 0, s.unexpected(command, seed, buf)
+}
+
+// Set is SET key value.
+type Set struct{ *Space }
+
 // AppendRequest implements Command.
-func (s *Set) AppendRequest(dst []byte, seed uint32) []byte {
+func (s Set) AppendRequest(dst []byte, seed uint32) []byte {
 	dst = append(dst, "*3\r\n$3\r\nSET\r\n"...)
-	dst = appendKey(dst, seed)
+	dst = s.appendKey(dst, seed)
 	dst = append(dst, s.valueHeader...)
 	dst = appendValue(dst, seed, s.size)
 	return append(dst, '\r', '\n')
 }
 
 // CheckReply implements Command.
-func (s *Set) CheckReply(buf []byte, seed uint32) (int, error) {
-	const ok = "+OK\r\n"
-	if len(buf) >= len(ok) && string(buf[:len(ok)]) == ok {
-		return len(ok), nil
-	}
-	if len(buf) < len(ok) && string(buf) == ok[:len(buf)] {
-		return 0, nil
-	}
-	return 0, unexpected("SET", seed, buf)
+func (s Set) CheckReply(buf []byte, seed uint32) (int, error) {
+	return s.checkFixed("SET", "+OK\r\n", buf, seed)
 }
 
-// Get is GET of a key that a Set of the same size wrote.
-type Get struct {
-	valueHeader []byte
-	size        int
-}
-
-// NewGet makes GET requests for keys that hold values of size bytes.
-func NewGet(size int) *Get {
-	return &Get{valueHeader: []byte("$" + strconv.Itoa(size) + "\r\n"), size: size}
-}
+// Get is GET of a key that a Set of the same space wrote.
+type Get struct{ *Space }
 
 // AppendRequest implements Command.
-func (g *Get) AppendRequest(dst []byte, seed uint32) []byte {
+func (g Get) AppendRequest(dst []byte, seed uint32) []byte {
 	dst = append(dst, "*2\r\n$3\r\nGET\r\n"...)
-	return appendKey(dst, seed)
+	return g.appendKey(dst, seed)
 }
 
 // CheckReply implements Command.
-func (g *Get) CheckReply(buf []byte, seed uint32) (int, error) {
-	h := len(g.valueHeader)
-	if len(buf) < h {
-		if bytes.Equal(buf, g.valueHeader[:len(buf)]) {
-			return 0, nil
-		}
-		return 0, unexpected("GET", seed, buf)
-	}
-	if !bytes.Equal(buf[:h], g.valueHeader) {
-		return 0, unexpected("GET", seed, buf)
-	}
-	total := h + g.size + 2
-	if len(buf) < total {
-		return 0, nil
-	}
-	if !isValue(buf[h:h+g.size], seed) || buf[total-2] != '\r' || buf[total-1] != '\n' {
-		return 0, unexpected("GET", seed, buf[:total])
-	}
-	return total, nil
+func (g Get) CheckReply(buf []byte, seed uint32) (int, error) {
+	return g.checkValue("GET", buf, seed)
 }
 
-func unexpected(command string, seed uint32, buf []byte) error {
-	const shown = 120
-	if len(buf) > shown {
-		buf = buf[:shown]
+// MGet is MGET of Count neighbouring keys that a Set of the same space wrote;
+// their slots, and so their shards, differ. Keys is the size of the key space.
+type MGet struct {
+	*Space
+	Count, Keys uint32
+}
+
+// AppendRequest implements Command.
+func (m MGet) AppendRequest(dst []byte, seed uint32) []byte {
+	dst = strconv.AppendUint(append(dst, '*'), uint64(m.Count)+1, 10)
+	dst = append(dst, "\r\n$4\r\nMGET\r\n"...)
+	for i := range m.Count {
+		dst = m.appendKey(dst, (seed+i)%m.Keys)
 	}
-	return fmt.Errorf("wrong reply to %s %s%08x: %q", command, keyPrefix, seed, buf)
+	return dst
+}
+
+// CheckReply implements Command.
+func (m MGet) CheckReply(buf []byte, seed uint32) (int, error) {
+	header := "*" + strconv.FormatUint(uint64(m.Count), 10) + "\r\n"
+	pos, err := m.checkFixed("MGET", header, buf, seed)
+	if pos == 0 || err != nil {
+		return 0, err
+	}
+	for i := range m.Count {
+		n, err := m.checkValue("MGET", buf[pos:], (seed+i)%m.Keys)
+		if n == 0 || err != nil {
+			return 0, err
+		}
+		pos += n
+	}
+	return pos, nil
+}
+
+// Multi is a transaction of five SETs in one slot, sent in one piece.
+type Multi struct{ *Space }
+
+const multiCommands = 5
+
+var multiReply = "+OK\r\n" + strings.Repeat("+QUEUED\r\n", multiCommands) + "*" + strconv.Itoa(multiCommands) + "\r\n" + strings.Repeat("+OK\r\n", multiCommands)
+
+// AppendRequest implements Command.
+func (m Multi) AppendRequest(dst []byte, seed uint32) []byte {
+	dst = append(dst, "*1\r\n$5\r\nMULTI\r\n"...)
+	tagged := strconv.Itoa(len(m.prefix) + idLength + len("{}0"))
+	for i := range byte(multiCommands) {
+		dst = append(dst, "*3\r\n$3\r\nSET\r\n$"...)
+		dst = append(append(append(dst, tagged...), "\r\n{"...), m.prefix...)
+		dst = append(hexID(dst, seed), '}', '0'+i, '\r', '\n')
+		dst = appendValue(append(dst, m.valueHeader...), seed, m.size)
+		dst = append(dst, '\r', '\n')
+	}
+	return append(dst, "*1\r\n$4\r\nEXEC\r\n"...)
+}
+
+// CheckReply implements Command.
+func (m Multi) CheckReply(buf []byte, seed uint32) (int, error) {
+	return m.checkFixed("MULTI", multiReply, buf, seed)
 }

@@ -14,7 +14,7 @@ import (
 
 func TestRepliesAreVerified(t *testing.T) {
 	for _, size := range []int{1, 7, 8, 9, 64, 1000, 1 << 17} {
-		get := NewGet(size)
+		get := Get{NewSpace("bench:", size)}
 		right := "$" + strconv.Itoa(size) + "\r\n" + string(appendValue(nil, 42, size)) + "\r\n"
 		for _, cut := range []int{0, 1, 3, len(right) - 1} {
 			if n, err := get.CheckReply([]byte(right[:cut]), 42); n != 0 || err != nil {
@@ -33,6 +33,32 @@ func TestRepliesAreVerified(t *testing.T) {
 			if n, err := get.CheckReply([]byte(wrong), 42); err == nil {
 				t.Errorf("size %d: %s was taken for the right reply (%d)", size, name, n)
 			}
+		}
+	}
+}
+
+func TestRepliesOfSeveralAreVerified(t *testing.T) {
+	space := NewSpace("bench:", 20)
+	bulk := func(seed uint32) string { return "$20\r\n" + string(appendValue(nil, seed, 20)) + "\r\n" }
+	mget := MGet{Space: space, Count: 3, Keys: 10}
+	for name, c := range map[string]struct {
+		command      Command
+		right, wrong string
+	}{
+		"MGET":     {mget, "*3\r\n" + bulk(9) + bulk(0) + bulk(1), "*3\r\n" + bulk(9) + bulk(1) + bulk(0)},
+		"one less": {mget, "*3\r\n" + bulk(9) + bulk(0) + bulk(1), "*2\r\n" + bulk(9) + bulk(0)},
+		"MULTI":    {Multi{space}, multiReply, strings.Replace(multiReply, "+OK\r\n+OK", "$-1\r\n+OK", 1)},
+	} {
+		for cut := range len(c.right) {
+			if n, err := c.command.CheckReply([]byte(c.right[:cut]), 9); n != 0 || err != nil {
+				t.Errorf("%s: the first %d bytes gave %d, %v; want 0, nil", name, cut, n, err)
+			}
+		}
+		if n, err := c.command.CheckReply([]byte(c.right+"+"), 9); n != len(c.right) || err != nil {
+			t.Errorf("%s: the right reply gave %d, %v; want %d, nil", name, n, err, len(c.right))
+		}
+		if n, err := c.command.CheckReply([]byte(c.wrong), 9); err == nil {
+			t.Errorf("%s: %q was taken for the right reply (%d)", name, c.wrong, n)
 		}
 	}
 }
@@ -99,7 +125,7 @@ func serve(c net.Conn, lies int) {
 		}
 		reply := "+OK\r\n"
 		if args[0] == "GET" {
-			seed, _ := strconv.ParseUint(strings.TrimPrefix(args[1], keyPrefix), 16, 32)
+			seed, _ := strconv.ParseUint(strings.TrimPrefix(args[1], "bench:"), 16, 32)
 			if count == lies {
 				seed++
 			}
@@ -113,7 +139,7 @@ func serve(c net.Conn, lies int) {
 
 func TestRunCountsEveryReply(t *testing.T) {
 	for _, pipeline := range []int{1, 16} {
-		g, err := Dial(Options{Addr: server(t, 0), Connections: 5, Pipeline: pipeline, Command: NewGet(64), Keys: 1000, Seed: 7})
+		g, err := Dial(Options{Addr: server(t, 0), Connections: 5, Pipeline: pipeline, Command: Get{NewSpace("bench:", 64)}, Keys: 1000, Seed: 7})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -131,7 +157,7 @@ func TestRunCountsEveryReply(t *testing.T) {
 }
 
 func TestFillSendsEachKeyOnce(t *testing.T) {
-	g, err := Dial(Options{Addr: server(t, 0), Connections: 3, Pipeline: 10, Command: NewSet(64), Keys: 1005})
+	g, err := Dial(Options{Addr: server(t, 0), Connections: 3, Pipeline: 10, Command: Set{NewSpace("bench:", 64)}, Keys: 1005})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,7 +171,7 @@ func TestFillSendsEachKeyOnce(t *testing.T) {
 }
 
 func TestAWrongValueEndsTheRun(t *testing.T) {
-	g, err := Dial(Options{Addr: server(t, 100), Connections: 2, Pipeline: 4, Command: NewGet(64), Keys: 1000})
+	g, err := Dial(Options{Addr: server(t, 100), Connections: 2, Pipeline: 4, Command: Get{NewSpace("bench:", 64)}, Keys: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}

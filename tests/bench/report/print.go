@@ -40,7 +40,7 @@ func (r *Run) Text(w io.Writer) error {
 		const line = "%-42s %8s %8s %8s %8s  %s\n"
 		fmt.Fprintf(&b, "\n"+line, "CPU per operation, ratios", "median", "lowest", "highest", "bar", "")
 		for _, v := range r.Verdicts {
-			fmt.Fprintf(&b, line, v.Bar, number(v.Ratio, 2), number(v.Low, 2), number(v.High, 2), "≤ "+number(v.Max, 1), v.Mark())
+			fmt.Fprintf(&b, line, v.Bar, number(v.Ratio, 2), number(v.Low, 2), number(v.High, 2), v.Limit(), v.Mark())
 		}
 	}
 	if noise := r.Noise(); noise > noisy {

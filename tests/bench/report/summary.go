@@ -43,13 +43,13 @@ type Row struct {
 }
 
 // Bar is a limit on the CPU per request of one target relative to another's in
-// one case.
+// one case. With a Max of 0 the ratio is reported, and nothing is required.
 type Bar struct {
 	Case        string  `json:"case"`
 	Target      string  `json:"target"`
 	Versus      string  `json:"versus"`
-	Max         float64 `json:"max"`
-	Requirement string  `json:"requirement"`
+	Max         float64 `json:"max,omitempty"`
+	Requirement string  `json:"requirement,omitempty"`
 }
 
 // Verdict is a Bar with what was measured.
@@ -100,7 +100,8 @@ func (r *Run) Summarise(cases, targets []string, bars []Bar) {
 
 // Passed reports whether there was a bar and every bar was met.
 func (r *Run) Passed() bool {
-	return len(r.Verdicts) > 0 && !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return !v.Pass })
+	barred := func(v Verdict) bool { return v.Max > 0 }
+	return slices.ContainsFunc(r.Verdicts, barred) && !slices.ContainsFunc(r.Verdicts, func(v Verdict) bool { return !v.Pass })
 }
 
 // Noise is the median share of the machine that others used.
@@ -146,7 +147,7 @@ func (r *Run) judge(b Bar) Verdict {
 	}
 	v.Ratio = median(ratios, func(x float64) float64 { return x })
 	v.Low, v.High = slices.Min(ratios), slices.Max(ratios)
-	v.Pass = v.Ratio <= b.Max
+	v.Pass = b.Max == 0 || v.Ratio <= b.Max
 	return v
 }
 
@@ -166,12 +167,23 @@ func median[T any](items []T, value func(T) float64) float64 {
 	return (values[mid-1] + values[mid]) / 2
 }
 
-// Mark is PASS or FAIL.
+// Mark is PASS or FAIL, or nothing for a ratio without a bar.
 func (v Verdict) Mark() string {
-	if v.Pass {
-		return "PASS"
+	switch {
+	case !v.Pass:
+		return "FAIL"
+	case v.Max == 0:
+		return ""
 	}
-	return "FAIL"
+	return "PASS"
+}
+
+// Limit is the bar as people read it.
+func (b Bar) Limit() string {
+	if b.Max == 0 {
+		return ""
+	}
+	return fmt.Sprintf("≤ %.1f", b.Max)
 }
 
 // String names the comparison.

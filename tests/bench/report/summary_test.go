@@ -51,3 +51,14 @@ func TestNoBarIsNoPass(t *testing.T) {
 		t.Errorf("verdicts %+v of targets that were not measured", r.Verdicts)
 	}
 }
+
+func TestARatioWithoutABarIsOnlyReported(t *testing.T) {
+	r := run(map[string][]float64{"a": {5}, "b": {1}})
+	r.Summarise([]string{"GET"}, []string{"a", "b"}, []Bar{{Case: "GET", Target: "a", Versus: "b"}})
+	if v := r.Verdicts[0]; v.Ratio != 5 || v.Mark() != "" || v.Limit() != "" {
+		t.Errorf("verdict %+v, mark %q, limit %q", v, v.Mark(), v.Limit())
+	}
+	if r.Passed() {
+		t.Error("a run without any bar passed")
+	}
+}
