@@ -79,39 +79,6 @@ func Concat(dst []byte, parts [][]byte) ([]byte, error) {
 	return dst, nil
 }
 
-// Interleave appends one array whose element i is the next unused element of
-// the array parts[order[i]] (MGET).
-func Interleave(dst []byte, order []int32, parts [][]byte) ([]byte, error) {
-	rest := make([][]byte, len(parts))
-	have := make([]int, len(parts))
-	for i, p := range parts {
-		n, body, err := array(p)
-		if err != nil {
-			return dst, err
-		}
-		rest[i], have[i] = body, n
-	}
-	for _, part := range order {
-		have[part]--
-	}
-	for _, n := range have {
-		if n != 0 {
-			return dst, ErrReply
-		}
-	}
-	dst = redcon.AppendArray(dst, len(order))
-	for _, part := range order {
-		var f resp.Framer
-		n, done, err := f.Feed(rest[part])
-		if err != nil || !done {
-			return dst, ErrReply
-		}
-		dst = append(dst, rest[part][:n]...)
-		rest[part] = rest[part][n:]
-	}
-	return dst, nil
-}
-
 // Elements splits an array reply into its elements, which are parts of it.
 func Elements(reply []byte) (elements [][]byte, err error) {
 	n, rest, err := array(reply)

@@ -13,6 +13,14 @@ func parts(replies ...string) (b [][]byte) {
 	return b
 }
 
+func interleave(order []int32, replies ...string) ([]byte, error) {
+	var readers []Reader
+	for _, r := range replies {
+		readers = append(readers, NewReader([]byte(r)))
+	}
+	return Interleave(nil, order, readers, func(dst []byte) []byte { return dst })
+}
+
 func TestMerge(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -28,10 +36,17 @@ func TestMerge(t *testing.T) {
 		},
 			"*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n"},
 		{"interleave", func() ([]byte, error) {
-			return Interleave(nil, []int32{1, 0, 1}, parts("*1\r\n$1\r\na\r\n", "*2\r\n$-1\r\n$1\r\nb\r\n"))
+			return interleave([]int32{1, 0, 1}, "*1\r\n$1\r\na\r\n", "*2\r\n$-1\r\n$1\r\nb\r\n")
 		}, "*3\r\n$-1\r\n$1\r\na\r\n$1\r\nb\r\n"},
-		{"too few", func() ([]byte, error) { return Interleave(nil, []int32{0, 0}, parts("*1\r\n$1\r\na\r\n")) }, "error"},
-		{"too many", func() ([]byte, error) { return Interleave(nil, []int32{0}, parts("*2\r\n:1\r\n:1\r\n")) }, "error"},
+		{"interleave RESP3", func() ([]byte, error) {
+			return interleave([]int32{0, 1, 1, 0}, "*2\r\n_\r\n$12\r\n0123456789ab\r\n", "*2\r\n$0\r\n\r\n$2\r\n\r\n\r\n")
+		}, "*4\r\n_\r\n$0\r\n\r\n$2\r\n\r\n\r\n$12\r\n0123456789ab\r\n"},
+		{"one too few here, one too many there", func() ([]byte, error) {
+			return interleave([]int32{0, 0, 1}, "*1\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n")
+		}, "error"},
+		{"cut short", func() ([]byte, error) { return interleave([]int32{0}, "*1\r\n$9\r\na\r\n") }, "error"},
+		{"too few", func() ([]byte, error) { return interleave([]int32{0, 0}, "*1\r\n$1\r\na\r\n") }, "error"},
+		{"too many", func() ([]byte, error) { return interleave([]int32{0}, "*2\r\n:1\r\n:1\r\n") }, "error"},
 	} {
 		got, err := c.run()
 		if err != nil {
@@ -110,7 +125,7 @@ func FuzzMerge(f *testing.F) {
 		_, _ = Sum(nil, both)
 		_, _ = OK(nil, both)
 		_, _ = Concat(nil, both)
-		_, _ = Interleave(nil, []int32{0, 1, 0}, both)
+		_, _ = interleave([]int32{0, 1, 0}, string(a), string(b))
 		_, _ = ScanReply(nil, a, 0, 2)
 		_, _ = Bulk(a)
 	})

@@ -7,7 +7,6 @@ import (
 
 	"github.com/tidwall/redcon"
 
-	"github.com/basalt-redis/basalt/internal/slot"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/fanout"
@@ -72,84 +71,6 @@ func (m *merge) finish() {
 	}
 	if reply != nil {
 		m.client.Complete(m.whole, reply)
-	}
-}
-
-// split serves a command whose keys may lie in several shards.
-func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
-	sh := c.sh
-	at, line := spec.Slot(args)
-	if line != nil {
-		c.answer(spec, line)
-		return
-	}
-	sh.keys = spec.Keys(args, sh.keys[:0])
-	single := at >= 0
-	if !single && len(sh.keys) > 0 {
-		first := sh.ownerOf(int(slot.Of(args[sh.keys[0]])))
-		single = true
-		for _, k := range sh.keys[1:] {
-			if sh.ownerOf(int(slot.Of(args[k]))) != first {
-				single = false
-				break
-			}
-		}
-		at = int(slot.Of(args[sh.keys[0]]))
-	}
-	if single || len(sh.keys) == 0 {
-		if raw[0] != '*' {
-			raw = sh.encode(args)
-		}
-		sh.Router.Route(c.forward(spec, max(at, 0)), raw)
-		return
-	}
-	c.splitParts(spec, args)
-}
-
-// splitParts sends each shard its keys.
-func (c *Client) splitParts(spec *command.Spec, args [][]byte) {
-	sh := c.sh
-	width := 1 // arguments of one key
-	if spec.Name == "mset" {
-		width = 2
-	}
-	type part struct {
-		slot int
-		args [][]byte
-	}
-	var parts []part
-	index := map[int]int{} // shard, or the slot itself when nobody owns it, to part
-	order := make([]int32, len(sh.keys))
-	for i, k := range sh.keys {
-		keySlot := int(slot.Of(args[k]))
-		group := sh.ownerOf(keySlot)
-		if group < 0 {
-			group = -1 - keySlot
-		}
-		p, ok := index[group]
-		if !ok {
-			p = len(parts)
-			index[group] = p
-			parts = append(parts, part{slot: keySlot, args: [][]byte{args[0]}})
-		}
-		order[i] = int32(p)
-		parts[p].args = append(parts[p].args, args[k:k+width]...)
-	}
-	m := c.newMerge(spec, len(parts), func(m *merge, dst []byte) ([]byte, error) {
-		switch spec.Name {
-		case "mget":
-			return fanout.Interleave(dst, order, m.replies)
-		case "mset":
-			return fanout.OK(dst, m.replies)
-		default:
-			return fanout.Sum(dst, m.replies)
-		}
-	})
-	m.whole.ReadOnly = spec.ReadOnly
-	m.whole.Replica = c.fromReplica(spec)
-	for i, p := range parts {
-		sh.inner = appendCommand(sh.inner[:0], p.args)
-		m.send(i, p.slot, 0, sh.inner)
 	}
 }
 

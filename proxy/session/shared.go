@@ -40,8 +40,11 @@ type Shared struct {
 
 	args  [][]byte // scratch of the parser
 	text  []byte   // scratch of replies
-	keys  []int    // scratch of split commands
+	keys  []int    // scratch: where the keys are
 	inner []byte   // scratch of inline requests
+
+	scatter scatter // scratch of split commands
+	splits  *split  // free ones
 }
 
 // Router is the loop, as its clients see it.
