@@ -132,7 +132,10 @@ func (e *Engine) welcome(fd int, addr netip.AddrPort) {
 	}
 	id := e.accepting.ids.Add(1)
 	least.clients.Add(1)
-	least.post(func() { least.adopt(fd, id, addr) })
+	if !least.post(func() { least.adopt(fd, id, addr) }) {
+		_ = unix.Close(fd)
+		least.clients.Add(-1)
+	}
 }
 
 // address makes a socket address comparable and printable.

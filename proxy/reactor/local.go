@@ -5,7 +5,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"github.com/tidwall/redcon"
 
@@ -66,20 +65,13 @@ func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) 
 	}
 	lists := make([][]listed, len(l.eng.loops))
 	proto := int(r.Proto)
-	var missing atomic.Int32
-	missing.Store(int32(len(lists)))
-	for i, other := range l.eng.loops {
-		other.post(func() {
-			other.eachClient(func(c *session.Client) {
-				if (wanted == nil || wanted[c.ID()]) && (kind == "" || (kind == "pubsub") == c.Subscribed()) {
-					lists[i] = append(lists[i], listed{c.ID(), append(c.Describe(nil), '\n')})
-				}
-			})
-			if missing.Add(-1) == 0 {
-				l.post(func() { c.Complete(r, session.AppendText(nil, joinLists(lists), proto)) })
+	l.everywhere(func(at *loop, i int) {
+		at.eachClient(func(c *session.Client) {
+			if (wanted == nil || wanted[c.ID()]) && (kind == "" || (kind == "pubsub") == c.Subscribed()) {
+				lists[i] = append(lists[i], listed{c.ID(), append(c.Describe(nil), '\n')})
 			}
 		})
-	}
+	}, func() { c.Complete(r, session.AppendText(nil, joinLists(lists), proto)) })
 }
 
 // listed is one line of CLIENT LIST.

@@ -70,6 +70,7 @@ type loop struct {
 	mu      sync.Mutex
 	tasks   []func()
 	taken   []func()
+	ended   bool // takes no more tasks
 	posted  atomic.Bool
 	acked   atomic.Uint64
 	clients atomic.Int64
@@ -110,17 +111,28 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 // clock is the loop's clock: nanoseconds since the engine was made.
 func (l *loop) clock() int64 { return int64(time.Since(l.eng.started)) }
 
-// post has fn run by the loop, soon.
-func (l *loop) post(fn func()) {
+// post has fn run by the loop, soon. It returns false when the loop has ended,
+// and nothing is run.
+func (l *loop) post(fn func()) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.ended {
+		return false
+	}
 	l.tasks = append(l.tasks, fn)
-	l.mu.Unlock()
-	l.wake()
+	l.wakeLocked()
+	return true
 }
 
 // wake ends the loop's sleep.
 func (l *loop) wake() {
-	if !l.posted.Swap(true) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakeLocked()
+}
+
+func (l *loop) wakeLocked() {
+	if !l.ended && !l.posted.Swap(true) {
 		one := [8]byte{1}
 		// A full counter wakes as well.
 		_, _ = unix.Write(l.evfd, one[:])
@@ -167,6 +179,7 @@ func (l *loop) run() {
 		}
 	}
 	l.closeAll()
+	l.endTasks()
 }
 
 // wait waits for events. It first waits without the Go scheduler noticing, for
@@ -239,6 +252,26 @@ func (l *loop) runTasks() {
 	}
 }
 
+// endTasks runs what was posted until the end, for whoever waits for it, and
+// closes the inbox with the descriptor that others wake the loop by.
+func (l *loop) endTasks() {
+	for {
+		l.mu.Lock()
+		rest := l.tasks
+		l.tasks = nil
+		if len(rest) == 0 {
+			l.ended = true
+			_ = unix.Close(l.evfd)
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		for _, task := range rest {
+			task()
+		}
+	}
+}
+
 // settle finds a place for a new socket.
 func (l *loop) settle(p place) uint32 {
 	if n := len(l.freePlaces); n > 0 {
@@ -293,5 +326,4 @@ func (l *loop) closeAll() {
 		}
 	}
 	_ = unix.Close(l.epfd)
-	_ = unix.Close(l.evfd)
 }
