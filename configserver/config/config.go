@@ -3,6 +3,7 @@
 package config
 
 import (
+	"cmp"
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,6 +17,9 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/internal/settings"
 )
 
 // EnvPrefix is what the environment variables of all settings begin with:
@@ -43,7 +47,11 @@ type Serve struct {
 	// CredentialsDir has one folder per cluster (package credentials).
 	CredentialsDir string
 	// LeaseTTL is how long the clusters of a dead Configserver wait for another.
-	LeaseTTL            time.Duration
+	LeaseTTL time.Duration
+	// KeepScripts and KeepScriptBytes limit the sources of scripts that are kept
+	// for EVALSHA, per cluster.
+	KeepScripts         int
+	KeepScriptBytes     int64
 	LogLevel, LogFormat string
 }
 
@@ -63,6 +71,8 @@ func (s *Serve) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.EtcdCredentialsFile, "etcd-credentials-file", "", "`file` with the etcd user on line 1 and its password on line 2")
 	fs.StringVar(&s.CredentialsDir, "credentials-dir", "", "`directory` with one folder of secrets per cluster: admin-password, cluster-secret, client-password")
 	fs.DurationVar(&s.LeaseTTL, "lease-ttl", 3*time.Second, "how long the clusters of a dead configserver wait for another, in whole seconds")
+	fs.IntVar(&s.KeepScripts, "keep-scripts", store.KeepScripts, "scripts kept per cluster for EVALSHA; those that came with EVAL are dropped first, then the longest unused")
+	settings.BytesVar(fs, &s.KeepScriptBytes, "keep-script-bytes", store.KeepScriptBytes, "sources of scripts kept per cluster")
 	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
 	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
 }
@@ -117,6 +127,14 @@ func (s *Serve) Check() error {
 	}
 	if s.LeaseTTL < time.Second || s.LeaseTTL > time.Minute || s.LeaseTTL%time.Second != 0 {
 		wrong("--lease-ttl %v: use whole seconds from 1s to 1m", s.LeaseTTL)
+	}
+	s.KeepScripts = cmp.Or(s.KeepScripts, store.KeepScripts)
+	s.KeepScriptBytes = cmp.Or(s.KeepScriptBytes, store.KeepScriptBytes)
+	if s.KeepScripts < 1 || s.KeepScripts > 10000 {
+		wrong("--keep-scripts %d: use 1 to 10000", s.KeepScripts)
+	}
+	if s.KeepScriptBytes < store.MaxScriptBytes || s.KeepScriptBytes > 1<<30 {
+		wrong("--keep-script-bytes %d: use %d (one script of the greatest length) to 1 GiB", s.KeepScriptBytes, store.MaxScriptBytes)
 	}
 	if s.CredentialsDir != "" {
 		if info, err := os.Stat(s.CredentialsDir); err != nil {

@@ -72,6 +72,8 @@ func TestProblemsNameTheFlag(t *testing.T) {
 		{"--lease-ttl", "2500ms"},
 		{"--lease-ttl", "2m"},
 		{"--data-dir", ""},
+		{"--keep-scripts", "-1"},
+		{"--keep-script-bytes", "100KiB"},
 		{"--etcd-endpoints", "a:1,,b:1"},
 		{"--etcd-ca-file", file},
 		{"--etcd-cert-file", file, "--etcd-endpoints", "a:1"},

@@ -43,7 +43,8 @@ type Config struct {
 	Logger      *slog.Logger
 }
 
-// Server implements ClusterService, TopologyService and EventService.
+// Server implements ClusterService, TopologyService, EventService and
+// ScriptService.
 type Server struct {
 	cfg    Config
 	log    *slog.Logger
@@ -76,11 +77,12 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Register adds the three services to a server.
+// Register adds the services to a server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	basaltv1.RegisterClusterServiceServer(r, clusterService{Server: s})
 	basaltv1.RegisterTopologyServiceServer(r, topologyService{Server: s})
 	basaltv1.RegisterEventServiceServer(r, eventService{Server: s})
+	basaltv1.RegisterScriptServiceServer(r, scriptService{Server: s})
 }
 
 // Close ends every stream with UNAVAILABLE, so that proxies go to another
@@ -120,5 +122,10 @@ type topologyService struct {
 
 type eventService struct {
 	basaltv1.UnimplementedEventServiceServer
+	*Server
+}
+
+type scriptService struct {
+	basaltv1.UnimplementedScriptServiceServer
 	*Server
 }

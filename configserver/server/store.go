@@ -31,6 +31,8 @@ func (s *Server) open(ctx context.Context) (opened, error) {
 		LeaseTTL:  s.cfg.LeaseTTL,
 		Logger:    s.log,
 		Observe:   storeLatency(s.registry),
+
+		KeepScripts: s.cfg.KeepScripts, KeepScriptBytes: s.cfg.KeepScriptBytes,
 	}
 	var err error
 	if cfg.TLS, err = s.cfg.EtcdTLS(); err != nil {

@@ -86,6 +86,16 @@ type Store interface {
 	// changed. Signals coalesce. The channel closes when ctx ends.
 	Watch(ctx context.Context) <-chan struct{}
 
+	// PutScripts keeps sources of scripts (scripts.go). flushes is how many flushes
+	// the caller knows of; ErrFlushed when there were others. It may be repeated
+	// after any error, and some other scripts may be dropped for it.
+	PutScripts(ctx context.Context, name string, flushes uint64, scripts []Script) error
+	// Scripts returns those that are kept of up to MaxScripts, without their
+	// sources unless these are wanted, and how many flushes there were.
+	Scripts(ctx context.Context, name string, shas []string, sources bool) (kept []Script, flushes uint64, err error)
+	// FlushScripts forgets all sources and returns how many flushes there were.
+	FlushScripts(ctx context.Context, name string) (flushes uint64, err error)
+
 	Close() error
 }
 

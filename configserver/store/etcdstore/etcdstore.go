@@ -12,6 +12,9 @@
 //	clusters/<cluster>/sequence                 number of the last event
 //	clusters/<cluster>/events/<20 digits>       events (JSON)
 //	clusters/<cluster>/members/<proxy>          proxies with credentials (JSON)
+//	clusters/<cluster>/scripts/flushes          how often scripts were flushed
+//	clusters/<cluster>/scripts/index            which are kept (JSON)
+//	clusters/<cluster>/scripts/sources/<sha>    each source, as it is
 //
 // How a change is made:
 //
@@ -76,7 +79,11 @@ type Config struct {
 	// KeepEpochs and KeepEvents limit the history of each cluster; the limits
 	// of package store.
 	KeepEpochs, KeepEvents int
-	Logger                 *slog.Logger
+	// KeepScripts and KeepScriptBytes limit the scripts of each cluster; the
+	// limits of package store.
+	KeepScripts     int
+	KeepScriptBytes int64
+	Logger          *slog.Logger
 	// Observe is told of every request: its name, how long it took, how it
 	// ended. It may be nil.
 	Observe func(operation string, took time.Duration, err error)
@@ -115,6 +122,12 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	if cfg.KeepEvents == 0 {
 		cfg.KeepEvents = store.KeepEvents
+	}
+	if cfg.KeepScripts == 0 {
+		cfg.KeepScripts = store.KeepScripts
+	}
+	if cfg.KeepScriptBytes == 0 {
+		cfg.KeepScriptBytes = store.KeepScriptBytes
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

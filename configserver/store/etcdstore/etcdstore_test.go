@@ -55,6 +55,7 @@ func open(t testing.TB, endpoint, prefix string) *etcdstore.Store {
 	s, err := etcdstore.Open(t.Context(), etcdstore.Config{
 		Endpoints: []string{endpoint}, Prefix: prefix,
 		LeaseTTL: 2 * time.Second, KeepEpochs: storetest.KeepEpochs, KeepEvents: storetest.KeepEvents,
+		KeepScripts: storetest.KeepScripts, KeepScriptBytes: storetest.KeepScriptBytes,
 	})
 	if err != nil {
 		t.Fatal(err)

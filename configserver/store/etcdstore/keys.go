@@ -24,6 +24,10 @@ func (k keys) epochs(cluster string) string        { return k.cluster(cluster) +
 func (k keys) events(cluster string) string        { return k.cluster(cluster) + "events/" }
 func (k keys) members(cluster string) string       { return k.cluster(cluster) + "members/" }
 func (k keys) member(cluster, proxy string) string { return k.members(cluster) + proxy }
+func (k keys) scriptIndex(cluster string) string   { return k.cluster(cluster) + "scripts/index" }
+func (k keys) flushes(cluster string) string       { return k.cluster(cluster) + "scripts/flushes" }
+func (k keys) sources(cluster string) string       { return k.cluster(cluster) + "scripts/sources/" }
+func (k keys) source(cluster, sha string) string   { return k.sources(cluster) + sha }
 
 func (k keys) epoch(cluster string, n uint64) string {
 	return fmt.Sprintf("%s%020d", k.epochs(cluster), n)

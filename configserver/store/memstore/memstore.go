@@ -32,11 +32,16 @@ const (
 type Options struct {
 	// KeepEpochs and KeepEvents limit the history of each cluster.
 	KeepEpochs, KeepEvents int
+	// KeepScripts and KeepScriptBytes limit the scripts of each cluster.
+	KeepScripts     int
+	KeepScriptBytes int64
 }
 
 // Store is an in-memory store.Store. Its zero value is not usable; see New.
 type Store struct {
 	keepEpochs, keepEvents int
+	keepScripts            int
+	keepScriptBytes        int64
 
 	mu       sync.Mutex
 	closed   chan struct{}
@@ -55,6 +60,7 @@ type cluster struct {
 	events  []topology.Event   // oldest first
 	lastSeq uint64
 	members map[string]store.Member
+	scripts scripts
 	// appended closes and is replaced when an event was added or the cluster
 	// was deleted.
 	appended chan struct{}
@@ -73,6 +79,14 @@ func New(o Options) *Store {
 		owners:     map[string]*ownership{},
 		clusters:   map[string]*cluster{},
 		changed:    make(chan struct{}),
+
+		keepScripts: store.KeepScripts, keepScriptBytes: store.KeepScriptBytes,
+	}
+	if o.KeepScripts > 0 {
+		s.keepScripts = o.KeepScripts
+	}
+	if o.KeepScriptBytes > 0 {
+		s.keepScriptBytes = o.KeepScriptBytes
 	}
 	if o.KeepEpochs > 0 {
 		s.keepEpochs = o.KeepEpochs

@@ -11,7 +11,7 @@ import (
 
 func TestSuite(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Backend {
-		s := memstore.New(memstore.Options{KeepEpochs: storetest.KeepEpochs, KeepEvents: storetest.KeepEvents})
+		s := memstore.New(memstore.Options{KeepEpochs: storetest.KeepEpochs, KeepEvents: storetest.KeepEvents, KeepScripts: storetest.KeepScripts, KeepScriptBytes: storetest.KeepScriptBytes})
 		t.Cleanup(func() { _ = s.Close() })
 		return storetest.Backend{
 			Store: s, Other: s,

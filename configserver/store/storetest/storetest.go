@@ -17,6 +17,9 @@ import (
 const (
 	KeepEpochs = 20
 	KeepEvents = 25
+
+	KeepScripts     = 10
+	KeepScriptBytes = 10000
 )
 
 // Backend is a store under test.
@@ -96,6 +99,12 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"CancelledContext", cancelledContext},
 		{"RecordsAreCopies", recordsAreCopies},
 		{"NeverTwoEpochsOrAGap", neverTwoEpochsOrAGap},
+		{"ScriptsAreKept", scriptsAreKept},
+		{"ScriptsRefuse", scriptsRefuse},
+		{"ScriptsAreFlushed", scriptsAreFlushed},
+		{"ScriptsAreLimited", scriptsAreLimited},
+		{"ScriptsArePutAtOnce", scriptsArePutAtOnce},
+		{"ScriptsEndWithTheCluster", scriptsEndWithTheCluster},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
