@@ -5,7 +5,7 @@
 // gen/overlay.go; `go generate` joins them into table_gen.go.
 package command
 
-//go:generate go run ./gen -table table_gen.go -replies ../introspect/commands_gen.go
+//go:generate go run ./gen -table table_gen.go -replies ../introspect/commands_gen.go -acl ../../internal/acl/commands_gen.go
 
 import (
 	"bytes"

@@ -20,15 +20,16 @@ func main() {
 	log.SetFlags(0)
 	table := flag.String("table", "", "write the table to this `file`")
 	replies := flag.String("replies", "", "write the replies of COMMAND to this `file`")
+	rules := flag.String("acl", "", "write the commands that ACL rules name to this `file`")
 	server := flag.String("server", "", "read the snapshot from the server at `host:port` first")
 	snap := flag.String("snapshot", "snapshot/redis.json", "where -server writes the snapshot")
 	flag.Parse()
-	if err := run(*table, *replies, *server, *snap); err != nil {
+	if err := run(*table, *replies, *rules, *server, *snap); err != nil {
 		log.Fatal("gen: ", err)
 	}
 }
 
-func run(table, replies, server, snap string) error {
+func run(table, replies, rules, server, snap string) error {
 	redis, err := snapshot.Redis()
 	if err != nil && server == "" {
 		return err
@@ -50,9 +51,11 @@ func run(table, replies, server, snap string) error {
 		return err
 	}
 	for name, c := range additions.Commands {
-		if _, known := redis.Commands[name]; !known {
-			redis.Commands[name] = c
+		if _, known := redis.Commands[name]; known {
+			delete(additions.Commands, name)
+			continue
 		}
+		redis.Commands[name] = c
 	}
 	specs, err := build(redis)
 	if err != nil {
@@ -61,7 +64,10 @@ func run(table, replies, server, snap string) error {
 	if err := write(table, tableSource(redis.Version, specs)); err != nil {
 		return err
 	}
-	return write(replies, repliesSource(redis, specs))
+	if err := write(replies, repliesSource(redis, specs)); err != nil {
+		return err
+	}
+	return write(rules, rulesSource(redis, additions))
 }
 
 // spec is a row of the table.
