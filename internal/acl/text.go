@@ -117,3 +117,13 @@ func unescapeWord(s string) string {
 	}
 	return b.String()
 }
+
+// NameOf is the name of the user that a Text is about, also of one that Parse
+// does not understand; "" when there is none.
+func NameOf(text string) string {
+	words := strings.SplitN(text, " ", 3)
+	if len(words) < 2 || words[0] != "user" || words[1] == `\` {
+		return ""
+	}
+	return unescapeWord(words[1])
+}

@@ -10,8 +10,12 @@ func Match(pattern, text string) bool { return match(pattern, text, same) }
 
 // match matches text against a pattern: * ? [a-z] [^a-z] and \ before a
 // character that stands for itself. Only the last * is ever tried again, so the
-// time is at most the product of the lengths.
+// time is at most the product of the lengths. Nothing but the empty pattern
+// matches an empty text, not even *: so it is in Redis.
 func match(pattern, text string, fold func(byte) byte) bool {
+	if text == "" {
+		return pattern == ""
+	}
 	p, t := 0, 0
 	star, retry := -1, 0 // pattern after the last *, and where it goes on in text
 	for t < len(text) {
@@ -87,3 +91,16 @@ func lower(c byte) byte {
 }
 
 func same(c byte) byte { return c }
+
+// EqualFold compares without regard to the case of ASCII letters.
+func EqualFold(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if lower(a[i]) != lower(b[i]) {
+			return false
+		}
+	}
+	return true
+}

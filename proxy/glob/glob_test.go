@@ -10,7 +10,7 @@ func TestFold(t *testing.T) {
 		pattern, text string
 		want          bool
 	}{
-		{"*", "", true}, {"", "", true}, {"", "a", false}, {"a", "", false}, {"max*", "maxmemory", true}, {"*mem*", "maxmemory-policy", true},
+		{"*", "", false}, {"", "", true}, {"", "a", false}, {"a", "", false}, {"max*", "maxmemory", true}, {"*mem*", "maxmemory-policy", true},
 		{"MAXclients", "maxclients", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"h[sg]et", "hget", true}, {"h[^s]et", "hset", false},
 		{"h[a-g]et", "hget", true}, {"h[g-a]et", "hget", true}, {"h[a-f]et", "hget", false}, {`a\*c`, "a*c", true}, {`a\*c`, "abc", false},
 		{"a*b*c", "axxbyybzc", true}, {"a*b*c", "axxc", false}, {"[abc", "c", true}, {`[\]]`, "]", true}, {"**a**", "bab", true}, {`a\`, `a\`, true},
