@@ -74,7 +74,12 @@ type View struct {
 	Credentials []ShardCredential
 	// ClientPasswordSHA256 are the accepted passwords; empty: none needed.
 	ClientPasswordSHA256 [][]byte
+	// Proxies are those connected now, in order of their ids.
+	Proxies []Proxy
 }
+
+// Proxy is where clients reach a proxy.
+type Proxy struct{ ID, Address string }
 
 // ShardCredential is how proxies log in to the nodes of one shard.
 type ShardCredential struct {

@@ -201,7 +201,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 func (l *Loop) makeView() {
 	c := l.record.Load()
 	set := l.secrets.Load()
-	view := View{Cluster: *c, Credentials: make([]ShardCredential, 0, len(c.Shards))}
+	view := View{Cluster: *c, Credentials: make([]ShardCredential, 0, len(c.Shards)), Proxies: l.view.Proxies}
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		if s.SecretID == "" {

@@ -68,7 +68,9 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 		now.Member, now.stream, now.since = m, s, time.Now()
 		now.sights, now.fenced = map[string]health.ProxySight{}, nil
 		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
-		s.offer(l.view)
+		if !l.listProxies() {
+			s.offer(l.view)
+		}
 		l.checkWaiters()
 	})
 	if err != nil {
@@ -163,6 +165,7 @@ func (s *stream) Load(load Load) { s.with(func(m *member) { m.load = load }) }
 func (s *stream) Close() {
 	s.with(func(m *member) {
 		m.stream, m.since, m.sights = nil, time.Now(), nil
+		s.l.listProxies()
 	})
 	s.end()
 }
@@ -184,11 +187,30 @@ func (s *stream) Goodbye(ctx context.Context) error {
 	err := l.do(ctx, func() {
 		if m := l.members[s.id]; m != nil && m.stream == s {
 			delete(l.members, s.id)
+			l.listProxies()
 		}
 		l.checkWaiters()
 	})
 	s.end()
 	return err
+}
+
+// listProxies puts the connected proxies into the view. When they changed, it
+// publishes the view and returns true.
+func (l *Loop) listProxies() bool {
+	var list []Proxy
+	for id, m := range l.members {
+		if m.stream != nil {
+			list = append(list, Proxy{ID: id, Address: m.Address})
+		}
+	}
+	slices.SortFunc(list, func(a, b Proxy) int { return strings.Compare(a.ID, b.ID) })
+	if slices.Equal(list, l.view.Proxies) {
+		return false
+	}
+	l.view.Proxies = list // not changed in place: streams hold the one before
+	l.publish()
+	return true
 }
 
 // publish sends the newest view to every stream.

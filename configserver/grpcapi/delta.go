@@ -48,7 +48,10 @@ func difference(sent, next *control.View) *basaltv1.WatchTopologyResponse {
 	if !slices.EqualFunc(sent.ClientPasswordSHA256, next.ClientPasswordSHA256, bytes.Equal) {
 		delta.ClientAuth = clientAuth(next)
 	}
-	if sent.Cluster.Epoch == next.Cluster.Epoch && len(delta.Topology.Shards) == 0 && delta.ClientAuth == nil {
+	if !slices.Equal(sent.Proxies, next.Proxies) {
+		delta.Proxies = proxyList(next)
+	}
+	if sent.Cluster.Epoch == next.Cluster.Epoch && len(delta.Topology.Shards) == 0 && delta.ClientAuth == nil && delta.Proxies == nil {
 		return nil
 	}
 	return &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: delta}}
@@ -58,6 +61,7 @@ func snapshot(view *control.View) *basaltv1.WatchTopologyResponse {
 	out := &basaltv1.Snapshot{
 		Topology:   topologyToProto(&view.Cluster),
 		ClientAuth: clientAuth(view),
+		Proxies:    proxyList(view),
 	}
 	for _, c := range view.Credentials {
 		out.Credentials = append(out.Credentials, credentialToProto(c))
@@ -67,6 +71,14 @@ func snapshot(view *control.View) *basaltv1.WatchTopologyResponse {
 
 func clientAuth(view *control.View) *basaltv1.ClientAuth {
 	return &basaltv1.ClientAuth{PasswordSha256: view.ClientPasswordSHA256}
+}
+
+func proxyList(view *control.View) *basaltv1.ProxyList {
+	list := &basaltv1.ProxyList{}
+	for _, p := range view.Proxies {
+		list.Proxies = append(list.Proxies, &basaltv1.Proxy{Id: p.ID, Address: p.Address})
+	}
+	return list
 }
 
 func credentialOf(view *control.View, shard string) (control.ShardCredential, bool) {

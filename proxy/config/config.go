@@ -26,6 +26,7 @@ type Config struct {
 	Cluster                       string
 	ConfigServers                 []string
 
+	ClusterMode               bool
 	Loops, MaxClients         int
 	MaxPinned                 int
 	MaxRequestBytes           int64
@@ -54,6 +55,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.StringSliceVar(&c.ConfigServers, "configserver", []string{"127.0.0.1:7400"}, "Configservers, `host:port,…`; any of them will do")
 	fs.StringVar(&c.HTTPListen, "http-listen", "127.0.0.1:6381", "`host:port` for /healthz, /readyz, /metrics and /slowlog; empty for none")
 	fs.StringVar(&c.Advertise, "advertise", "", "`host:port` by which people know this proxy (default: where it listens)")
+	fs.BoolVar(&c.ClusterMode, "cluster-mode", false, "tell clients that the proxies are a Redis Cluster (CLUSTER SLOTS and so on), for clients that insist on one")
 	fs.IntVar(&c.Loops, "loops", 0, "event loops; 0 for half as many as processors, at least one")
 	fs.IntVar(&c.MaxClients, "max-clients", 20000, "clients connected at once; one more is turned away")
 	fs.IntVar(&c.MaxPinned, "max-pinned", 2000, "clients that may use a server connection of their own at once, as WATCH needs")

@@ -69,8 +69,7 @@ type Config struct {
 	Addresses []string
 	// Cluster to serve.
 	Cluster string
-	// Address where clients reach this proxy, and the program's version: for
-	// people.
+	// Address where clients reach this proxy; Version of the program, for people.
 	Address, Version string
 	// Apply hands the engine a table with a higher epoch than any before. It is
 	// called from one goroutine and must not block for long.
@@ -123,6 +122,10 @@ type Client struct {
 	ackUnsent bool
 	// applied are the revisions given to the engine and not acked yet.
 	applied []revision
+	// proxies are those of the cluster, lost is when the stream that told them
+	// ended; zero while it lasts.
+	proxies []Proxy
+	lost    time.Time
 
 	// Only Run's goroutine uses these.
 	state    state
@@ -251,6 +254,9 @@ func (c *Client) lastGoodbye(ctx context.Context, next int) {
 func (c *Client) disconnected(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.status.Server != "" {
+		c.lost = time.Now()
+	}
 	c.status.Server, c.status.Problem = "", "the configserver ended the stream"
 	if err != nil {
 		c.status.Problem = err.Error()

@@ -21,6 +21,7 @@ type state struct {
 	shards      []*basaltv1.Shard
 	credentials map[string]*basaltv1.ShardCredential
 	clientAuth  *basaltv1.ClientAuth
+	proxies     *basaltv1.ProxyList // not part of what is routed by
 }
 
 // fromSnapshot takes a whole topology of the named cluster.
@@ -34,7 +35,7 @@ func fromSnapshot(s *basaltv1.Snapshot, cluster string) (state, error) {
 	case t.GetEpoch() == 0:
 		return state{}, fmt.Errorf("snapshot without an epoch")
 	}
-	next := state{topology: head(t), shards: t.GetShards(), credentials: map[string]*basaltv1.ShardCredential{}, clientAuth: s.GetClientAuth()}
+	next := state{topology: head(t), shards: t.GetShards(), credentials: map[string]*basaltv1.ShardCredential{}, clientAuth: s.GetClientAuth(), proxies: s.GetProxies()}
 	for _, c := range s.GetCredentials() {
 		next.credentials[c.GetShard()] = c
 	}
@@ -58,7 +59,7 @@ func (s state) apply(d *basaltv1.Delta) (state, error) {
 	case t.GetCluster() != s.topology.GetCluster():
 		return s, fmt.Errorf("delta of cluster %q, asked for %q", t.GetCluster(), s.topology.GetCluster())
 	}
-	next := state{topology: head(t), clientAuth: s.clientAuth, credentials: make(map[string]*basaltv1.ShardCredential, len(s.credentials))}
+	next := state{topology: head(t), clientAuth: s.clientAuth, proxies: s.proxies, credentials: make(map[string]*basaltv1.ShardCredential, len(s.credentials))}
 	changed := make(map[string]*basaltv1.Shard, len(t.GetShards()))
 	for _, shard := range t.GetShards() {
 		changed[shard.GetId()] = shard
@@ -92,6 +93,9 @@ func (s state) apply(d *basaltv1.Delta) (state, error) {
 	}
 	if d.ClientAuth != nil {
 		next.clientAuth = d.GetClientAuth()
+	}
+	if d.Proxies != nil {
+		next.proxies = d.GetProxies()
 	}
 	return next, nil
 }

@@ -169,6 +169,7 @@ func (c *Client) receive(stream watch, first chan struct{}) error {
 			continue // a newer Configserver may say what is not known here yet
 		}
 		if err == nil {
+			c.meet(next)
 			err = c.obey(next)
 		}
 		if err != nil {

@@ -15,6 +15,8 @@ type Parameters struct {
 	// Port and Bind are where clients connect.
 	Port int
 	Bind string
+	// ClusterMode: clients are told of a Redis Cluster.
+	ClusterMode bool
 	// MaxClients, RequestBytes, InlineBytes and Loops are the proxy's limits.
 	MaxClients, Loops         int
 	RequestBytes, InlineBytes int64
@@ -43,7 +45,7 @@ func (p Parameters) list() []parameter {
 		{"bind", p.Bind},
 		{"client-output-buffer-limit", "normal " + number(p.ClientReplyBufferBytes) + " 0 0 slave 0 0 0 pubsub " + number(p.ClientPubSubBufferBytes) + " 0 0"},
 		{"client-query-buffer-limit", number(p.RequestBytes)},
-		{"cluster-enabled", "no"},
+		{"cluster-enabled", yesNo(p.ClusterMode)},
 		{"daemonize", "no"},
 		{"databases", "1"},
 		{"io-threads", strconv.Itoa(p.Loops)},
@@ -91,4 +93,11 @@ func configGet(dst []byte, patterns [][]byte, proto int, p Parameters) []byte {
 		}
 	}
 	return inProtocol(dst, append(appendHeader(nil, '%', n), body...), proto)
+}
+
+func yesNo(on bool) string {
+	if on {
+		return "yes"
+	}
+	return "no"
 }

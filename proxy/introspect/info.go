@@ -16,8 +16,9 @@ type Proxy struct {
 	// Version of the program, ID of the process as the Configserver knows it,
 	// RunID the 40 hex digits clients see.
 	Version, ID, RunID string
-	// Port clients connect to.
-	Port int
+	// Port clients connect to. ClusterMode: they are told of a Redis Cluster.
+	Port        int
+	ClusterMode bool
 	// Now and Started tell the uptime.
 	Now, Started time.Time
 	// ProcessID of the proxy.
@@ -85,7 +86,7 @@ var infoSections = []struct {
 	{"commandstats", "Commandstats", false, commandStatsInfo},
 	{"errorstats", "Errorstats", true, errorStatsInfo},
 	{"latencystats", "Latencystats", false, latencyStatsInfo},
-	{"cluster", "Cluster", true, func(*Proxy, [][]section) []field { return []field{{"cluster_enabled", "0"}} }},
+	{"cluster", "Cluster", true, clusterInfo},
 	{"keyspace", "Keyspace", true, keyspaceInfo},
 	{"proxy", "Proxy", true, proxyInfo},
 }
@@ -183,13 +184,17 @@ func serverInfo(p *Proxy, shards [][]section) []field {
 		}
 		return field{name, fallback}
 	}
+	mode := "standalone"
+	if p.ClusterMode {
+		mode = "cluster"
+	}
 	up := p.Now.Sub(p.Started)
 	return []field{
 		server("redis_version", command.ServerVersion),
 		server("redis_git_sha1", "00000000"),
 		server("redis_git_dirty", "0"),
 		server("redis_build_id", "0"),
-		{"redis_mode", "standalone"},
+		{"redis_mode", mode},
 		server("os", "Linux"),
 		server("arch_bits", "64"),
 		{"multiplexing_api", "epoll"},
@@ -319,4 +324,11 @@ func proxyInfo(p *Proxy, _ [][]section) []field {
 		{"protocol_errors", unsigned(p.ProtocolErrors)},
 		{"unknown_commands", unsigned(p.UnknownCommands)},
 	}
+}
+
+func clusterInfo(p *Proxy, _ [][]section) []field {
+	if p.ClusterMode {
+		return []field{{"cluster_enabled", "1"}}
+	}
+	return []field{{"cluster_enabled", "0"}}
 }

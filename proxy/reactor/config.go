@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
@@ -64,6 +65,8 @@ type Config struct {
 	SlowLogLength int
 	// Version of Redis told to clients in HELLO and INFO; "7.0.15".
 	ServerVersion string
+	// ClusterMode tells clients that this is a Redis Cluster of proxies.
+	ClusterMode bool
 	// Logger; slog.Default() when nil.
 	Logger *slog.Logger
 
@@ -76,11 +79,14 @@ type Config struct {
 	// none ever did.
 	OnSight func(node string, sight Sight, sinceReply time.Duration, err error)
 
-	// The next three run outside of the loops, so they may call Stats.
+	// The next four run outside of the loops, so they may call Stats.
 
 	// Command answers COMMAND and its subcommands: it appends a reply in the
 	// given protocol version (2 or 3) to dst.
 	Command func(dst []byte, args [][]byte, proto int) []byte
+	// Cluster answers CLUSTER, when ClusterMode is set; local is the address that
+	// the client is connected to.
+	Cluster func(dst []byte, args [][]byte, proto int, local netip.AddrPort) []byte
 	// ConfigGet answers CONFIG GET and the rest of CONFIG.
 	ConfigGet func(dst []byte, args [][]byte, proto int) []byte
 	// Info merges the INFO texts of the shards' masters (nil for a shard that

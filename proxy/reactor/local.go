@@ -2,9 +2,11 @@ package reactor
 
 import (
 	"bytes"
+	"net/netip"
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/tidwall/redcon"
 
@@ -18,7 +20,7 @@ import (
 
 var lineNoAnswer = []byte("-ERR this proxy was built without an answer to that command\r\n")
 
-// Local answers COMMAND, CONFIG and CLIENT LIST.
+// Local answers COMMAND, CONFIG, CLUSTER and CLIENT LIST.
 func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 	own := make([][]byte, len(args))
 	for i, a := range args {
@@ -29,8 +31,14 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 		return
 	}
 	answer := l.eng.cfg.ConfigGet
-	if name, _, _ := strings.Cut(r.Spec.Name, "|"); name == "command" {
+	switch name, _, _ := strings.Cut(r.Spec.Name, "|"); {
+	case name == "command":
 		answer = l.eng.cfg.Command
+	case name == "cluster" && l.eng.cfg.Cluster != nil:
+		local := localAddress(c.FD)
+		answer = func(dst []byte, args [][]byte, proto int) []byte {
+			return l.eng.cfg.Cluster(dst, args, proto, local)
+		}
 	}
 	if answer == nil {
 		c.Complete(r, lineNoAnswer)
@@ -41,6 +49,18 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 		reply := answer(nil, own, proto)
 		l.post(func() { c.Complete(r, reply) })
 	}()
+}
+
+// localAddress is what the other end of a socket is connected to.
+func localAddress(fd int) netip.AddrPort {
+	name, _ := syscall.Getsockname(fd)
+	switch a := name.(type) {
+	case *syscall.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(a.Addr), uint16(a.Port))
+	case *syscall.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(a.Addr).Unmap(), uint16(a.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // Info answers INFO from the texts of the shards.

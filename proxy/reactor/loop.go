@@ -93,7 +93,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	}
 	l.sh = session.Shared{
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
-		ServerVersion: eng.cfg.ServerVersion, Router: l,
+		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l,
 	}
 	l.subs.init(l)
 	l.orphan = &shard{loop: l, blocked: true}

@@ -27,7 +27,7 @@ func (s *Server) configGet(dst []byte, args [][]byte, proto int) []byte {
 		level = "warning"
 	}
 	return introspect.Config(dst, args, proto, introspect.Parameters{
-		Port: s.port(), Bind: s.host(), MaxClients: c.MaxClients, Loops: s.loops(),
+		Port: s.port(), Bind: s.host(), ClusterMode: c.ClusterMode, MaxClients: c.MaxClients, Loops: s.loops(),
 		RequestBytes: c.MaxRequestBytes, InlineBytes: c.MaxInlineBytes, ClientReplyBufferBytes: c.ClientReplyBufferBytes,
 		ClientPubSubBufferBytes: c.ClientPubSubBufferBytes,
 		SlowLogThresholdMicros:  max(c.SlowLogThreshold.Microseconds(), -1), SlowLogLength: c.SlowLogLength,
@@ -54,7 +54,7 @@ func (s *Server) info(dst []byte, args, shards [][]byte) []byte {
 func (s *Server) describe() introspect.Proxy {
 	stats, status, table := s.engine.Stats(), s.client.Status(), s.engine.Table()
 	p := introspect.Proxy{
-		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Port: s.port(), Now: time.Now(), Started: s.started,
+		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Port: s.port(), ClusterMode: s.cfg.ClusterMode, Now: time.Now(), Started: s.started,
 		ProcessID: os.Getpid(), Cluster: s.cfg.Cluster, Phase: status.Phase, Epoch: status.Epoch, AckedEpoch: status.AckedEpoch,
 		ConfigServer: status.Server, Shards: len(table.Shards), Nodes: len(stats.Nodes), Loops: len(stats.Loops),
 		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,

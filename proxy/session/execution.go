@@ -97,6 +97,8 @@ func handlingOf(spec *command.Spec) handling {
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list", "command|help",
 		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|no-evict", "client|no-touch", "client|help":
 		return aloneAfter
+	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
+		return aloneAfter
 	}
 	return refused
 }

@@ -28,6 +28,7 @@ var (
 	lineNoPass    = []byte("-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n")
 	lineHelloAuth = []byte("-NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time\r\n")
 	lineBadName   = []byte("-ERR Client names cannot contain spaces, newlines or special characters.\r\n")
+	lineNoCluster = []byte("-ERR This instance has cluster support disabled\r\n")
 	lineClientAge = []byte("-ERR Unrecognized option\r\n")
 )
 
@@ -83,9 +84,23 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|no-evict", "client|no-touch":
 		text = c.client(text, spec.Name, args)
+	case "asking":
+		if !c.sh.ClusterMode {
+			text = append(text, lineNoCluster...)
+			break
+		}
+		text = append(text, lineOK...)
+	case "cluster|countkeysinslot", "cluster|getkeysinslot":
+		c.keysInSlot(spec, args)
+		return
 	case "client|help", "config|help":
 		text = introspect.Help(text, spec)
 	default:
+		if !c.sh.ClusterMode && strings.HasPrefix(spec.Name, "cluster|") {
+			// Clients know this answer, and go on without cluster mode.
+			c.answer(spec, lineNoCluster)
+			return
+		}
 		r := c.begin(spec)
 		c.sh.Router.Local(c, r, args)
 		return
@@ -202,7 +217,11 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 	dst = appendPair(dst, "version", c.sh.ServerVersion)
 	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "proto"), int64(proto))
 	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "id"), int64(c.id))
-	dst = appendPair(dst, "mode", "standalone")
+	mode := "standalone"
+	if c.sh.ClusterMode {
+		mode = "cluster"
+	}
+	dst = appendPair(dst, "mode", mode)
 	dst = appendPair(dst, "role", "master")
 	return redcon.AppendArray(redcon.AppendBulkString(dst, "modules"), 0)
 }

@@ -29,8 +29,10 @@ type Shared struct {
 	OverBudget bool
 	// BytesIn were read from clients, BytesOut written to them.
 	BytesIn, BytesOut uint64
-	// ServerVersion is the version of Redis told to clients.
+	// ServerVersion is the version of Redis told to clients. ClusterMode: they
+	// are told of a Redis Cluster.
 	ServerVersion string
+	ClusterMode   bool
 	// Router carries requests.
 	Router Router
 	// Hub has the subscriptions of the loop's clients; PubSubLimit is how many

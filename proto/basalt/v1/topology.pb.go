@@ -1000,7 +1000,8 @@ type ProxyHello struct {
 	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// Random id of this proxy process; the same on every reconnect.
 	ProxyId string `protobuf:"bytes,2,opt,name=proxy_id,json=proxyId,proto3" json:"proxy_id,omitempty"`
-	// Where clients reach the proxy, "host:port", for people.
+	// Where clients reach the proxy, "host:port": for people, and for
+	// cluster-aware clients of other proxies.
 	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// Epoch the proxy obeys now; 0 when none.
 	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
@@ -1438,7 +1439,9 @@ type Snapshot struct {
 	// One entry per shard.
 	Credentials []*ShardCredential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Passwords that clients may use with AUTH; none means no password needed.
-	ClientAuth    *ClientAuth `protobuf:"bytes,3,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
+	ClientAuth *ClientAuth `protobuf:"bytes,3,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
+	// Proxies that are connected now.
+	Proxies       *ProxyList `protobuf:"bytes,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1494,6 +1497,13 @@ func (x *Snapshot) GetClientAuth() *ClientAuth {
 	return nil
 }
 
+func (x *Snapshot) GetProxies() *ProxyList {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
 // Delta carries the shards that changed. Apply it to epoch from_epoch; on any
 // other epoch, drop the stream and start again with a snapshot.
 type Delta struct {
@@ -1507,7 +1517,9 @@ type Delta struct {
 	// Credentials of the changed shards.
 	Credentials []*ShardCredential `protobuf:"bytes,4,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Set when the clients' passwords changed.
-	ClientAuth    *ClientAuth `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
+	ClientAuth *ClientAuth `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
+	// Set when a proxy came or went.
+	Proxies       *ProxyList `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1577,6 +1589,115 @@ func (x *Delta) GetClientAuth() *ClientAuth {
 	return nil
 }
 
+func (x *Delta) GetProxies() *ProxyList {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// ProxyList names the proxies of a cluster, which tell each other's addresses
+// to cluster-aware clients.
+type ProxyList struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The proxies in order of their ids.
+	Proxies       []*Proxy `protobuf:"bytes,1,rep,name=proxies,proto3" json:"proxies,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ProxyList) Reset() {
+	*x = ProxyList{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ProxyList) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ProxyList) ProtoMessage() {}
+
+func (x *ProxyList) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
+func (*ProxyList) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ProxyList) GetProxies() []*Proxy {
+	if x != nil {
+		return x.Proxies
+	}
+	return nil
+}
+
+// Proxy is one proxy that is connected to a Configserver.
+type Proxy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the process, as in its ProxyHello.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Where clients reach it, "host:port".
+	Address       string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Proxy) Reset() {
+	*x = Proxy{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Proxy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Proxy) ProtoMessage() {}
+
+func (x *Proxy) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
+func (*Proxy) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Proxy) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Proxy) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
 // ShardCredential is how a proxy logs in to the nodes of a shard. Secret:
 // it must never be logged or stored in clear.
 type ShardCredential struct {
@@ -1595,7 +1716,7 @@ type ShardCredential struct {
 
 func (x *ShardCredential) Reset() {
 	*x = ShardCredential{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1607,7 +1728,7 @@ func (x *ShardCredential) String() string {
 func (*ShardCredential) ProtoMessage() {}
 
 func (x *ShardCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1620,7 +1741,7 @@ func (x *ShardCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardCredential.ProtoReflect.Descriptor instead.
 func (*ShardCredential) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ShardCredential) GetShard() string {
@@ -1662,7 +1783,7 @@ type ClientAuth struct {
 
 func (x *ClientAuth) Reset() {
 	*x = ClientAuth{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1674,7 +1795,7 @@ func (x *ClientAuth) String() string {
 func (*ClientAuth) ProtoMessage() {}
 
 func (x *ClientAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1687,7 +1808,7 @@ func (x *ClientAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAuth.ProtoReflect.Descriptor instead.
 func (*ClientAuth) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ClientAuth) GetPasswordSha256() [][]byte {
@@ -1712,7 +1833,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1845,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1858,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BarrierRequest) GetCluster() string {
@@ -1774,7 +1895,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1786,7 +1907,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1799,7 +1920,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BarrierResponse) GetEpoch() uint64 {
@@ -1904,12 +2025,13 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x15WatchTopologyResponse\x121\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x13.basalt.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
 	"\x05delta\x18\x02 \x01(\v2\x10.basalt.v1.DeltaH\x00R\x05deltaB\t\n" +
-	"\amessage\"\xb1\x01\n" +
+	"\amessage\"\xe1\x01\n" +
 	"\bSnapshot\x12/\n" +
 	"\btopology\x18\x01 \x01(\v2\x13.basalt.v1.TopologyR\btopology\x12<\n" +
 	"\vcredentials\x18\x02 \x03(\v2\x1a.basalt.v1.ShardCredentialR\vcredentials\x126\n" +
 	"\vclient_auth\x18\x03 \x01(\v2\x15.basalt.v1.ClientAuthR\n" +
-	"clientAuth\"\xf4\x01\n" +
+	"clientAuth\x12.\n" +
+	"\aproxies\x18\x04 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\"\xa4\x02\n" +
 	"\x05Delta\x12\x1d\n" +
 	"\n" +
 	"from_epoch\x18\x01 \x01(\x04R\tfromEpoch\x12/\n" +
@@ -1917,7 +2039,13 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x0eremoved_shards\x18\x03 \x03(\tR\rremovedShards\x12<\n" +
 	"\vcredentials\x18\x04 \x03(\v2\x1a.basalt.v1.ShardCredentialR\vcredentials\x126\n" +
 	"\vclient_auth\x18\x05 \x01(\v2\x15.basalt.v1.ClientAuthR\n" +
-	"clientAuth\"\x84\x01\n" +
+	"clientAuth\x12.\n" +
+	"\aproxies\x18\x06 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\"7\n" +
+	"\tProxyList\x12*\n" +
+	"\aproxies\x18\x01 \x03(\v2\x10.basalt.v1.ProxyR\aproxies\"1\n" +
+	"\x05Proxy\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x84\x01\n" +
 	"\x0fShardCredential\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x1e\n" +
 	"\n" +
@@ -1978,7 +2106,7 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
@@ -2002,15 +2130,17 @@ var file_basalt_v1_topology_proto_goTypes = []any{
 	(*WatchTopologyResponse)(nil), // 19: basalt.v1.WatchTopologyResponse
 	(*Snapshot)(nil),              // 20: basalt.v1.Snapshot
 	(*Delta)(nil),                 // 21: basalt.v1.Delta
-	(*ShardCredential)(nil),       // 22: basalt.v1.ShardCredential
-	(*ClientAuth)(nil),            // 23: basalt.v1.ClientAuth
-	(*BarrierRequest)(nil),        // 24: basalt.v1.BarrierRequest
-	(*BarrierResponse)(nil),       // 25: basalt.v1.BarrierResponse
-	(*timestamppb.Timestamp)(nil), // 26: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 27: google.protobuf.Duration
+	(*ProxyList)(nil),             // 22: basalt.v1.ProxyList
+	(*Proxy)(nil),                 // 23: basalt.v1.Proxy
+	(*ShardCredential)(nil),       // 24: basalt.v1.ShardCredential
+	(*ClientAuth)(nil),            // 25: basalt.v1.ClientAuth
+	(*BarrierRequest)(nil),        // 26: basalt.v1.BarrierRequest
+	(*BarrierResponse)(nil),       // 27: basalt.v1.BarrierResponse
+	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	26, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	28, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
 	6,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
@@ -2018,7 +2148,7 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	7,  // 5: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
 	8,  // 6: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
 	2,  // 7: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	26, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	28, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
 	5,  // 9: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
 	13, // 10: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
 	14, // 11: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
@@ -2027,29 +2157,32 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	18, // 14: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
 	16, // 15: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
 	3,  // 16: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	27, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	29, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
 	20, // 18: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
 	21, // 19: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
 	5,  // 20: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
-	22, // 21: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
-	23, // 22: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
-	5,  // 23: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	22, // 24: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	23, // 25: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	27, // 26: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	9,  // 27: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	10, // 28: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	12, // 29: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	24, // 30: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	5,  // 31: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	11, // 32: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	19, // 33: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	25, // 34: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	31, // [31:35] is the sub-list for method output_type
-	27, // [27:31] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	24, // 21: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
+	25, // 22: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
+	22, // 23: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
+	5,  // 24: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	24, // 25: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	25, // 26: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	22, // 27: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	23, // 28: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	29, // 29: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	9,  // 30: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	10, // 31: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	12, // 32: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	26, // 33: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	5,  // 34: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	11, // 35: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	19, // 36: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	27, // 37: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	34, // [34:38] is the sub-list for method output_type
+	30, // [30:34] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2074,7 +2207,7 @@ func file_basalt_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   22,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -16,10 +16,6 @@ type decision struct {
 const (
 	yet   = "%s is not supported behind the proxy yet: "
 	never = "%s is not supported behind the proxy: "
-
-	// clusterOff is Redis's own answer; clients know it and go on without
-	// cluster mode.
-	clusterOff = "This instance has cluster support disabled"
 )
 
 // byName decides commands; an entry of a container ("config") also decides its
@@ -33,6 +29,7 @@ var byName = merge(
 	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "config|get config|resetstat config|help"),
+	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
@@ -62,7 +59,6 @@ var byName = merge(
 		"save bgsave bgrewriteaof lastsave shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
 		"replicaof slaveof failover replconf psync sync"),
-	refuse(clusterOff, "cluster asking"),
 	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
 	refuse(never+"there is only database 0", "swapdb move"),
 	refuse(never+"users and passwords are managed by the Configserver", "acl"),

@@ -1,0 +1,138 @@
+package session
+
+import (
+	"strconv"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/internal/slot"
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/fanout"
+)
+
+// slotScan serves CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT. A server without
+// cluster mode has no list of the keys of a slot, so all keys of the shard are
+// looked at: one SCAN after the other, between which others are served. It is
+// the owner of these. A key that SCAN returns twice is counted once.
+type slotScan struct {
+	client *Client
+	whole  *backend.Request
+	slot   int
+	// most is how many keys are wanted; -1 to count all.
+	most  int64
+	found map[string]struct{}
+}
+
+// scanStep is how many keys one SCAN looks at.
+const scanStep = 1000
+
+var (
+	lineBadSlot  = []byte("-ERR Invalid slot\r\n")
+	lineBadRange = []byte("-ERR Invalid slot or number of keys\r\n")
+)
+
+func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
+	at, err := strconv.ParseInt(string(args[2]), 10, 64)
+	most, refusal := int64(-1), lineBadSlot
+	if len(args) > 3 && err == nil {
+		most, err = strconv.ParseInt(string(args[3]), 10, 64)
+		if refusal = lineBadRange; most < 0 {
+			at = -1
+		}
+	}
+	switch {
+	case !c.sh.ClusterMode:
+		c.answer(spec, lineNoCluster)
+	case err != nil:
+		c.answer(spec, lineInteger)
+	case at < 0 || at >= slot.Count:
+		c.answer(spec, refusal)
+	case most == 0:
+		c.answer(spec, lineEmpty)
+	default:
+		s := &slotScan{client: c, whole: c.begin(spec), slot: int(at), most: most, found: map[string]struct{}{}}
+		s.whole.ReadOnly = true
+		s.ask("0")
+	}
+}
+
+func (s *slotScan) ask(cursor string) {
+	sh := s.client.sh
+	r := sh.Requests.Get()
+	r.Owner, r.Spec, r.Start, r.Proto = s, s.whole.Spec, sh.Now, s.whole.Proto
+	r.Slot, r.ReadOnly = int32(s.slot), true
+	sh.Router.Route(r, appendCommand(nil, [][]byte{[]byte("SCAN"), []byte(cursor), []byte("COUNT"), strconv.AppendInt(nil, scanStep, 10)}))
+}
+
+// Reply takes the reply to a SCAN.
+func (s *slotScan) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	sh := s.client.sh
+	r.Out.Append(&sh.Pool, piece)
+	if !last {
+		return
+	}
+	reply := r.Out.Bytes()
+	r.Out.Reset(&sh.Pool)
+	sh.Requests.Put(r)
+	if kind == '-' {
+		s.client.Complete(s.whole, reply)
+		return
+	}
+	cursor, err := s.collect(reply)
+	switch {
+	case err != nil:
+		s.client.Complete(s.whole, []byte("-ERR "+err.Error()+"\r\n"))
+	case s.whole.Owner == nil || cursor == "0" || s.most >= 0 && int64(len(s.found)) >= s.most:
+		s.client.Complete(s.whole, s.answer())
+	default:
+		s.ask(cursor)
+	}
+}
+
+// Fail ends it.
+func (s *slotScan) Fail(r *backend.Request, line []byte) {
+	r.Out.Reset(&s.client.sh.Pool)
+	s.Reply(r, line, true, '-')
+}
+
+// collect takes the keys of the slot from one reply, and returns the cursor.
+func (s *slotScan) collect(reply []byte) (cursor string, err error) {
+	parts, err := fanout.Elements(reply)
+	if err != nil || len(parts) != 2 {
+		return "", fanout.ErrReply
+	}
+	text, err := fanout.Bulk(parts[0])
+	if err != nil {
+		return "", err
+	}
+	keys, err := fanout.Elements(parts[1])
+	if err != nil {
+		return "", err
+	}
+	for _, k := range keys {
+		key, err := fanout.Bulk(k)
+		if err != nil {
+			return "", err
+		}
+		if int(slot.Of(key)) == s.slot {
+			s.found[string(key)] = struct{}{}
+		}
+	}
+	return string(text), nil
+}
+
+func (s *slotScan) answer() []byte {
+	if s.most < 0 {
+		return redcon.AppendInt(nil, int64(len(s.found)))
+	}
+	n := min(int64(len(s.found)), s.most)
+	reply := redcon.AppendArray(nil, int(n))
+	for key := range s.found {
+		if n--; n < 0 {
+			break
+		}
+		reply = redcon.AppendBulkString(reply, key)
+	}
+	return reply
+}
