@@ -26,6 +26,19 @@ func (q *Queue) Memory() (n int64) {
 	return n
 }
 
+// Pieces is the memory of the first chunk in bytes, the number of chunks, and
+// the memory of the others.
+func (q *Queue) Pieces() (first int64, n int, others int64) {
+	for c := q.head; c != nil; c = c.next {
+		if n++; n == 1 {
+			first = c.Memory()
+		} else {
+			others += c.Memory()
+		}
+	}
+	return first, n, others
+}
+
 // Append copies b to the end.
 func (q *Queue) Append(p *Pool, b []byte) {
 	q.size += len(b)

@@ -32,6 +32,7 @@ type Proxy struct {
 	Shards, Nodes, Loops int
 	// Clients now, allowed, accepted and refused.
 	Clients, MaxClients               int
+	ClientsBlocked                    int
 	ClientsAccepted, ClientsRejected  uint64
 	ClientsTooSlow, ClientsEvicted    uint64
 	ProtocolErrors                    uint64
@@ -240,7 +241,7 @@ func clientsInfo(p *Proxy, _ [][]section) []field {
 		{"maxclients", strconv.Itoa(p.MaxClients)},
 		{"client_recent_max_input_buffer", "0"},
 		{"client_recent_max_output_buffer", "0"},
-		{"blocked_clients", "0"},
+		{"blocked_clients", strconv.Itoa(p.ClientsBlocked)},
 		{"tracking_clients", "0"},
 		{"clients_in_timeout_table", "0"},
 	}

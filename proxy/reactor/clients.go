@@ -37,12 +37,20 @@ func (l *loop) clientEvent(c *session.Client, events uint32) {
 		c.Close()
 		return
 	}
+	if events&unix.EPOLLRDHUP != 0 && c.Postponed() {
+		c.Close() // what waits is not wanted any more
+		return
+	}
 	if events&unix.EPOLLIN != 0 {
 		if !c.Stalled() {
 			c.Readable(l.scratch)
 		}
 		if c.Stalled() && !c.Closed {
-			l.watchClient(c, c.Events&^unix.EPOLLIN)
+			interest := c.Events &^ unix.EPOLLIN
+			if c.Postponed() {
+				interest |= unix.EPOLLRDHUP
+			}
+			l.watchClient(c, interest)
 		}
 	}
 	if events&unix.EPOLLOUT != 0 && !c.Dirty {
@@ -75,7 +83,7 @@ func (l *loop) resumeAll() {
 		c.Resuming = false
 		c.Resume()
 		if !c.Closed && !c.Stalled() {
-			l.watchClient(c, c.Events|unix.EPOLLIN)
+			l.watchClient(c, c.Events&^unix.EPOLLRDHUP|unix.EPOLLIN)
 		}
 		l.resume[i] = nil
 	}

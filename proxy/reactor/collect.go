@@ -12,6 +12,7 @@ type partial struct {
 	counters counters
 	load     LoopStats
 	held     int
+	blocked  int
 	memory   int64
 	bytesIn  uint64
 	bytesOut uint64
@@ -86,6 +87,7 @@ func (s *Stats) add(p *partial) {
 	s.ProtocolErrors += k.malformed
 	s.UnknownCommands += k.unknown
 	s.Held += p.held
+	s.ClientsBlocked += p.blocked
 	s.HeldBytes += k.heldBytes
 	s.HeldTotal += k.heldTotal
 	s.HeldRefused += k.heldRefused
@@ -104,7 +106,7 @@ func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
 		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes + l.sh.Hub.Memory(),
-		held: l.orphan.hold.Count, pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
+		blocked: l.sh.Postponed, held: l.orphan.hold.Count, pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake

@@ -61,10 +61,12 @@ type loop struct {
 	deleting bool
 
 	nextTimer int64
-	memory    memory
-	draining  bool
-	stopped   bool
-	counters  counters
+	// pausedUntil is when the CLIENT PAUSE in force ends; 0 for none.
+	pausedUntil int64
+	memory      memory
+	draining    bool
+	stopped     bool
+	counters    counters
 
 	// inbox: what other threads ask of the loop.
 	mu      sync.Mutex

@@ -17,6 +17,9 @@ type Stats struct {
 	// closed because they did not read their replies.
 	Clients                                          int
 	ClientsAccepted, ClientsRejected, ClientsTooSlow uint64
+	// ClientsBlocked is how many clients have a command that waits, for the end of
+	// a CLIENT PAUSE.
+	ClientsBlocked int
 	// ClientsEvicted counts clients closed because they held most of a memory
 	// budget that was full.
 	ClientsEvicted uint64

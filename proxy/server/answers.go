@@ -57,7 +57,7 @@ func (s *Server) describe() introspect.Proxy {
 		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Port: s.port(), ClusterMode: s.cfg.ClusterMode, Now: time.Now(), Started: s.started,
 		ProcessID: os.Getpid(), Cluster: s.cfg.Cluster, Phase: status.Phase, Epoch: status.Epoch, AckedEpoch: status.AckedEpoch,
 		ConfigServer: status.Server, Shards: len(table.Shards), Nodes: len(stats.Nodes), Loops: len(stats.Loops),
-		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
+		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsBlocked: stats.ClientsBlocked, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
 		ClientsTooSlow: stats.ClientsTooSlow, ClientsEvicted: stats.ClientsEvicted, ProtocolErrors: stats.ProtocolErrors, UnknownCommands: stats.UnknownCommands,
 		Held: stats.Held, HeldBytes: stats.HeldBytes, HeldTotal: stats.HeldTotal, HeldRefused: stats.HeldRefused, MemoryBytes: stats.MemoryBytes,
 		Subscribers: stats.PubSub.Subscribers, Subscriptions: stats.PubSub.Subscriptions, Messages: stats.PubSub.Messages, Deliveries: stats.PubSub.Deliveries,

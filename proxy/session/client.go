@@ -41,14 +41,20 @@ type Client struct {
 	last    *backend.Request
 	pending int
 
-	stalled  bool // requests in `in` wait
-	barrier  bool // they wait for all earlier ones to be answered
-	draining bool // nothing more is read
-	ending   bool // close when everything was answered and written
-	authed   bool
-	readonly bool // READONLY was sent
-	proto    uint8
-	mode     replyMode
+	stalled bool // requests in `in` wait
+	// postponed: they wait for the end of a CLIENT PAUSE.
+	postponed bool
+	barrier   bool // they wait for all earlier ones to be answered
+	draining  bool // nothing more is read
+	ending    bool // close when everything was answered and written
+	authed    bool
+	readonly  bool // READONLY was sent
+	proto     uint8
+	mode      replyMode
+	// latest is the ID of the command it sent last, -1 for none.
+	latest int16
+	// asking is the length of the request that asks for the list of clients.
+	asking int32
 	// tx is what MULTI and WATCH began, inside an execution that runs now.
 	tx     *transaction
 	inside *execution
@@ -92,7 +98,7 @@ const (
 
 // New makes a client; the socket is non-blocking.
 func New(sh *Shared, fd int, id uint64, addr netip.AddrPort) *Client {
-	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, created: sh.Now, active: sh.Now}
+	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, latest: -1, created: sh.Now, active: sh.Now}
 }
 
 // ID is the number CLIENT ID tells.
@@ -261,6 +267,7 @@ func (c *Client) Resume() {
 		return
 	}
 	c.stalled, c.barrier = false, false
+	c.unpostpone()
 	if c.in != nil {
 		c.handleKept()
 	}
@@ -272,6 +279,10 @@ func (c *Client) Resume() {
 // Drain stops reading new bytes: what the socket has now is still read and
 // answered, then the client is closed.
 func (c *Client) Drain(scratch []byte) {
+	if c.postponed {
+		c.End() // what waits was not begun
+		return
+	}
 	for range drainReads {
 		if c.Stalled() || c.Closed || c.read0() {
 			break
@@ -293,6 +304,9 @@ func (c *Client) read0() bool {
 
 // blocked tells if the reason to stall still holds.
 func (c *Client) blocked() bool {
+	if c.postponed && c.sh.Pause != PauseNone {
+		return true
+	}
 	if c.barrier {
 		return c.first != nil
 	}
@@ -360,6 +374,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		return true
 	}
 	spec, line := command.Lookup(args)
+	if c.latest = -1; spec != nil {
+		c.latest = int16(spec.ID)
+	}
 	if line == nil && !c.open() && !spec.NoAuth {
 		line = noAuth
 	}
@@ -388,6 +405,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.answer(spec, line)
 		c.release(chunk)
 		return true
+	}
+	if sh.Pause != PauseNone && c.postpone(spec, args) {
+		return false
 	}
 	if c.tx != nil && c.tx.multi && !notQueued(spec) {
 		c.queue(spec, args, raw)

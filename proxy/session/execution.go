@@ -95,7 +95,7 @@ func handlingOf(spec *command.Spec) handling {
 		return served
 	case "auth", "hello", "select", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list", "command|help",
-		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|no-evict", "client|no-touch", "client|help":
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|no-evict", "client|no-touch", "client|help":
 		return aloneAfter
 	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
 		return aloneAfter

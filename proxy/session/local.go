@@ -11,7 +11,6 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/introspect"
-	"github.com/basalt-redis/basalt/proxy/pubsub"
 )
 
 // Replies to local commands, in Redis's words.
@@ -82,7 +81,20 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "client|reply":
 		c.replyMode(spec, args[2])
 		return
-	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|no-evict", "client|no-touch":
+	case "client|list", "client|info":
+		c.asking = int32(len(raw))
+		if spec.Name == "client|info" {
+			text = AppendText(text, append(c.Describe(nil), '\n'), int(c.proto))
+			c.asking = 0
+			break
+		}
+		c.sh.Router.Local(c, c.begin(spec), args)
+		return
+	case "client|kill", "client|pause", "client|unpause":
+		c.sh.Router.Local(c, c.begin(spec), args)
+		c.waitForAll() // what follows finds it done
+		return
+	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|no-evict", "client|no-touch":
 		text = c.client(text, spec.Name, args)
 	case "asking":
 		if !c.sh.ClusterMode {
@@ -93,7 +105,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "cluster|countkeysinslot", "cluster|getkeysinslot":
 		c.keysInSlot(spec, args)
 		return
-	case "client|help", "config|help":
+	case "client|help":
+		text = append(text, clientHelp...)
+	case "config|help":
 		text = introspect.Help(text, spec)
 	default:
 		if !c.sh.ClusterMode && strings.HasPrefix(spec.Name, "cluster|") {
@@ -281,8 +295,6 @@ func (c *Client) client(dst []byte, name string, args [][]byte) []byte {
 		c.more().name = string(args[2])
 	case "client|setinfo":
 		return append(dst, c.setInfo(args[2], args[3])...)
-	case "client|info":
-		return AppendText(dst, append(c.Describe(nil), '\n'), int(c.proto))
 	case "client|no-evict":
 		return append(dst, setSwitch(&c.more().noEvict, args[2])...)
 	case "client|no-touch":
@@ -334,59 +346,4 @@ func setSwitch(on *bool, arg []byte) []byte {
 		return lineSyntax
 	}
 	return lineOK
-}
-
-// Describe appends the client's line in CLIENT LIST, without its line end.
-func (c *Client) Describe(dst []byte) []byte {
-	x := c.extra
-	if x == nil {
-		x = &extra{}
-	}
-	flags := "N"
-	switch {
-	case c.readonly && c.Subscribed():
-		flags = "Pr"
-	case c.Subscribed():
-		flags = "P"
-	case c.readonly:
-		flags = "r"
-	}
-	queued := int64(-1)
-	if c.inMulti() {
-		if queued = int64(c.tx.count); flags == "N" {
-			flags = ""
-		}
-		flags += "x"
-	}
-	seconds := func(since int64) int64 { return (c.sh.Now - since) / int64(time.Second) }
-	kept := 0
-	if c.in != nil {
-		kept = len(c.in.B)
-	}
-	field := func(key string, n int64) {
-		dst = strconv.AppendInt(append(append(append(dst, ' '), key...), '='), n, 10)
-	}
-	text := func(key, s string) { dst = append(append(append(append(dst, ' '), key...), '='), s...) }
-	dst = strconv.AppendUint(append(dst, "id="...), c.id, 10)
-	text("addr", c.addr.String())
-	text("laddr", "")
-	field("fd", int64(c.FD))
-	text("name", x.name)
-	field("age", seconds(c.created))
-	field("idle", seconds(c.active))
-	text("flags", flags)
-	field("db", 0)
-	field("sub", c.listens(pubsub.Channel))
-	field("psub", c.listens(pubsub.Pattern))
-	field("ssub", c.listens(pubsub.Shard))
-	field("multi", queued)
-	field("qbuf", int64(kept))
-	field("obl", 0)
-	field("oll", int64(c.pending))
-	field("omem", int64(c.out.Len()))
-	field("resp", int64(c.proto))
-	text("lib-name", x.libName)
-	text("lib-ver", x.libVersion)
-	text("user", "default")
-	return dst
 }

@@ -221,6 +221,7 @@ func (c *Client) fatal(err error) {
 // End closes the client when everything it sent was answered.
 func (c *Client) End() {
 	c.ending = true
+	c.unpostpone()
 	if c.in != nil {
 		c.sh.Pool.Put(c.in)
 		c.in = nil
@@ -235,6 +236,7 @@ func (c *Client) Close() {
 		return
 	}
 	c.Closed = true
+	c.unpostpone()
 	for r := c.first; r != nil; {
 		next := r.Following
 		r.Following = nil

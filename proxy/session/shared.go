@@ -27,6 +27,10 @@ type Shared struct {
 	ReplyLimit int
 	// OverBudget: memory is short, clients are not read.
 	OverBudget bool
+	// Pause is what CLIENT PAUSE holds back now; Postponed is how many clients of
+	// the loop wait for its end.
+	Pause     Pause
+	Postponed int
 	// BytesIn were read from clients, BytesOut written to them.
 	BytesIn, BytesOut uint64
 	// ServerVersion is the version of Redis told to clients. ClusterMode: they

@@ -57,6 +57,8 @@ type transaction struct {
 	dirty bool
 	// readOnly: no command changes data or publishes.
 	readOnly bool
+	// replicates: a command may change data, or is passed on to replicas.
+	replicates bool
 	// slot of the keys, watched ones included; -1 while there is none.
 	slot int
 	// block is what is sent: MULTI and the commands so far.
@@ -327,6 +329,7 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 		}
 	}
 	t.count++
+	t.replicates = t.replicates || spec.MayReplicate(args)
 	if how == aloneAfter {
 		return nil
 	}

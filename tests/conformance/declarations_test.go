@@ -55,7 +55,6 @@ func differences() []*difference {
 		{command: "command|info", word: "object", harmless: true, why: oneTable},
 		{command: "command|docs", words: 2, harmless: true, why: oneTable},
 		{command: "command|help", harmless: true, why: ownHelp},
-		{command: "client|help", harmless: true, why: ownHelp},
 		{command: "config|help", harmless: true, why: ownHelp},
 		{command: "config|get", word: "*", harmless: true, why: ownSetting},
 		{command: "config|get", word: "port", harmless: true, why: ownSetting},

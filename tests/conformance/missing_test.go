@@ -29,7 +29,7 @@ var refusals = []refusal{
 	{"client|caching client|getredir client|tracking client|trackinginfo",
 		"%s is not supported behind the proxy yet: clients must not cache on the side, invalidations do not cross the proxy",
 		"not yet: clients must not cache on the side, invalidations do not cross the proxy"},
-	{"client|kill client|pause client|unblock client|unpause",
+	{"client|unblock",
 		"%s is not supported behind the proxy yet: the proxy's clients are listed by CLIENT LIST and end when they close their connection",
 		"not yet: the proxy's clients are listed by CLIENT LIST and end when they close their connection"},
 	{"config|rewrite config|set module|help module|list module|load module|loadex module|unload",

@@ -27,7 +27,7 @@ var byName = merge(
 	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
 	decide("Local", "", "multi exec discard watch unwatch"),
-	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|reply client|no-evict client|no-touch client|help"),
+	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "config|get config|resetstat config|help"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
@@ -45,7 +45,7 @@ var byName = merge(
 	refuse(yet+"replicas are followed by the Configserver, see the cluster's status there",
 		"wait role"),
 	refuse(yet+"the proxy's clients are listed by CLIENT LIST and end when they close their connection",
-		"client|kill client|pause client|unpause client|unblock"),
+		"client|unblock"),
 	refuse(yet+"clients must not cache on the side, invalidations do not cross the proxy",
 		"client|tracking client|trackinginfo client|caching client|getredir"),
 	refuse(yet+"the proxy's slow log is at /slowlog of its HTTP address", "slowlog"),
