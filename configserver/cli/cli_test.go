@@ -38,6 +38,10 @@ func TestTranscripts(t *testing.T) {
 			"cluster status blue", "cluster status", "cluster update blue --hung-after 2s --read-policy read-set --max-read-lag 1MiB",
 			"cluster update blue", "cluster update --read-policy nobody", "cluster delete blue", "cluster delete blue --yes",
 		},
+		"config": {
+			"cluster config get blue", "cluster config set maxmemory-policy allkeys-lru hz 20", "cluster config set hz", "cluster config set port 1",
+			"cluster config unset hz", "cluster config set hz 20 -o json",
+		},
 		"node": {
 			"node register blue shard-0 shard-0-2 127.0.0.1:7005", "node register shard-0 shard-0-2 127.0.0.1:7005",
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",

@@ -10,7 +10,7 @@ import (
 
 func (a *app) clusterCommand() *cobra.Command {
 	return group("cluster", "Create, list, watch, change and delete clusters",
-		a.clusterList(), a.clusterCreate(), a.clusterStatus(), a.clusterUpdate(), a.clusterDelete())
+		a.clusterList(), a.clusterCreate(), a.clusterStatus(), a.clusterUpdate(), a.clusterConfig(), a.clusterDelete())
 }
 
 func (a *app) clusterList() *cobra.Command {

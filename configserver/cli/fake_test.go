@@ -167,6 +167,19 @@ func (f *fakeConfigserver) UpdateCluster(_ context.Context, r *basaltv1.UpdateCl
 	return c, nil
 }
 
+func (f *fakeConfigserver) SetConfig(_ context.Context, r *basaltv1.SetConfigRequest) (*basaltv1.Cluster, error) {
+	if r.GetParameters()[0].GetName() == "port" {
+		return nil, status.Error(codes.InvalidArgument, "ERR CONFIG SET failed (possibly related to argument 'port') - no")
+	}
+	c := blue()
+	c.Config = r.GetParameters()
+	return c, nil
+}
+
+func (f *fakeConfigserver) UnsetConfig(context.Context, *basaltv1.UnsetConfigRequest) (*basaltv1.Cluster, error) {
+	return blue(), nil
+}
+
 func (f *fakeConfigserver) DeleteCluster(_ context.Context, r *basaltv1.DeleteClusterRequest) (*basaltv1.DeleteClusterResponse, error) {
 	f.note("delete " + r.GetName())
 	return &basaltv1.DeleteClusterResponse{}, nil

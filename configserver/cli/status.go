@@ -111,6 +111,9 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	}
 	fmt.Fprintf(w, "cluster %s is %s at epoch %d: %d shards × %d nodes%s\n", c.GetName(),
 		enum(c.GetPhase(), "CLUSTER_PHASE_"), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner)
+	if len(c.GetConfig()) > 0 {
+		fmt.Fprintf(w, "configuration of its nodes: %s\n", configLine(c.GetConfig()))
+	}
 	if s.GetProgress() != "" {
 		fmt.Fprintf(w, "waiting: %s\n", s.GetProgress())
 	}

@@ -19,6 +19,12 @@ type API interface {
 	Status() Status
 	// UpdatePolicy commits a policy.
 	UpdatePolicy(ctx context.Context, p topology.Policy) (topology.Cluster, error)
+	// SetConfig sets parameters of the servers' configuration on every node and
+	// keeps them with the cluster. A *topology.RefusalError says why not.
+	SetConfig(ctx context.Context, settings []topology.Setting) (topology.Cluster, error)
+	// UnsetConfig keeps parameters no longer. The nodes have them until they start
+	// again.
+	UnsetConfig(ctx context.Context, names []string) (topology.Cluster, error)
 	// RegisterNode adds a node to a shard, which it makes if the cluster is
 	// still forming and wants more shards.
 	RegisterNode(ctx context.Context, shard string, n topology.Node, discardData bool) (topology.Cluster, error)

@@ -75,7 +75,7 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 		l.reconcile(s, nodes)
 		return
 	}
-	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) {
+	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) || l.renewSettings(c, s, now) {
 		return
 	}
 	l.fenceAbsent(c, s, now)
@@ -120,7 +120,10 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 				err = x.Regrant(bounded, p.Node)
 			}
 			cancel()
-			_ = l.do(ctx, func() { delete(l.minSet, p.Node) })
+			_ = l.do(ctx, func() {
+				delete(l.minSet, p.Node)
+				delete(l.settingsAt, p.Node) // given again, in case they changed meanwhile
+			})
 			if err != nil {
 				failed = fmt.Errorf("%s %s: %w", p.Remedy, p.Node, err)
 			}

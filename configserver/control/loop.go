@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -101,6 +102,13 @@ type Loop struct {
 	reports    map[string]chan topology.Report // by operation id
 	gaugedAt   time.Time
 	rereadAt   time.Time
+	// settingsAt is by node what it was given of the record's settings.
+	settingsAt map[string]settingsOf
+
+	// settingTurn holds the right to change settings; settingNodes, the
+	// connections for it, belongs to whoever has that.
+	settingTurn  chan struct{}
+	settingNodes *failover.Executor
 }
 
 var _ API = (*Loop)(nil)
@@ -127,9 +135,10 @@ func New(cfg Config) (*Loop, error) {
 		notBefore:  map[string]time.Time{},
 		reserved:   map[string]int{},
 		minSet:     map[string]minSetting{},
-		told:       map[problemKey]*problemState{},
-		problems:   map[string][]failoverProblem{},
-		reports:    map[string]chan topology.Report{},
+		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
+		told:     map[problemKey]*problemState{},
+		problems: map[string][]failoverProblem{},
+		reports:  map[string]chan topology.Report{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}}
 	set, err := cfg.Credentials()

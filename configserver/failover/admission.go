@@ -33,7 +33,7 @@ import (
 // AdmitReplica makes a node a replica of its shard's master. It repeats nothing
 // that is done already.
 func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
-	s, n, policy, err := x.find(node)
+	s, n, err := x.find(node)
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	if err := m.GrantReplication(ctx, sec.replication); err != nil {
 		return err
 	}
-	if err := configure(ctx, c, policy, sec.replication); err != nil {
+	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
 		return err
 	}
 	if wasMaster || c.Info.MasterAddress != master.Address {
@@ -109,7 +109,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 // AdmitMaster makes the first node of a forming shard its master. It may hold
 // data, which then is the shard's.
 func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
-	s, n, policy, err := x.find(node)
+	s, n, err := x.find(node)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	if err := c.RevokeProxies(ctx); err != nil {
 		return err
 	}
-	if err := configure(ctx, c, policy, sec.replication); err != nil {
+	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
 		return err
 	}
 	if err := c.Promote(ctx); err != nil {
@@ -161,7 +161,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 // Regrant puts settings and users of an admitted node right, without touching
 // its role.
 func (x *Executor) Regrant(ctx context.Context, node string) error {
-	s, n, policy, err := x.find(node)
+	s, n, err := x.find(node)
 	if err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	if err := configure(ctx, c, policy, sec.replication); err != nil {
+	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
 		return err
 	}
 	if err := grant(ctx, c, sec); err != nil {
@@ -236,11 +236,11 @@ func (x *Executor) dial(ctx context.Context, address string) (*redisadmin.Conn, 
 }
 
 // find returns copies of what the record says about a node now.
-func (x *Executor) find(node string) (*topology.Shard, *topology.Node, topology.Policy, error) {
+func (x *Executor) find(node string) (*topology.Shard, *topology.Node, error) {
 	r := x.host.Record()
 	s := r.Shard(x.shard)
 	if s == nil || s.Node(node) == nil {
-		return nil, nil, topology.Policy{}, fmt.Errorf("node %s in %s: %w", node, x.shard, store.ErrNotFound)
+		return nil, nil, fmt.Errorf("node %s in %s: %w", node, x.shard, store.ErrNotFound)
 	}
-	return s, s.Node(node), r.Policy, nil
+	return s, s.Node(node), nil
 }

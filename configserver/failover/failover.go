@@ -328,7 +328,7 @@ func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets
 	}
 	if x.kind == topology.Failover {
 		// Settings may be missing on an incarnation that is admitted only now.
-		if err := configure(bounded, c, x.policy(), sec.replication); err != nil {
+		if err := configure(bounded, c, x.host.Record(), sec.replication); err != nil {
 			return err
 		}
 	}

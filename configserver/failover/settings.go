@@ -22,8 +22,19 @@ const (
 	busyMargin = 500 * time.Millisecond
 )
 
-// configure gives a node the settings that every node of a cluster has.
-func configure(ctx context.Context, c *redisadmin.Conn, policy topology.Policy, replication string) error {
+// BusyLimit is the longest busy-reply-threshold that nodes may have: after it
+// a server answers BUSY, well before a silent one is taken for hung.
+func BusyLimit(policy topology.Policy) time.Duration {
+	return max(busyMargin, policy.HungAfter-busyMargin)
+}
+
+// configure gives a node the settings that every node of a cluster has: those
+// an admin set, and those that Basalt needs. A parameter that this server does
+// not take is no reason to do without it; the loop tells of it (ApplySettings).
+func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, replication string) error {
+	if _, err := applySettings(ctx, c, record.Settings); err != nil {
+		return err
+	}
 	pairs := []string{
 		"masteruser", credentials.ReplicationUser,
 		"masterauth", replication,
@@ -40,10 +51,11 @@ func configure(ctx context.Context, c *redisadmin.Conn, policy topology.Policy, 
 	if err != nil {
 		return err
 	}
-	if backlog < minBacklog {
+	chosen := slices.ContainsFunc(record.Settings, func(s topology.Setting) bool { return s.Name == "repl-backlog-size" })
+	if backlog < minBacklog && !chosen {
 		pairs = append(pairs, "repl-backlog-size", strconv.Itoa(minBacklog))
 	}
-	limit := max(busyMargin, policy.HungAfter-busyMargin).Milliseconds()
+	limit := BusyLimit(record.Policy).Milliseconds()
 	busy, err := number(ctx, c, "lua-time-limit")
 	if err != nil {
 		return err

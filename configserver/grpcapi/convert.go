@@ -77,6 +77,7 @@ func clusterToProto(c *topology.Cluster, owner string) *basaltv1.Cluster {
 		Epoch:         c.Epoch,
 		CreatedAt:     timestamp(c.CreatedAt),
 		Owner:         owner,
+		Config:        settingsToProto(c.Settings),
 	}
 }
 

@@ -26,7 +26,10 @@ func toStatus(err error) error {
 	}
 	var invalid *topology.InvalidError
 	var precondition *topology.PreconditionError
+	var refusal *topology.RefusalError
 	switch {
+	case errors.As(err, &refusal):
+		return status.Error(codes.InvalidArgument, refusal.Reply)
 	case errors.As(err, &invalid):
 		// Several fields may be wrong at once: errors.Join puts one on a line.
 		return status.Error(codes.InvalidArgument, strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -142,6 +142,14 @@ func (l *fakeLoop) UpdatePolicy(_ context.Context, p topology.Policy) (topology.
 	return l.Topology(), nil
 }
 
+func (l *fakeLoop) SetConfig(_ context.Context, settings []topology.Setting) (topology.Cluster, error) {
+	if l.err != nil {
+		return topology.Cluster{}, l.err
+	}
+	l.commit(func(c *topology.Cluster) { c.Settings = topology.WithSettings(c.Settings, settings) })
+	return l.Topology(), nil
+}
+
 func (l *fakeLoop) Switchover(_ context.Context, shard, candidate string) (topology.Report, error) {
 	if l.err != nil {
 		return topology.Report{}, l.err

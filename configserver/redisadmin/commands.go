@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
 // Read asks INFO anew.
@@ -60,6 +61,30 @@ func (c *Conn) Config(ctx context.Context, pairs ...string) error {
 		commands = append(commands, []any{"CONFIG", "SET", pairs[i], pairs[i+1]})
 	}
 	return c.pipeline(ctx, commands...)
+}
+
+// SetConfig sets parameters with one CONFIG SET: all of them or, when the
+// server refuses one, none. refusal is then the server's error as it said it,
+// "" when it took them.
+func (c *Conn) SetConfig(ctx context.Context, settings []topology.Setting) (refusal string, err error) {
+	if c.Guard != nil {
+		if err := c.Guard(); err != nil {
+			return "", err
+		}
+	}
+	args := []any{"CONFIG", "SET"}
+	for _, s := range settings {
+		args = append(args, s.Name, s.Value)
+	}
+	err = c.conn.Do(ctx, args...).Err()
+	var reply redis.Error
+	if errors.As(err, &reply) && !errors.Is(err, redis.Nil) {
+		return reply.Error(), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("%s: CONFIG SET: %w", c.Address, err)
+	}
+	return "", nil
 }
 
 // Parameter reads one parameter of the configuration.
@@ -111,8 +136,15 @@ func (c *Conn) DefaultUserOn(ctx context.Context) (bool, error) {
 var proxyRules = []any{
 	"reset", "on", "~*", "&*", "+@all",
 	"-acl", "-replicaof", "-slaveof", "-failover", "-shutdown", "-psync", "-sync", "-replconf",
-	"-module", "-debug", "-cluster", "-config|set", "-config|rewrite", "-config|resetstat",
+	"-module", "+module|list", "+module|help", "-debug", "-cluster", "-config|set", "-config|rewrite",
 	"-monitor", "-save", "-bgsave", "-bgrewriteaof", "-swapdb", "-migrate",
+	// What the proxies pass on of DEBUG. A server refuses all of it unless it was
+	// started with enable-debug-command.
+	"+debug|digest", "+debug|digest-value", "+debug|error", "+debug|help", "+debug|htstats", "+debug|htstats-key",
+	"+debug|listpack", "+debug|loadaof", "+debug|log", "+debug|object", "+debug|pause-cron", "+debug|protocol",
+	"+debug|quicklist", "+debug|quicklist-packed-threshold", "+debug|reload", "+debug|replybuffer", "+debug|sdslen",
+	"+debug|set-active-expire", "+debug|set-disable-deny-scripts", "+debug|set-skip-checksum-validation", "+debug|sleep",
+	"+debug|stringmatch-test", "+debug|structsize",
 }
 
 // GrantProxy switches the proxies' user of a generation on, with exactly this

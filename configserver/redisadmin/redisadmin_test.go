@@ -69,13 +69,22 @@ func TestRevokeClosesConnections(t *testing.T) {
 	if err := pinned.Set(t.Context(), "k", "v", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	for _, forbidden := range []string{"REPLICAOF NO ONE", "ACL LIST", "CONFIG SET maxmemory 1", "SHUTDOWN", "DEBUG SLEEP 0", "CLUSTER INFO"} {
+	for _, forbidden := range []string{"REPLICAOF NO ONE", "ACL LIST", "CONFIG SET maxmemory 1", "SHUTDOWN", "DEBUG CHANGE-REPL-ID", "CONFIG REWRITE", "CLUSTER INFO"} {
 		args := []any{}
 		for f := range strings.FieldsSeq(forbidden) {
 			args = append(args, f)
 		}
 		if err := pinned.Do(t.Context(), args...).Err(); err == nil || !strings.HasPrefix(err.Error(), "NOPERM") {
 			t.Errorf("%s: %v", forbidden, err)
+		}
+	}
+	for _, allowed := range []string{"DEBUG SLEEP 0", "MODULE LIST", "CONFIG RESETSTAT", "CONFIG GET maxmemory", "SLOWLOG GET", "LATENCY LATEST", "MEMORY STATS"} {
+		args := []any{}
+		for f := range strings.FieldsSeq(allowed) {
+			args = append(args, f)
+		}
+		if err := pinned.Do(t.Context(), args...).Err(); err != nil {
+			t.Errorf("%s: %v", allowed, err)
 		}
 	}
 	if err := c.RevokeProxies(t.Context(), 8); err != nil {

@@ -6,6 +6,7 @@ import "slices"
 // record that was read from the store: other goroutines may hold it.
 func (c Cluster) Clone() Cluster {
 	c.ClientSecretIDs = slices.Clone(c.ClientSecretIDs)
+	c.Settings = slices.Clone(c.Settings)
 	c.Shards = slices.Clone(c.Shards)
 	for i := range c.Shards {
 		c.Shards[i] = c.Shards[i].Clone()

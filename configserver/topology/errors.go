@@ -22,3 +22,10 @@ func Invalidf(field, format string, args ...any) error {
 func Preconditionf(format string, args ...any) error {
 	return &PreconditionError{Message: fmt.Sprintf(format, args...)}
 }
+
+// RefusalError is an error reply for whoever sets parameters of the servers:
+// of a server, as it said it, or of the Configserver in the same form. It begins
+// with a code: "ERR Unknown option …".
+type RefusalError struct{ Reply string }
+
+func (e *RefusalError) Error() string { return e.Reply }

@@ -53,6 +53,10 @@ type Cluster struct {
 	// ClientSecretIDs name the client passwords in force (see credentials), so
 	// that a rotation is an epoch like any other change.
 	ClientSecretIDs []string `json:"clientSecretIDs,omitempty"`
+	// Settings are parameters of the servers' configuration that every node has,
+	// by name; SettingsEpoch is the epoch that changed them last.
+	Settings      []Setting `json:"settings,omitempty"`
+	SettingsEpoch uint64    `json:"settingsEpoch,omitempty"`
 }
 
 // Policy holds the thresholds of one cluster, all set (see DefaultPolicy).

@@ -153,6 +153,9 @@ func (c Cluster) validateWants() error {
 	if c.WantNodes < 1 || c.WantNodes > MaxNodes {
 		return Invalidf("nodes_per_shard", "%d must be from 1 to %d", c.WantNodes, MaxNodes)
 	}
+	if err := validateSettings(c.Settings); err != nil {
+		return err
+	}
 	return c.Policy.Validate()
 }
 

@@ -98,7 +98,9 @@ type Cluster struct {
 	// When it was created.
 	CreatedAt *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	// Id of the Configserver that runs its loop; empty when none does now.
-	Owner         string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Parameters of the servers' configuration that every node has, by name.
+	Config        []*ConfigParameter `protobuf:"bytes,9,rep,name=config,proto3" json:"config,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -189,6 +191,179 @@ func (x *Cluster) GetOwner() string {
 	return ""
 }
 
+func (x *Cluster) GetConfig() []*ConfigParameter {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
+// ConfigParameter is a parameter of the servers' configuration. None of them is
+// a secret: those are refused.
+type ConfigParameter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name, "maxmemory-policy". A request may use any name the servers know.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Value, as CONFIG SET takes it.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfigParameter) Reset() {
+	*x = ConfigParameter{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfigParameter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfigParameter) ProtoMessage() {}
+
+func (x *ConfigParameter) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfigParameter.ProtoReflect.Descriptor instead.
+func (*ConfigParameter) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ConfigParameter) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *ConfigParameter) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+// SetConfigRequest sets parameters.
+type SetConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the cluster.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// At least one.
+	Parameters    []*ConfigParameter `protobuf:"bytes,2,rep,name=parameters,proto3" json:"parameters,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetConfigRequest) Reset() {
+	*x = SetConfigRequest{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetConfigRequest) ProtoMessage() {}
+
+func (x *SetConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetConfigRequest.ProtoReflect.Descriptor instead.
+func (*SetConfigRequest) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SetConfigRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *SetConfigRequest) GetParameters() []*ConfigParameter {
+	if x != nil {
+		return x.Parameters
+	}
+	return nil
+}
+
+// UnsetConfigRequest forgets parameters.
+type UnsetConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the cluster.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Names of parameters that are set.
+	Names         []string `protobuf:"bytes,2,rep,name=names,proto3" json:"names,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnsetConfigRequest) Reset() {
+	*x = UnsetConfigRequest{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnsetConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnsetConfigRequest) ProtoMessage() {}
+
+func (x *UnsetConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnsetConfigRequest.ProtoReflect.Descriptor instead.
+func (*UnsetConfigRequest) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UnsetConfigRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *UnsetConfigRequest) GetNames() []string {
+	if x != nil {
+		return x.Names
+	}
+	return nil
+}
+
 // Policy of one cluster. A field that is unset takes the default named here.
 type Policy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -223,7 +398,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[1]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -235,7 +410,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[1]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -248,7 +423,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{1}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Policy) GetReadPolicy() ReadPolicy {
@@ -345,7 +520,7 @@ type CreateClusterRequest struct {
 
 func (x *CreateClusterRequest) Reset() {
 	*x = CreateClusterRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[2]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -357,7 +532,7 @@ func (x *CreateClusterRequest) String() string {
 func (*CreateClusterRequest) ProtoMessage() {}
 
 func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[2]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -370,7 +545,7 @@ func (x *CreateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateClusterRequest.ProtoReflect.Descriptor instead.
 func (*CreateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *CreateClusterRequest) GetName() string {
@@ -412,7 +587,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[3]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -424,7 +599,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[3]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -437,7 +612,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetClusterRequest) GetName() string {
@@ -456,7 +631,7 @@ type ListClustersRequest struct {
 
 func (x *ListClustersRequest) Reset() {
 	*x = ListClustersRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[4]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -468,7 +643,7 @@ func (x *ListClustersRequest) String() string {
 func (*ListClustersRequest) ProtoMessage() {}
 
 func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[4]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -481,7 +656,7 @@ func (x *ListClustersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersRequest.ProtoReflect.Descriptor instead.
 func (*ListClustersRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 // ListClustersResponse holds all clusters.
@@ -495,7 +670,7 @@ type ListClustersResponse struct {
 
 func (x *ListClustersResponse) Reset() {
 	*x = ListClustersResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[5]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -507,7 +682,7 @@ func (x *ListClustersResponse) String() string {
 func (*ListClustersResponse) ProtoMessage() {}
 
 func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[5]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -520,7 +695,7 @@ func (x *ListClustersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListClustersResponse.ProtoReflect.Descriptor instead.
 func (*ListClustersResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListClustersResponse) GetClusters() []*Cluster {
@@ -543,7 +718,7 @@ type UpdateClusterRequest struct {
 
 func (x *UpdateClusterRequest) Reset() {
 	*x = UpdateClusterRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[6]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +730,7 @@ func (x *UpdateClusterRequest) String() string {
 func (*UpdateClusterRequest) ProtoMessage() {}
 
 func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[6]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +743,7 @@ func (x *UpdateClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateClusterRequest.ProtoReflect.Descriptor instead.
 func (*UpdateClusterRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *UpdateClusterRequest) GetName() string {
@@ -596,7 +771,7 @@ type DeleteClusterRequest struct {
 
 func (x *DeleteClusterRequest) Reset() {
 	*x = DeleteClusterRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[7]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -608,7 +783,7 @@ func (x *DeleteClusterRequest) String() string {
 func (*DeleteClusterRequest) ProtoMessage() {}
 
 func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[7]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -621,7 +796,7 @@ func (x *DeleteClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterRequest.ProtoReflect.Descriptor instead.
 func (*DeleteClusterRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DeleteClusterRequest) GetName() string {
@@ -640,7 +815,7 @@ type DeleteClusterResponse struct {
 
 func (x *DeleteClusterResponse) Reset() {
 	*x = DeleteClusterResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[8]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -652,7 +827,7 @@ func (x *DeleteClusterResponse) String() string {
 func (*DeleteClusterResponse) ProtoMessage() {}
 
 func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[8]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -665,7 +840,7 @@ func (x *DeleteClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteClusterResponse.ProtoReflect.Descriptor instead.
 func (*DeleteClusterResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 // RegisterNodeRequest adds a server.
@@ -690,7 +865,7 @@ type RegisterNodeRequest struct {
 
 func (x *RegisterNodeRequest) Reset() {
 	*x = RegisterNodeRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[9]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -702,7 +877,7 @@ func (x *RegisterNodeRequest) String() string {
 func (*RegisterNodeRequest) ProtoMessage() {}
 
 func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[9]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -715,7 +890,7 @@ func (x *RegisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*RegisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *RegisterNodeRequest) GetCluster() string {
@@ -773,7 +948,7 @@ type DeregisterNodeRequest struct {
 
 func (x *DeregisterNodeRequest) Reset() {
 	*x = DeregisterNodeRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[10]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +960,7 @@ func (x *DeregisterNodeRequest) String() string {
 func (*DeregisterNodeRequest) ProtoMessage() {}
 
 func (x *DeregisterNodeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[10]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +973,7 @@ func (x *DeregisterNodeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterNodeRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterNodeRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeregisterNodeRequest) GetCluster() string {
@@ -830,7 +1005,7 @@ type SetNodeReadableRequest struct {
 
 func (x *SetNodeReadableRequest) Reset() {
 	*x = SetNodeReadableRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[11]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1017,7 @@ func (x *SetNodeReadableRequest) String() string {
 func (*SetNodeReadableRequest) ProtoMessage() {}
 
 func (x *SetNodeReadableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[11]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1030,7 @@ func (x *SetNodeReadableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetNodeReadableRequest.ProtoReflect.Descriptor instead.
 func (*SetNodeReadableRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{11}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SetNodeReadableRequest) GetCluster() string {
@@ -894,7 +1069,7 @@ type SwitchoverRequest struct {
 
 func (x *SwitchoverRequest) Reset() {
 	*x = SwitchoverRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[12]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +1081,7 @@ func (x *SwitchoverRequest) String() string {
 func (*SwitchoverRequest) ProtoMessage() {}
 
 func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[12]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +1094,7 @@ func (x *SwitchoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SwitchoverRequest.ProtoReflect.Descriptor instead.
 func (*SwitchoverRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{12}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SwitchoverRequest) GetCluster() string {
@@ -958,7 +1133,7 @@ type FailoverRequest struct {
 
 func (x *FailoverRequest) Reset() {
 	*x = FailoverRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[13]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1145,7 @@ func (x *FailoverRequest) String() string {
 func (*FailoverRequest) ProtoMessage() {}
 
 func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[13]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1158,7 @@ func (x *FailoverRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverRequest.ProtoReflect.Descriptor instead.
 func (*FailoverRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{13}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FailoverRequest) GetCluster() string {
@@ -1020,7 +1195,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[14]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1032,7 +1207,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[14]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1045,7 +1220,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{14}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OperationResult) GetReport() *Report {
@@ -1103,7 +1278,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[15]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1290,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[15]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1303,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{15}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Report) GetId() string {
@@ -1258,7 +1433,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[16]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1445,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[16]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1458,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{16}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Evidence) GetVantagePoint() string {
@@ -1322,7 +1497,7 @@ type ReportPhase struct {
 
 func (x *ReportPhase) Reset() {
 	*x = ReportPhase{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1509,7 @@ func (x *ReportPhase) String() string {
 func (*ReportPhase) ProtoMessage() {}
 
 func (x *ReportPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1522,7 @@ func (x *ReportPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhase.ProtoReflect.Descriptor instead.
 func (*ReportPhase) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReportPhase) GetName() string {
@@ -1390,7 +1565,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1577,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1590,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Candidate) GetNode() string {
@@ -1464,7 +1639,7 @@ type RotateCredentialsRequest struct {
 
 func (x *RotateCredentialsRequest) Reset() {
 	*x = RotateCredentialsRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1476,7 +1651,7 @@ func (x *RotateCredentialsRequest) String() string {
 func (*RotateCredentialsRequest) ProtoMessage() {}
 
 func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1489,7 +1664,7 @@ func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RotateCredentialsRequest) GetCluster() string {
@@ -1510,7 +1685,7 @@ type RotateCredentialsResponse struct {
 
 func (x *RotateCredentialsResponse) Reset() {
 	*x = RotateCredentialsResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1522,7 +1697,7 @@ func (x *RotateCredentialsResponse) String() string {
 func (*RotateCredentialsResponse) ProtoMessage() {}
 
 func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1535,7 +1710,7 @@ func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RotateCredentialsResponse) GetGenerations() map[string]uint64 {
@@ -1556,7 +1731,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1568,7 +1743,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1581,7 +1756,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *GetStatusRequest) GetCluster() string {
@@ -1612,7 +1787,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1799,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1812,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ClusterStatus) GetCluster() *Cluster {
@@ -1699,7 +1874,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1886,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1899,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Problem) GetCode() string {
@@ -1794,7 +1969,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1981,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1994,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -1948,7 +2123,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +2135,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +2148,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -2022,7 +2197,7 @@ var File_basalt_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9e\x02\n" +
+	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x02\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2032,7 +2207,19 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\x129\n" +
 	"\n" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x14\n" +
-	"\x05owner\x18\b \x01(\tR\x05owner\"\xe0\x04\n" +
+	"\x05owner\x18\b \x01(\tR\x05owner\x122\n" +
+	"\x06config\x18\t \x03(\v2\x1a.basalt.v1.ConfigParameterR\x06config\";\n" +
+	"\x0fConfigParameter\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"h\n" +
+	"\x10SetConfigRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12:\n" +
+	"\n" +
+	"parameters\x18\x02 \x03(\v2\x1a.basalt.v1.ConfigParameterR\n" +
+	"parameters\"D\n" +
+	"\x12UnsetConfigRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xe0\x04\n" +
 	"\x06Policy\x126\n" +
 	"\vread_policy\x18\x01 \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12@\n" +
@@ -2183,13 +2370,15 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_MASTER\x10\x01\x12\x15\n" +
 	"\x11NODE_ROLE_REPLICA\x10\x02\x12\x14\n" +
-	"\x10NODE_ROLE_FENCED\x10\x032\x8a\a\n" +
+	"\x10NODE_ROLE_FENCED\x10\x032\x8a\b\n" +
 	"\x0eClusterService\x12D\n" +
 	"\rCreateCluster\x12\x1f.basalt.v1.CreateClusterRequest\x1a\x12.basalt.v1.Cluster\x12>\n" +
 	"\n" +
 	"GetCluster\x12\x1c.basalt.v1.GetClusterRequest\x1a\x12.basalt.v1.Cluster\x12O\n" +
 	"\fListClusters\x12\x1e.basalt.v1.ListClustersRequest\x1a\x1f.basalt.v1.ListClustersResponse\x12D\n" +
-	"\rUpdateCluster\x12\x1f.basalt.v1.UpdateClusterRequest\x1a\x12.basalt.v1.Cluster\x12R\n" +
+	"\rUpdateCluster\x12\x1f.basalt.v1.UpdateClusterRequest\x1a\x12.basalt.v1.Cluster\x12<\n" +
+	"\tSetConfig\x12\x1b.basalt.v1.SetConfigRequest\x1a\x12.basalt.v1.Cluster\x12@\n" +
+	"\vUnsetConfig\x12\x1d.basalt.v1.UnsetConfigRequest\x1a\x12.basalt.v1.Cluster\x12R\n" +
 	"\rDeleteCluster\x12\x1f.basalt.v1.DeleteClusterRequest\x1a .basalt.v1.DeleteClusterResponse\x12C\n" +
 	"\fRegisterNode\x12\x1e.basalt.v1.RegisterNodeRequest\x1a\x13.basalt.v1.Topology\x12G\n" +
 	"\x0eDeregisterNode\x12 .basalt.v1.DeregisterNodeRequest\x1a\x13.basalt.v1.Topology\x12I\n" +
@@ -2215,104 +2404,113 @@ func file_basalt_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_basalt_v1_cluster_proto_goTypes = []any{
 	(NodeRole)(0),                     // 0: basalt.v1.NodeRole
 	(*Cluster)(nil),                   // 1: basalt.v1.Cluster
-	(*Policy)(nil),                    // 2: basalt.v1.Policy
-	(*CreateClusterRequest)(nil),      // 3: basalt.v1.CreateClusterRequest
-	(*GetClusterRequest)(nil),         // 4: basalt.v1.GetClusterRequest
-	(*ListClustersRequest)(nil),       // 5: basalt.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),      // 6: basalt.v1.ListClustersResponse
-	(*UpdateClusterRequest)(nil),      // 7: basalt.v1.UpdateClusterRequest
-	(*DeleteClusterRequest)(nil),      // 8: basalt.v1.DeleteClusterRequest
-	(*DeleteClusterResponse)(nil),     // 9: basalt.v1.DeleteClusterResponse
-	(*RegisterNodeRequest)(nil),       // 10: basalt.v1.RegisterNodeRequest
-	(*DeregisterNodeRequest)(nil),     // 11: basalt.v1.DeregisterNodeRequest
-	(*SetNodeReadableRequest)(nil),    // 12: basalt.v1.SetNodeReadableRequest
-	(*SwitchoverRequest)(nil),         // 13: basalt.v1.SwitchoverRequest
-	(*FailoverRequest)(nil),           // 14: basalt.v1.FailoverRequest
-	(*OperationResult)(nil),           // 15: basalt.v1.OperationResult
-	(*Report)(nil),                    // 16: basalt.v1.Report
-	(*Evidence)(nil),                  // 17: basalt.v1.Evidence
-	(*ReportPhase)(nil),               // 18: basalt.v1.ReportPhase
-	(*Candidate)(nil),                 // 19: basalt.v1.Candidate
-	(*RotateCredentialsRequest)(nil),  // 20: basalt.v1.RotateCredentialsRequest
-	(*RotateCredentialsResponse)(nil), // 21: basalt.v1.RotateCredentialsResponse
-	(*GetStatusRequest)(nil),          // 22: basalt.v1.GetStatusRequest
-	(*ClusterStatus)(nil),             // 23: basalt.v1.ClusterStatus
-	(*Problem)(nil),                   // 24: basalt.v1.Problem
-	(*NodeStatus)(nil),                // 25: basalt.v1.NodeStatus
-	(*ProxyStatus)(nil),               // 26: basalt.v1.ProxyStatus
-	nil,                               // 27: basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	(ClusterPhase)(0),                 // 28: basalt.v1.ClusterPhase
-	(*timestamppb.Timestamp)(nil),     // 29: google.protobuf.Timestamp
-	(ReadPolicy)(0),                   // 30: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 31: google.protobuf.Duration
-	(OperationKind)(0),                // 32: basalt.v1.OperationKind
-	(Sight)(0),                        // 33: basalt.v1.Sight
-	(*Topology)(nil),                  // 34: basalt.v1.Topology
+	(*ConfigParameter)(nil),           // 2: basalt.v1.ConfigParameter
+	(*SetConfigRequest)(nil),          // 3: basalt.v1.SetConfigRequest
+	(*UnsetConfigRequest)(nil),        // 4: basalt.v1.UnsetConfigRequest
+	(*Policy)(nil),                    // 5: basalt.v1.Policy
+	(*CreateClusterRequest)(nil),      // 6: basalt.v1.CreateClusterRequest
+	(*GetClusterRequest)(nil),         // 7: basalt.v1.GetClusterRequest
+	(*ListClustersRequest)(nil),       // 8: basalt.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),      // 9: basalt.v1.ListClustersResponse
+	(*UpdateClusterRequest)(nil),      // 10: basalt.v1.UpdateClusterRequest
+	(*DeleteClusterRequest)(nil),      // 11: basalt.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),     // 12: basalt.v1.DeleteClusterResponse
+	(*RegisterNodeRequest)(nil),       // 13: basalt.v1.RegisterNodeRequest
+	(*DeregisterNodeRequest)(nil),     // 14: basalt.v1.DeregisterNodeRequest
+	(*SetNodeReadableRequest)(nil),    // 15: basalt.v1.SetNodeReadableRequest
+	(*SwitchoverRequest)(nil),         // 16: basalt.v1.SwitchoverRequest
+	(*FailoverRequest)(nil),           // 17: basalt.v1.FailoverRequest
+	(*OperationResult)(nil),           // 18: basalt.v1.OperationResult
+	(*Report)(nil),                    // 19: basalt.v1.Report
+	(*Evidence)(nil),                  // 20: basalt.v1.Evidence
+	(*ReportPhase)(nil),               // 21: basalt.v1.ReportPhase
+	(*Candidate)(nil),                 // 22: basalt.v1.Candidate
+	(*RotateCredentialsRequest)(nil),  // 23: basalt.v1.RotateCredentialsRequest
+	(*RotateCredentialsResponse)(nil), // 24: basalt.v1.RotateCredentialsResponse
+	(*GetStatusRequest)(nil),          // 25: basalt.v1.GetStatusRequest
+	(*ClusterStatus)(nil),             // 26: basalt.v1.ClusterStatus
+	(*Problem)(nil),                   // 27: basalt.v1.Problem
+	(*NodeStatus)(nil),                // 28: basalt.v1.NodeStatus
+	(*ProxyStatus)(nil),               // 29: basalt.v1.ProxyStatus
+	nil,                               // 30: basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	(ClusterPhase)(0),                 // 31: basalt.v1.ClusterPhase
+	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
+	(ReadPolicy)(0),                   // 33: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
+	(OperationKind)(0),                // 35: basalt.v1.OperationKind
+	(Sight)(0),                        // 36: basalt.v1.Sight
+	(*Topology)(nil),                  // 37: basalt.v1.Topology
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
-	2,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
-	28, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
-	29, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	30, // 3: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	31, // 4: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	31, // 5: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	31, // 6: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	31, // 7: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	31, // 8: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	31, // 9: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
-	2,  // 10: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	1,  // 11: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	2,  // 12: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	16, // 13: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	32, // 14: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	17, // 15: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	18, // 16: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	19, // 17: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	33, // 18: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	29, // 19: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	31, // 20: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	27, // 21: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	1,  // 22: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	34, // 23: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	25, // 24: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	26, // 25: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	24, // 26: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	0,  // 27: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	33, // 28: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	29, // 29: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	3,  // 30: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	4,  // 31: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	5,  // 32: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	7,  // 33: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	8,  // 34: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	10, // 35: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	11, // 36: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	12, // 37: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	13, // 38: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	14, // 39: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	20, // 40: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	22, // 41: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	1,  // 42: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	1,  // 43: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	6,  // 44: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	1,  // 45: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	9,  // 46: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	34, // 47: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	34, // 48: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	34, // 49: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	15, // 50: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	15, // 51: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	21, // 52: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	23, // 53: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	42, // [42:54] is the sub-list for method output_type
-	30, // [30:42] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	5,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
+	31, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
+	32, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	2,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
+	2,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
+	33, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	34, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	34, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	34, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	34, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	34, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	34, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	5,  // 12: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	1,  // 13: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	5,  // 14: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	19, // 15: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	35, // 16: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	20, // 17: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	21, // 18: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	22, // 19: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	36, // 20: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	32, // 21: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	34, // 22: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	30, // 23: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	1,  // 24: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	37, // 25: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	28, // 26: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	29, // 27: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	27, // 28: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	0,  // 29: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	36, // 30: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	32, // 31: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	6,  // 32: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	7,  // 33: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	8,  // 34: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	10, // 35: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	3,  // 36: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	4,  // 37: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	11, // 38: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	13, // 39: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	14, // 40: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	15, // 41: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	16, // 42: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	17, // 43: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	23, // 44: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	25, // 45: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	1,  // 46: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	1,  // 47: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	9,  // 48: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	1,  // 49: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	1,  // 50: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	1,  // 51: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	12, // 52: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	37, // 53: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	37, // 54: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	37, // 55: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	18, // 56: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	18, // 57: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	24, // 58: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	26, // 59: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	46, // [46:60] is the sub-list for method output_type
+	32, // [32:46] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }
@@ -2327,7 +2525,7 @@ func file_basalt_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_cluster_proto_rawDesc), len(file_basalt_v1_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,6 +23,8 @@ const (
 	ClusterService_GetCluster_FullMethodName        = "/basalt.v1.ClusterService/GetCluster"
 	ClusterService_ListClusters_FullMethodName      = "/basalt.v1.ClusterService/ListClusters"
 	ClusterService_UpdateCluster_FullMethodName     = "/basalt.v1.ClusterService/UpdateCluster"
+	ClusterService_SetConfig_FullMethodName         = "/basalt.v1.ClusterService/SetConfig"
+	ClusterService_UnsetConfig_FullMethodName       = "/basalt.v1.ClusterService/UnsetConfig"
 	ClusterService_DeleteCluster_FullMethodName     = "/basalt.v1.ClusterService/DeleteCluster"
 	ClusterService_RegisterNode_FullMethodName      = "/basalt.v1.ClusterService/RegisterNode"
 	ClusterService_DeregisterNode_FullMethodName    = "/basalt.v1.ClusterService/DeregisterNode"
@@ -51,6 +53,17 @@ type ClusterServiceClient interface {
 	ListClusters(ctx context.Context, in *ListClustersRequest, opts ...grpc.CallOption) (*ListClustersResponse, error)
 	// UpdateCluster replaces the policy of a cluster.
 	UpdateCluster(ctx context.Context, in *UpdateClusterRequest, opts ...grpc.CallOption) (*Cluster, error)
+	// SetConfig sets parameters of the servers' configuration, as CONFIG SET does:
+	// on every node of every shard, and again whenever one is admitted. All of them
+	// or none. INVALID_ARGUMENT carries the error reply of a server, or of the
+	// Configserver for what it manages itself, from its code on: "ERR Unknown
+	// option …"; nothing was set then, unless it says otherwise.
+	// FAILED_PRECONDITION: no master answers now. After any other error the
+	// parameters may or may not be set; to set them again does no harm.
+	SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*Cluster, error)
+	// UnsetConfig keeps parameters no longer. Nodes have them until they start
+	// again; then the file they are started with decides.
+	UnsetConfig(ctx context.Context, in *UnsetConfigRequest, opts ...grpc.CallOption) (*Cluster, error)
 	// DeleteCluster forgets a cluster: proxies stop serving it and its nodes are
 	// fenced. The data on the nodes is left alone.
 	DeleteCluster(ctx context.Context, in *DeleteClusterRequest, opts ...grpc.CallOption) (*DeleteClusterResponse, error)
@@ -117,6 +130,26 @@ func (c *clusterServiceClient) UpdateCluster(ctx context.Context, in *UpdateClus
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(Cluster)
 	err := c.cc.Invoke(ctx, ClusterService_UpdateCluster_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) SetConfig(ctx context.Context, in *SetConfigRequest, opts ...grpc.CallOption) (*Cluster, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Cluster)
+	err := c.cc.Invoke(ctx, ClusterService_SetConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterServiceClient) UnsetConfig(ctx context.Context, in *UnsetConfigRequest, opts ...grpc.CallOption) (*Cluster, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Cluster)
+	err := c.cc.Invoke(ctx, ClusterService_UnsetConfig_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -221,6 +254,17 @@ type ClusterServiceServer interface {
 	ListClusters(context.Context, *ListClustersRequest) (*ListClustersResponse, error)
 	// UpdateCluster replaces the policy of a cluster.
 	UpdateCluster(context.Context, *UpdateClusterRequest) (*Cluster, error)
+	// SetConfig sets parameters of the servers' configuration, as CONFIG SET does:
+	// on every node of every shard, and again whenever one is admitted. All of them
+	// or none. INVALID_ARGUMENT carries the error reply of a server, or of the
+	// Configserver for what it manages itself, from its code on: "ERR Unknown
+	// option …"; nothing was set then, unless it says otherwise.
+	// FAILED_PRECONDITION: no master answers now. After any other error the
+	// parameters may or may not be set; to set them again does no harm.
+	SetConfig(context.Context, *SetConfigRequest) (*Cluster, error)
+	// UnsetConfig keeps parameters no longer. Nodes have them until they start
+	// again; then the file they are started with decides.
+	UnsetConfig(context.Context, *UnsetConfigRequest) (*Cluster, error)
 	// DeleteCluster forgets a cluster: proxies stop serving it and its nodes are
 	// fenced. The data on the nodes is left alone.
 	DeleteCluster(context.Context, *DeleteClusterRequest) (*DeleteClusterResponse, error)
@@ -264,6 +308,12 @@ func (UnimplementedClusterServiceServer) ListClusters(context.Context, *ListClus
 }
 func (UnimplementedClusterServiceServer) UpdateCluster(context.Context, *UpdateClusterRequest) (*Cluster, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method UpdateCluster not implemented")
+}
+func (UnimplementedClusterServiceServer) SetConfig(context.Context, *SetConfigRequest) (*Cluster, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method SetConfig not implemented")
+}
+func (UnimplementedClusterServiceServer) UnsetConfig(context.Context, *UnsetConfigRequest) (*Cluster, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method UnsetConfig not implemented")
 }
 func (UnimplementedClusterServiceServer) DeleteCluster(context.Context, *DeleteClusterRequest) (*DeleteClusterResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method DeleteCluster not implemented")
@@ -378,6 +428,42 @@ func _ClusterService_UpdateCluster_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ClusterServiceServer).UpdateCluster(ctx, req.(*UpdateClusterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_SetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).SetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_SetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).SetConfig(ctx, req.(*SetConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ClusterService_UnsetConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UnsetConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).UnsetConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_UnsetConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).UnsetConfig(ctx, req.(*UnsetConfigRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -548,6 +634,14 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateCluster",
 			Handler:    _ClusterService_UpdateCluster_Handler,
+		},
+		{
+			MethodName: "SetConfig",
+			Handler:    _ClusterService_SetConfig_Handler,
+		},
+		{
+			MethodName: "UnsetConfig",
+			Handler:    _ClusterService_UnsetConfig_Handler,
 		},
 		{
 			MethodName: "DeleteCluster",

@@ -1,0 +1,114 @@
+package failover
+
+import (
+	"context"
+	"strings"
+
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Refused is a parameter that a server does not take, with what it said.
+type Refused struct{ Name, Reply string }
+
+// SetParameters sends one CONFIG SET to the admitted incarnation of a node of
+// any shard. refusal is the server's error reply, "" when it took all; nothing
+// was set otherwise. The connection is kept for the next time, so one that broke
+// meanwhile is replaced: to set the same again does no harm.
+func (x *Executor) SetParameters(ctx context.Context, n *topology.Node, settings []topology.Setting) (refusal string, err error) {
+	err = x.with(ctx, n, func(c *redisadmin.Conn) error {
+		refusal, err = c.SetConfig(ctx, settings)
+		return err
+	})
+	return refusal, err
+}
+
+// Parameters reads parameters of a node.
+func (x *Executor) Parameters(ctx context.Context, n *topology.Node, names []string) (settings []topology.Setting, err error) {
+	err = x.with(ctx, n, func(c *redisadmin.Conn) error {
+		settings = nil
+		for _, name := range names {
+			value, err := c.Parameter(ctx, name)
+			if err != nil {
+				return err
+			}
+			settings = append(settings, topology.Setting{Name: name, Value: value})
+		}
+		return nil
+	})
+	return settings, err
+}
+
+// ApplySettings gives a node all settings of its cluster, and returns those
+// that its server does not take.
+func (x *Executor) ApplySettings(ctx context.Context, n *topology.Node, settings []topology.Setting) (refused []Refused, err error) {
+	err = x.with(ctx, n, func(c *redisadmin.Conn) error {
+		refused, err = applySettings(ctx, c, settings)
+		return err
+	})
+	return refused, err
+}
+
+// Retain closes the connections to nodes that are not of a cluster any more.
+func (x *Executor) Retain(c *topology.Cluster) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	for id, conn := range x.conns {
+		if _, n := c.Node(id); n == nil || n.Address != conn.Address || n.Incarnation != conn.Info.RunID {
+			conn.Close()
+			delete(x.conns, id)
+		}
+	}
+}
+
+// with calls f with the connection to a node, and once more with a new one when
+// it failed.
+func (x *Executor) with(ctx context.Context, n *topology.Node, f func(c *redisadmin.Conn) error) error {
+	var err error
+	for range 2 {
+		if err := x.host.Owned(); err != nil {
+			return err
+		}
+		bounded, cancel := context.WithTimeout(ctx, redisadmin.CallTimeout)
+		var c *redisadmin.Conn
+		if c, err = x.conn(bounded, n, redisadmin.CallTimeout); err == nil {
+			if err = f(c); err != nil {
+				x.drop(n.ID)
+			}
+		}
+		timedOut := bounded.Err() != nil
+		cancel()
+		if err == nil || timedOut {
+			return err
+		}
+	}
+	return err
+}
+
+// applySettings sets parameters in one go. When the server refuses that, each
+// is set alone, so that one it does not know does not keep it from the rest.
+func applySettings(ctx context.Context, c *redisadmin.Conn, settings []topology.Setting) (refused []Refused, err error) {
+	if len(settings) == 0 {
+		return nil, nil
+	}
+	reply, err := c.SetConfig(ctx, settings)
+	if err != nil || reply == "" {
+		return nil, err
+	}
+	for _, s := range settings {
+		reply, err := c.SetConfig(ctx, []topology.Setting{s})
+		if err != nil {
+			return nil, err
+		}
+		if reply != "" {
+			refused = append(refused, Refused{s.Name, reply})
+		}
+	}
+	return refused, nil
+}
+
+// Transient tells if an error reply is about the moment, and not about what was
+// asked.
+func Transient(reply string) bool {
+	return strings.HasPrefix(reply, "BUSY ") || strings.HasPrefix(reply, "LOADING ") || strings.HasPrefix(reply, "ERR max number of clients")
+}
