@@ -14,7 +14,7 @@ import (
 )
 
 // A Conn is the one pipelined connection of a loop to a node in one protocol
-// version. All clients of the loop share it.
+// version and one database. All clients of the loop that want both share it.
 //
 // Goal: requests of many clients go out in one write, replies come back in the
 // same order, and when the connection breaks it is known of every request
@@ -36,6 +36,11 @@ import (
 //
 // Ordinary requests are accepted in state Ready only; the login is made of
 // requests of the Conn itself, so it needs no second reader.
+//
+// The database is chosen in the login and stays. A SELECT between the requests
+// of different clients would be one connection less, but not safe: a server that
+// is busy with a script refuses the SELECT, and executes what arrives behind it
+// when the script has just ended, in the wrong database.
 type Conn struct {
 	// Target it is connected to.
 	Target Target
@@ -63,6 +68,10 @@ type Conn struct {
 	LastReply int64
 	// Opened counts logins; Sent counts requests of clients.
 	Opened, Sent uint64
+	// SentBefore and UnusedSince are the loop's own: Sent when it last looked,
+	// and since when that has not changed.
+	SentBefore  uint64
+	UnusedSince int64
 
 	host    Host
 	state   State
@@ -105,6 +114,8 @@ type Target struct {
 	Generation                 uint64
 	// Proto is 2 or 3.
 	Proto int
+	// DB is the database.
+	DB uint8
 }
 
 // Host is the loop that owns a Conn.

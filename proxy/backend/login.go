@@ -21,8 +21,17 @@ const (
 const (
 	askLogin = iota
 	askIncarnation
+	askDatabase
 	askAlive
 )
+
+// A DatabaseError ends a login to a server that does not have the database, or
+// does not allow it. Line is what it said, a complete RESP error.
+type DatabaseError struct{ Line []byte }
+
+func (e *DatabaseError) Error() string {
+	return "the server refuses the database: " + string(bytes.TrimRight(e.Line, "\r\n"))
+}
 
 // Open begins to connect; timeout, in nanoseconds, includes the login.
 func (c *Conn) Open(timeout int64) {
@@ -96,10 +105,10 @@ func (c *Conn) Writable() (full bool) {
 	return c.Flush()
 }
 
-// login sends the credentials and asks who answers.
+// login sends the credentials, asks who answers, and chooses the database.
 func (c *Conn) login() {
 	t := &c.Target
-	var hello, info []byte
+	var hello []byte
 	switch {
 	case t.Proto == 3 && t.Username != "":
 		hello = appendCommand(hello, "HELLO", "3", "AUTH", t.Username, t.Password)
@@ -112,8 +121,10 @@ func (c *Conn) login() {
 	}
 	c.ask(askLogin, hello)
 	if t.Incarnation != "" {
-		info = appendCommand(info, "INFO", "server")
-		c.ask(askIncarnation, info)
+		c.ask(askIncarnation, appendCommand(nil, "INFO", "server"))
+	}
+	if t.DB != 0 {
+		c.ask(askDatabase, appendCommand(nil, "SELECT", strconv.Itoa(int(t.DB))))
 	}
 }
 
@@ -158,7 +169,7 @@ func (c *Conn) Reply(r *Request, piece []byte, last bool, kind byte) {
 	case what == askAlive:
 		return
 	case kind == '-':
-		c.refused(text)
+		c.refused(what, text)
 		return
 	case what == askIncarnation:
 		if id := runID(text); id != c.Target.Incarnation {
@@ -166,7 +177,7 @@ func (c *Conn) Reply(r *Request, piece []byte, last bool, kind byte) {
 			return
 		}
 	}
-	if what == askIncarnation || c.Target.Incarnation == "" {
+	if c.inFlight == 0 { // all of the login is answered
 		c.state, c.Deadline, c.backoff = Ready, 0, 0
 		c.Opened++
 		c.host.Opened(c)
@@ -175,10 +186,14 @@ func (c *Conn) Reply(r *Request, piece []byte, last bool, kind byte) {
 
 // refused ends a login that was answered with an error. A server that is busy
 // or loading answers, so it is not dead; it is asked again later.
-func (c *Conn) refused(text []byte) {
-	text = bytes.TrimRight(text, "\r\n")
+func (c *Conn) refused(what int32, line []byte) {
+	text := bytes.TrimRight(line, "\r\n")
 	if bytes.HasPrefix(text, []byte("-BUSY")) || bytes.HasPrefix(text, []byte("-LOADING")) {
 		c.Break(SightOK, fmt.Errorf("login: %s", text), LineLost)
+		return
+	}
+	if what == askDatabase {
+		c.Break(SightOK, &DatabaseError{bytes.Clone(line)}, LineLost)
 		return
 	}
 	c.Break(SightFenced, fmt.Errorf("%w: %s", errFenced, text), LineLost)

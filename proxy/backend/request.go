@@ -36,8 +36,9 @@ type Request struct {
 	Shard int32
 	// Part is the index of this request in the merge that owns it.
 	Part int32
-	// Proto is the protocol version of the reply: 2 or 3.
-	Proto uint8
+	// Proto is the protocol version of the reply: 2 or 3. DB is the database it
+	// works on, below command.Databases. Who makes a request for a client sets both.
+	Proto, DB uint8
 	// ReadOnly requests may be sent again when their connection broke, and may
 	// be served by the read set when Replica is set.
 	ReadOnly, Replica bool
@@ -58,6 +59,25 @@ type Request struct {
 	chunk *buffer.Chunk
 	start uint64 // position in the stream of its Conn
 }
+
+// Lanes is how many kinds of connections to one server there are, for a
+// connection has one protocol version and one database.
+const Lanes = 2 * command.Databases
+
+// Lane tells which kind of connection the request needs. Lanes of database 0 are
+// 0 for RESP2 and 1 for RESP3.
+func (r *Request) Lane() int { return int(lane(r.Proto, r.DB)) }
+
+// In is the target of connections of a lane.
+func (t Target) In(lane int) Target {
+	t.Proto, t.DB = 2+lane&1, uint8(lane>>1)
+	return t
+}
+
+// Lane of connections to the target.
+func (t *Target) Lane() int { return int(lane(uint8(t.Proto), t.DB)) }
+
+func lane(proto, db uint8) uint8 { return (proto&1 | db<<1) % Lanes }
 
 // Raw is the request as it is sent. It is valid while the request waits for
 // its reply, including the last call of Owner.Reply.

@@ -68,6 +68,10 @@ type Spec struct {
 	subFirst, subEnd int
 }
 
+// Databases is how many databases a server has unless it is told otherwise: a
+// client may select 0 to 15.
+const Databases = 16
+
 // Count is the number of specs; their IDs are 0 to Count()-1.
 func Count() int { return len(specs) }
 

@@ -113,7 +113,7 @@ func TestSlot(t *testing.T) {
 		"GET a": a, "SET a 1": a, "MGET a": a, "DEL a a": a, "MGET a b": ManySlots, "MSET a 1 b 2": ManySlots, "MSET a 1 a 2": a,
 		"SINTERSTORE {x}d {x}1 {x}2": tagged, "EVAL s 2 {x}1 {x}2 other": tagged, "ZUNIONSTORE {x}d 2 {x}1 {x}2 WEIGHTS 1 2": tagged,
 		"XREAD COUNT 2 STREAMS {x}1 {x}2 0 0": tagged, "SORT {x}k BY nosort GET # STORE {x}d": tagged,
-		"SORT {x}k BY {x}w_* GET {x}*->f": tagged, "GEORADIUS {x}k 1 1 1 km STORE {x}d": tagged, "COPY {x}a {x}b DB 0": tagged,
+		"SORT {x}k BY {x}w_* GET {x}*->f": tagged, "GEORADIUS {x}k 1 1 1 km STORE {x}d": tagged, "COPY {x}a {x}b DB 0": tagged, "COPY {x}a {x}b REPLACE DB 1": tagged,
 		"PING": NoSlot, "DBSIZE": NoSlot,
 		// Malformed ones reach a server, which says what is wrong.
 		"EVAL s 5 a": 0, "EVAL s x a": 0, "XREAD COUNT 1 a": 0, "ZUNIONSTORE a 9 b": a,
@@ -138,7 +138,6 @@ func TestSlot(t *testing.T) {
 		"SORT a GET # GET o_*":                     "-ERR the GET option of SORT is not supported",
 		"SORT_RO {x}a BY *{x}":                     "-ERR the BY option of SORT_RO is not supported",
 		"SORT {x}a BY {x*}":                        "-ERR the BY option of SORT is not supported",
-		"COPY {x}a {x}b REPLACE DB 1":              "-ERR COPY to another database is not supported",
 	} {
 		args := fields(line)
 		if got, reply := mustLookup(t, args).Slot(args); got != NoSlot || !strings.HasPrefix(string(reply), want) {

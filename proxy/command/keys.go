@@ -214,7 +214,7 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 			return NoSlot, reply
 		}
 	}
-	if s.unbalanced(args) {
+	if s.Unbalanced(args) {
 		return 0, nil
 	}
 	found := NoSlot
@@ -238,9 +238,9 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 	return found, nil
 }
 
-// unbalanced tells of an XREAD or XREADGROUP with a key too many or an ID too
+// Unbalanced tells of an XREAD or XREADGROUP with a key too many or an ID too
 // few. Servers then see no keys at all, and say what is wrong.
-func (s *Spec) unbalanced(args [][]byte) bool {
+func (s *Spec) Unbalanced(args [][]byte) bool {
 	for i := range s.keys {
 		if ks := &s.keys[i]; ks.limit > 0 {
 			first := ks.search(args)
@@ -263,8 +263,6 @@ const (
 	ruleScript
 	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
 	ruleSort
-	// ruleCopy: COPY's DB, of which there is only one.
-	ruleCopy
 )
 
 // refuse returns an error line for requests that the rule of the command
@@ -286,12 +284,6 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 	case ruleSort:
 		if option := strayPattern(args); option != "" {
 			return refusal("the " + option + " option of " + s.title() + " is not supported behind the proxy when its pattern may name keys in another slot: put the {hash tag} of the sorted key in front of the *")
-		}
-	case ruleCopy:
-		for i := 3; i+1 < len(args); i++ {
-			if isWord(args[i], "DB") && !bytes.Equal(args[i+1], []byte("0")) {
-				return refusal("COPY to another database is not supported behind the proxy: there is only database 0")
-			}
 		}
 	}
 	return nil

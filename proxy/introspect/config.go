@@ -47,7 +47,7 @@ func (p Parameters) list() []parameter {
 		{"client-query-buffer-limit", number(p.RequestBytes)},
 		{"cluster-enabled", yesNo(p.ClusterMode)},
 		{"daemonize", "no"},
-		{"databases", "1"},
+		{"databases", strconv.Itoa(command.Databases)},
 		{"io-threads", strconv.Itoa(p.Loops)},
 		{"loglevel", p.LogLevel},
 		{"maxclients", strconv.Itoa(p.MaxClients)},

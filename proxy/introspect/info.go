@@ -279,24 +279,27 @@ func latencyStatsInfo(p *Proxy, _ [][]section) (fields []field) {
 	return fields
 }
 
-// keyspaceInfo sums the keys of database 0, the only one there is; avg_ttl is
-// weighted by the keys that expire.
-func keyspaceInfo(_ *Proxy, shards [][]section) []field {
-	var keys, expires, weighted int64
-	for _, s := range shards {
-		values := map[string]int64{}
-		for pair := range strings.SplitSeq(get(s, "Keyspace", "db0"), ",") {
-			name, value, _ := strings.Cut(pair, "=")
-			values[name] = number(value)
+// keyspaceInfo sums the keys of each database that has any; avg_ttl is weighted
+// by the keys that expire.
+func keyspaceInfo(_ *Proxy, shards [][]section) (fields []field) {
+	for i := range command.Databases {
+		db := "db" + strconv.Itoa(i)
+		var keys, expires, weighted int64
+		for _, s := range shards {
+			values := map[string]int64{}
+			for pair := range strings.SplitSeq(get(s, "Keyspace", db), ",") {
+				name, value, _ := strings.Cut(pair, "=")
+				values[name] = number(value)
+			}
+			keys += values["keys"]
+			expires += values["expires"]
+			weighted += values["avg_ttl"] * values["expires"]
 		}
-		keys += values["keys"]
-		expires += values["expires"]
-		weighted += values["avg_ttl"] * values["expires"]
+		if keys > 0 {
+			fields = append(fields, field{db, fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", keys, expires, weighted/max(expires, 1))})
+		}
 	}
-	if keys == 0 {
-		return nil
-	}
-	return []field{{"db0", fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", keys, expires, weighted/max(expires, 1))}}
+	return fields
 }
 
 func proxyInfo(p *Proxy, _ [][]section) []field {

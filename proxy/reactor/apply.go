@@ -54,9 +54,9 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	// Held requests are taken out before and routed again after.
 	var held backend.Hold
-	held.Append(&l.orphan.hold)
+	l.orphan.takeHeld(&held)
 	for _, s := range l.shards {
-		held.Append(&s.hold)
+		s.takeHeld(&held)
 	}
 	shards := make([]*shard, len(t.Shards))
 	for i := range t.Shards {
@@ -76,10 +76,10 @@ func (l *loop) apply(t *routing.Table) {
 	// Breaking connections may have held more: those are older.
 	var retried backend.Hold
 	for _, s := range byID {
-		retried.Append(&s.hold)
+		s.takeHeld(&retried)
 	}
 	for _, s := range l.shards {
-		retried.Append(&s.hold)
+		s.takeHeld(&retried)
 	}
 	retried.Append(&held)
 	l.rehold(&retried, old)
@@ -115,7 +115,7 @@ func (l *loop) rehold(held *backend.Hold, old *routing.Table) {
 			r.Owner.Fail(r, line)
 			continue
 		}
-		l.shardOf(r).hold.Push(r, raw)
+		l.shardOf(r).lanes[r.Lane()].hold.Push(r, raw)
 	}
 }
 
@@ -136,6 +136,9 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 	oldMaster, oldNodes, wasHeld := s.master, s.nodes, s.held
 	s.held, s.master = ts.Held(), nil
 	s.nodes, s.reads = make([]*node, 0, len(ts.Nodes)), nil
+	if oldMaster != nil {
+		s.used = oldMaster.lanes()
+	}
 	readable := make(map[*node]bool, len(ts.Nodes))
 	for i := range ts.Nodes {
 		n := s.adopt(oldNodes, ts, i)
@@ -165,8 +168,18 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 			}
 		}
 	}
-	s.open(oldMaster, policy)
+	s.open(policy)
 	s.publish()
+}
+
+// lanes in which a node has connections.
+func (n *node) lanes() (lanes []int) {
+	for i, conn := range n.conns {
+		if conn != nil {
+			lanes = append(lanes, i)
+		}
+	}
+	return lanes
 }
 
 // adopt returns the node of the table, the one that is there if it is the same.
@@ -287,16 +300,16 @@ func (l *loop) mustDrain(conn *backend.Conn, bounded bool) {
 
 // open connects to what will be needed, so that the first request need not
 // wait.
-func (s *shard) open(oldMaster *node, policy routing.ReadPolicy) {
+func (s *shard) open(policy routing.ReadPolicy) {
 	if s.master != nil {
-		s.master.want(2)
-		if oldMaster != nil && oldMaster != s.master && s.loop.counters.usedRESP3 {
-			s.master.want(3)
+		s.master.want(0)
+		for _, lane := range s.used {
+			s.master.want(lane)
 		}
 	}
 	if policy == routing.ReadReadSet {
 		for _, n := range s.reads {
-			n.want(2)
+			n.want(0)
 		}
 	}
 }

@@ -24,7 +24,7 @@ func TestLocalCommands(t *testing.T) {
 	c := p.dial()
 	for _, step := range []struct{ command, want string }{
 		{"PING", "PONG"}, {"PING hi", "hi"}, {"ECHO hi", "hi"},
-		{"SELECT 0", "OK"}, {"SELECT 1", "-ERR DB index is out of range"}, {"SELECT x", "-ERR value is not an integer or out of range"},
+		{"SELECT 0", "OK"}, {"SELECT 1", "OK"}, {"SELECT 16", "-ERR DB index is out of range"}, {"SELECT -1", "-ERR DB index is out of range"}, {"SELECT x", "-ERR value is not an integer or out of range"},
 		{"AUTH x", "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?"},
 		{"AUTH default x", "OK"}, {"AUTH nobody x", "-WRONGPASS invalid username-password pair or user is disabled."},
 		{"CLIENT GETNAME", "(nil)"}, {"CLIENT SETNAME me", "OK"}, {"CLIENT GETNAME", "me"},

@@ -106,13 +106,13 @@ func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
 		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes + l.sh.Hub.Memory(),
-		blocked: l.sh.Postponed, held: l.orphan.hold.Count, pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
+		blocked: l.sh.Postponed, held: l.orphan.heldNow(), pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake
 	p.load = LoopStats{Clients: int(l.clients.Load()), Busy: time.Duration(busy), Wakeups: k.wakeups, Commands: k.answered}
 	for _, s := range l.shards {
-		p.held += s.hold.Count
+		p.held += s.heldNow()
 		for _, n := range s.nodes {
 			p.nodes[n.target.Node] = n.stats()
 		}

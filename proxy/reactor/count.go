@@ -24,8 +24,6 @@ type counters struct {
 	heldTotal, heldRefused uint64
 	busy, awake            int64
 	wakeups                uint64
-	// usedRESP3: a client of this loop spoke RESP3.
-	usedRESP3 bool
 }
 
 func (k *counters) init() { k.commands = make([]CommandStats, commands()) }
@@ -45,9 +43,6 @@ func (l *loop) Count(c *session.Client, r *backend.Request, kind byte) {
 	}
 	s.TotalTime += time.Duration(took)
 	s.Latency[min(bits.Len64(uint64(took)/1000), LatencyBuckets-1)]++
-	if r.Proto == 3 {
-		k.usedRESP3 = true
-	}
 	if took >= int64(l.eng.cfg.SlowLogThreshold) && l.eng.cfg.SlowLogThreshold >= 0 {
 		l.eng.slow.add(l, c, r, time.Duration(took))
 	}

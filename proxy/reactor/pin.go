@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
@@ -29,7 +30,10 @@ import (
 //     slot to another shard, or the shard another master or other credentials,
 //     loses the pin; what is in flight is cut off when the master is gone, and
 //     awaited otherwise.
-//  4. A released connection is kept idle for the next client, after UNWATCH if
+//  4. The connection is in the database of the requests. When that changes (the
+//     client watches, and selects another), the first request in the other one
+//     waits until the server confirmed a SELECT.
+//  5. A released connection is kept idle for the next client, after UNWATCH if
 //     need be, or closed when the shard is blocked: nothing may be sent then.
 //
 // Their number is limited (Config.MaxPinned), for the servers limit theirs.
@@ -38,6 +42,9 @@ type pin struct {
 	loop  *loop
 	slot  int
 	proto uint8
+	// db is the database of conn. selecting: another was asked for.
+	db        uint8
+	selecting bool
 	// node and conn it uses, nil before the first request. sent counts the
 	// requests that conn took for this pin.
 	node *node
@@ -106,7 +113,8 @@ func (p *pin) Send(r *backend.Request, raw []byte) {
 		r.Owner.Fail(r, lineDeleting)
 		return
 	}
-	if s := p.shard(); p.wait.Count == 0 && !s.blocked && s.master != nil {
+	if s := p.shard(); p.wait.Count == 0 && !s.blocked && s.master != nil && (p.sent == 0 || r.DB == p.db) {
+		p.reach(r.DB)
 		if p.conn == nil {
 			p.connect(s.master)
 		}
@@ -156,11 +164,19 @@ func (p *pin) pump() {
 	if s.blocked || s.master == nil {
 		return // the shard's release pumps again
 	}
+	db := p.wait.First().DB
+	if p.sent == 0 {
+		p.reach(db)
+	}
 	if p.conn == nil {
 		p.connect(s.master)
 	}
 	if p.conn == nil || p.conn.State() != backend.Ready {
 		return // Opened pumps again, or a timer tries again
+	}
+	if db != p.db {
+		p.selectDatabase(db)
+		return
 	}
 	p.take(func(r *backend.Request) {
 		p.sent++
@@ -169,12 +185,65 @@ func (p *pin) pump() {
 	p.endWhenDone()
 }
 
+// reach makes a pin whose connection took no request yet one of a database.
+func (p *pin) reach(db uint8) {
+	if p.sent == 0 && db != p.db {
+		p.leave(errIdle)
+		p.db = db
+	}
+}
+
+// selectDatabase asks for another database; the answer pumps again.
+func (p *pin) selectDatabase(db uint8) {
+	if p.selecting {
+		return
+	}
+	p.selecting = true
+	sh := &p.loop.sh
+	r := sh.Requests.Get()
+	r.Owner, r.Start, r.DB = &selection{p, p.conn}, sh.Now, db
+	p.conn.Enqueue(r, []byte(fmt.Sprintf("*2\r\n$6\r\nSELECT\r\n$%d\r\n%d\r\n", len(strconv.Itoa(int(db))), db)))
+}
+
+// selection is the owner of a SELECT on a pinned connection.
+type selection struct {
+	pin  *pin
+	conn *backend.Conn
+}
+
+// Reply takes the answer. What was watched in the other database is lost when
+// the server refuses: what waits must not be executed in the wrong one.
+func (s *selection) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	p := s.pin
+	if !last {
+		return // no reply to SELECT is that long
+	}
+	db := r.DB
+	s.Fail(r, nil)
+	switch {
+	case kind != '-':
+		s.conn.Target.DB = db
+		if p.conn == s.conn {
+			p.db = db
+			p.pump()
+		}
+	case p.conn == s.conn && !p.lost:
+		p.lose(false, fmt.Errorf("SELECT on a pinned connection: %.200q", piece))
+	}
+}
+
+// Fail: the connection ended, which the pin knows.
+func (s *selection) Fail(r *backend.Request, _ []byte) {
+	s.pin.selecting = false
+	s.pin.loop.sh.Requests.Put(r)
+}
+
 // connect takes or opens a connection to a node.
 func (p *pin) connect(n *node) {
 	l := p.loop
 	p.node, p.sent = n, 0
 	for i, idle := range l.idlePins {
-		if idle.node == n && idle.conn.Target.Proto == int(p.proto) {
+		if idle.node == n && idle.conn.Target.Proto == int(p.proto) && idle.conn.Target.DB == p.db {
 			l.idlePins = append(l.idlePins[:i], l.idlePins[i+1:]...)
 			p.conn = idle.conn
 			p.conn.Context = p
@@ -182,7 +251,7 @@ func (p *pin) connect(n *node) {
 		}
 	}
 	target := n.target
-	target.Proto = int(p.proto)
+	target.Proto, target.DB = int(p.proto), p.db
 	p.conn = backend.New(pinHost{l}, target)
 	p.conn.Context = p
 	p.conn.Open(int64(l.eng.cfg.NodeTimeout))

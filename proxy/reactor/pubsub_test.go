@@ -255,9 +255,10 @@ func TestKeyspaceNotifications(t *testing.T) {
 	for _, s := range servers {
 		s.MustDo("CONFIG", "SET", "notify-keyspace-events", "KEA")
 	}
-	events, keys := a.dial(), b.dial()
+	events, keys, third := a.dial(), b.dial(), b.dial()
 	events.want("[subscribe __keyevent@0__:set 1]", "SUBSCRIBE", "__keyevent@0__:set")
 	keys.want("[psubscribe __keyspace@0__:k* 1]", "PSUBSCRIBE", "__keyspace@0__:k*")
+	third.want("[subscribe __keyevent@3__:set 1]", "SUBSCRIBE", "__keyevent@3__:set")
 	c := a.dial()
 	for i := range 30 {
 		key := fmt.Sprintf("k%d", i)
@@ -265,8 +266,15 @@ func TestKeyspaceNotifications(t *testing.T) {
 		events.wantNext(message("__keyevent@0__:set", key))
 		keys.wantNext(fmt.Sprintf("[pmessage __keyspace@0__:k* __keyspace@0__:%s set]", key))
 	}
+	c.want("OK", "SELECT", "3") // the channels carry the number of the database
+	for i := range 30 {
+		key := fmt.Sprintf("k%d", i)
+		c.want("OK", "SET", key, "v")
+		third.wantNext(message("__keyevent@3__:set", key))
+	}
 	events.silent(20 * time.Millisecond)
 	keys.silent(20 * time.Millisecond)
+	third.silent(20 * time.Millisecond)
 }
 
 // TestSubscriptionsSurvive failover, switchover, a rotation of credentials, a

@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
@@ -14,23 +15,26 @@ import (
 
 // shard is what one loop knows of one shard.
 //
-// Invariants: ready holds only connections of the master that are Ready, and
-// none while blocked. Requests of one client to one slot that must not overtake
-// each other go through ready or wait in hold; they go past hold only when it
-// is empty.
+// Invariants: ready of a lane holds only a connection of the master that is
+// Ready, and none while blocked. Requests of one client to one slot that must
+// not overtake each other are in one lane (a client changes over to another
+// protocol version or database when all it sent is answered), and there go
+// through ready or wait in hold; they go past hold only when it is empty. So
+// what waits in one lane, because the server does not give the connection, does
+// not delay others.
 type shard struct {
-	loop *loop
-	id   string
-	// ready are the master's connections by protocol version, 2 and 3.
-	ready [2]*backend.Conn
-	hold  backend.Hold
+	loop  *loop
+	id    string
+	lanes [backend.Lanes]lane
 	// blocked: everything is held, because the table says so or because blockers
 	// retired connections still have requests in flight.
 	blocked  bool
 	held     bool // by the table
 	blockers int
 
-	master  *node
+	master *node
+	// used are the lanes in which the last master had connections.
+	used    []int
 	nodes   []*node
 	reads   []*node
 	turn    int // of reads
@@ -39,14 +43,22 @@ type shard struct {
 	releasing bool
 }
 
+// lane is what a shard knows of the requests in one protocol version and one
+// database.
+type lane struct {
+	// ready is the master's connection.
+	ready *backend.Conn
+	hold  backend.Hold
+}
+
 // node is what one loop knows of one node in one identity: a change of the
 // address, the incarnation or the credentials makes another node.
 type node struct {
 	shard *shard
 	watch *nodeWatch
-	// target but for the protocol version.
+	// target but for the protocol version and the database.
 	target backend.Target
-	conns  [2]*backend.Conn
+	conns  [backend.Lanes]*backend.Conn
 	// opened and sent of connections that are gone.
 	opened, sent uint64
 }
@@ -72,7 +84,8 @@ func (l *loop) shardOf(r *backend.Request) *shard {
 // Route sends a request to the server it is for, or holds it.
 func (l *loop) Route(r *backend.Request, raw []byte) {
 	s := l.shardOf(r)
-	if conn := s.ready[r.Proto-2]; conn != nil && !r.Replica && s.hold.Count == 0 {
+	if to := &s.lanes[r.Lane()]; to.ready != nil && !r.Replica && to.hold.Count == 0 {
+		conn := to.ready
 		conn.Enqueue(r, raw)
 		return
 	}
@@ -101,46 +114,45 @@ func (s *shard) connFor(r *backend.Request, released bool) *backend.Conn {
 		return nil
 	}
 	if r.Replica {
-		if conn := s.reader(int(r.Proto)); conn != nil {
+		if conn := s.reader(r.Lane()); conn != nil {
 			return conn
 		}
 	}
-	if s.hold.Count > 0 && !released {
+	to := &s.lanes[r.Lane()]
+	if to.hold.Count > 0 && !released {
 		return nil
 	}
-	conn := s.ready[r.Proto-2]
-	if conn == nil && s.master != nil {
-		s.master.want(int(r.Proto))
+	if to.ready == nil && s.master != nil {
+		s.master.want(r.Lane())
 	}
-	return conn
+	return to.ready
 }
 
 // reader takes the nodes of the read set in turn; nil when none is ready.
-func (s *shard) reader(proto int) *backend.Conn {
+func (s *shard) reader(lane int) *backend.Conn {
 	for range s.reads {
 		s.turn++
 		if s.turn >= len(s.reads) {
 			s.turn = 0
 		}
 		n := s.reads[s.turn]
-		if conn := n.conns[proto-2]; conn != nil && conn.State() == backend.Ready {
+		if conn := n.conns[lane]; conn != nil && conn.State() == backend.Ready {
 			return conn
 		}
-		n.want(proto)
+		n.want(lane)
 	}
 	return nil
 }
 
-// want opens a connection in a protocol version unless there is one.
-func (n *node) want(proto int) {
-	if n.conns[proto-2] != nil {
+// want opens a connection for a lane unless there is one.
+func (n *node) want(lane int) {
+	if n.conns[lane] != nil {
 		return
 	}
-	target := n.target
-	target.Proto = proto
-	conn := backend.New(n.shard.loop, target)
+	conn := backend.New(n.shard.loop, n.target.In(lane))
 	conn.Context = n
-	n.conns[proto-2] = conn
+	conn.UnusedSince = n.shard.loop.sh.Now
+	n.conns[lane] = conn
 	conn.Open(int64(n.shard.loop.eng.cfg.NodeTimeout))
 }
 
@@ -160,7 +172,7 @@ func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
 		l.counters.heldTotal++
 	}
 	l.heldMore(int64(len(raw)))
-	s.hold.Push(r, raw)
+	s.lanes[r.Lane()].hold.Push(r, raw)
 }
 
 // heldMore counts bytes that are held, or no longer.
@@ -193,9 +205,17 @@ func (l *loop) releaseAll() {
 // releaseHeld routes held requests again, in order. What cannot go stays, and
 // with it everything behind it that must not overtake it.
 func (s *shard) releaseHeld() {
+	for i := range s.lanes {
+		if s.lanes[i].hold.Count > 0 {
+			s.releaseLane(&s.lanes[i])
+		}
+	}
+}
+
+func (s *shard) releaseLane(from *lane) {
 	l := s.loop
-	queue := s.hold
-	s.hold = backend.Hold{}
+	queue := from.hold
+	from.hold = backend.Hold{}
 	for r := queue.Pop(); r != nil; r = queue.Pop() {
 		raw := r.Raw()
 		if r.Owner == nil {
@@ -208,16 +228,32 @@ func (s *shard) releaseHeld() {
 			conn.Enqueue(r, raw)
 			continue
 		}
-		s.hold.Push(r, raw)
+		from.hold.Push(r, raw)
+	}
+}
+
+// heldNow counts the requests that wait for a shard.
+func (s *shard) heldNow() (n int) {
+	for i := range s.lanes {
+		n += s.lanes[i].hold.Count
+	}
+	return n
+}
+
+// takeHeld moves all that waits into one queue, where order matters only
+// between requests of one lane.
+func (s *shard) takeHeld(to *backend.Hold) {
+	for i := range s.lanes {
+		to.Append(&s.lanes[i].hold)
 	}
 }
 
 // expireHeld refuses requests that were held too long, and forgets those of
 // clients that are gone.
-func (s *shard) expireHeld(before int64) {
+func (s *shard) expireHeld(in *lane, before int64) {
 	l := s.loop
-	queue := s.hold
-	s.hold = backend.Hold{}
+	queue := in.hold
+	in.hold = backend.Hold{}
 	for r := queue.Pop(); r != nil; r = queue.Pop() {
 		raw := r.Raw()
 		switch {
@@ -229,8 +265,21 @@ func (s *shard) expireHeld(before int64) {
 			l.counters.heldRefused++
 			r.Owner.Fail(r, lineDown)
 		default:
-			s.hold.Push(r, raw)
+			in.hold.Push(r, raw)
 		}
+	}
+}
+
+// refuseLane answers what waits for a database that the server refuses.
+func (s *shard) refuseLane(in *lane, line []byte) {
+	l := s.loop
+	for r := in.hold.Pop(); r != nil; r = in.hold.Pop() {
+		l.heldMore(-int64(len(r.Raw())))
+		if r.Owner == nil {
+			l.sh.Requests.Put(r)
+			continue
+		}
+		r.Owner.Fail(r, line)
 	}
 }
 
@@ -340,13 +389,15 @@ func (l *loop) Opened(c *backend.Conn) {
 // publish brings ready up to what the shard's state allows.
 func (s *shard) publish() {
 	s.blocked = s.held || s.blockers > 0 || s.loop.deleting
-	s.ready = [2]*backend.Conn{}
+	for i := range s.lanes {
+		s.lanes[i].ready = nil
+	}
 	if s.blocked || s.master == nil {
 		return
 	}
 	for i, conn := range s.master.conns {
 		if conn != nil && conn.State() == backend.Ready {
-			s.ready[i] = conn
+			s.lanes[i].ready = conn
 		}
 	}
 }
@@ -360,7 +411,7 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 		l.heldMore(retry.Bytes)
 		l.counters.heldTotal += uint64(retry.Count)
 		retry.Stamp(l.sh.Now)
-		s.hold.Prepend(retry)
+		s.lanes[c.Target.Lane()].hold.Prepend(retry)
 		s.releaseLater()
 	}
 	if c.MustDrain {
@@ -381,6 +432,10 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 	}
 	s.publish()
 	l.timerAt(c.Backoff())
+	var refused *backend.DatabaseError
+	if n == s.master && errors.As(err, &refused) {
+		s.refuseLane(&s.lanes[c.Target.Lane()], refused.Line)
+	}
 }
 
 // Answered: a connection that had to drain has nothing in flight any more.

@@ -20,8 +20,8 @@ func (l *loop) timers() {
 	l.nextTimer = now + tick
 	for _, s := range l.shards {
 		for _, n := range s.nodes {
-			for _, conn := range n.conns {
-				if conn != nil {
+			for i, conn := range n.conns {
+				if conn != nil && !(i >= 2 && n.unused(i, conn)) {
 					l.connTimer(n, conn)
 				}
 			}
@@ -43,9 +43,32 @@ func (l *loop) timers() {
 }
 
 func (l *loop) holdTimer(s *shard) {
-	if s.hold.Count > 0 {
-		s.expireHeld(l.sh.Now - int64(l.eng.cfg.HoldTimeout))
+	for i := range s.lanes {
+		if s.lanes[i].hold.Count > 0 {
+			s.expireHeld(&s.lanes[i], l.sh.Now-int64(l.eng.cfg.HoldTimeout))
+		}
 	}
+}
+
+// laneUnused is how many node timeouts a connection to a database other than 0
+// may carry no request before it is closed.
+const laneUnused = 60
+
+// unused closes the connection of a lane that nobody uses any more, and tells
+// if it did.
+func (n *node) unused(lane int, conn *backend.Conn) bool {
+	s := n.shard
+	now := s.loop.sh.Now
+	if conn.Sent != conn.SentBefore || conn.InFlight() > 0 || n == s.master && s.lanes[lane].hold.Count > 0 {
+		conn.SentBefore, conn.UnusedSince = conn.Sent, now
+	}
+	if now-conn.UnusedSince <= laneUnused*int64(s.loop.eng.cfg.NodeTimeout) {
+		return false
+	}
+	n.conns[lane] = nil
+	s.cut(conn)
+	s.publish()
+	return true
 }
 
 func (l *loop) connTimer(n *node, conn *backend.Conn) {

@@ -50,6 +50,7 @@ type Client struct {
 	authed    bool
 	readonly  bool // READONLY was sent
 	proto     uint8
+	db        uint8 // SELECT
 	mode      replyMode
 	// latest is the ID of the command it sent last, -1 for none.
 	latest int16
@@ -437,7 +438,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	case command.PubSub:
 		return c.pubSub(spec, args, raw, chunk)
 	default:
-		if c.mustWait(spec) && c.first != nil {
+		if c.first != nil && c.mustWait(spec, args) {
 			c.stalled, c.barrier = true, true
 			return false
 		}
@@ -481,7 +482,7 @@ func (c *Client) fromReplica(spec *command.Spec) bool {
 // begin makes a request and gives it the last place in the order.
 func (c *Client) begin(spec *command.Spec) *backend.Request {
 	r := c.sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto = c, spec, c.sh.Now, c.proto
+	r.Owner, r.Spec, r.Start, r.Proto, r.DB = c, spec, c.sh.Now, c.proto, c.db
 	if c.mode != replyOn && c.modal(r) {
 		return r
 	}

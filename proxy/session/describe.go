@@ -39,7 +39,7 @@ func (c *Client) Describe(dst []byte) []byte {
 	number("age", seconds(c.created))
 	number("idle", seconds(c.active))
 	text("flags", c.flags())
-	number("db", 0)
+	number("db", int64(c.db))
 	number("sub", c.listens(pubsub.Channel))
 	number("psub", c.listens(pubsub.Pattern))
 	number("ssub", c.listens(pubsub.Shard))

@@ -24,7 +24,10 @@ import (
 //     they see, and clear, the state of that shard at their place in the
 //     transaction. Then the other shards, which the transaction cannot change
 //     in any other way, are asked, and the replies joined.
-//  3. All others are answered now, in their order. SCAN, RANDOMKEY and INFO
+//  3. SELECT is in the block as well, and its answer there tells the database of
+//     what follows it. The block ends with a SELECT that gives the connection,
+//     which is others' too, its own database again; its element is left out.
+//  4. All others are answered now, in their order. SCAN, RANDOMKEY and INFO
 //     thereby show the state behind the transaction, which what they promise
 //     allows.
 //
@@ -46,6 +49,9 @@ type execution struct {
 	// elements are the server's, replies those of asides.
 	elements, replies [][]byte
 	missing           int
+	// sent is the number of elements that the server returns, and homing how many
+	// of those stand behind the client's own.
+	sent, homing int
 	// running is the index of the aside that is being answered.
 	running int
 }
@@ -64,8 +70,10 @@ type handling uint8
 const (
 	// served: the server answers it, in the block.
 	served handling = iota
-	// alsoOthers: in the block, and then by all other shards.
+	// alsoOthers: in the block, and then by all other shards. alsoHere: in the
+	// block, and then by the proxy.
 	alsoOthers
+	alsoHere
 	// aloneAfter: by the proxy, after the block.
 	aloneAfter
 	// refused: it cannot be in a transaction.
@@ -93,7 +101,9 @@ func handlingOf(spec *command.Spec) handling {
 		return aloneAfter
 	case "ping", "echo", "time", "unwatch":
 		return served
-	case "auth", "hello", "select", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
+	case "select":
+		return alsoHere
+	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list", "command|help",
 		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|no-evict", "client|no-touch", "client|help":
 		return aloneAfter
@@ -106,7 +116,7 @@ func handlingOf(spec *command.Spec) handling {
 // putAside keeps a command for the execution.
 func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) []byte {
 	a := aside{spec: spec, at: t.count, own: -1, args: make([][]byte, len(args))}
-	if how == alsoOthers {
+	if how == alsoOthers || how == alsoHere {
 		a.own = t.sent
 	}
 	for i, arg := range args {
@@ -124,7 +134,7 @@ func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) 
 // server, or nil when none is needed; all is then on its way.
 func (c *Client) execute(t *transaction, whole *backend.Request) *backend.Request {
 	sh := c.sh
-	e := &execution{client: c, whole: whole, asides: t.asides, count: t.count, slot: t.slot, replies: make([][]byte, len(t.asides)), running: -1}
+	e := &execution{client: c, whole: whole, asides: t.asides, count: t.count, slot: t.slot, sent: t.sent + t.homing(), homing: t.homing(), replies: make([][]byte, len(t.asides)), running: -1}
 	if t.sent == 0 && t.pin == nil {
 		e.run()
 		c.waitForAll()
@@ -134,7 +144,7 @@ func (c *Client) execute(t *transaction, whole *backend.Request) *backend.Reques
 		e.shard = sh.Table.Shards[sh.servingShard()].ID
 	}
 	r := sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto, r.Part = e, whole.Spec, sh.Now, whole.Proto, -1
+	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Part = e, whole.Spec, sh.Now, whole.Proto, whole.DB, -1
 	return r
 }
 
@@ -157,10 +167,10 @@ func (e *execution) Reply(r *backend.Request, piece []byte, last bool, kind byte
 	switch {
 	case kind == '-' || bytes.Equal(reply, nullArray(e.whole.Proto)):
 		e.client.Complete(e.whole, reply)
-	case err != nil:
-		e.client.Complete(e.whole, []byte("-ERR "+err.Error()+"\r\n"))
+	case err != nil || len(elements) != e.sent:
+		e.client.Complete(e.whole, []byte("-ERR "+fanout.ErrReply.Error()+"\r\n"))
 	default:
-		e.elements = elements
+		e.elements = elements[:len(elements)-e.homing]
 		e.run()
 	}
 }
@@ -182,6 +192,8 @@ func (e *execution) run() {
 		a := &e.asides[i]
 		e.running = i
 		switch {
+		case a.spec.Name == "select":
+			e.selected(a)
 		case a.own >= 0:
 			e.askOthers(a)
 		case c.Closed:
@@ -232,6 +244,16 @@ func (e *execution) askOthers(a *aside) {
 	for i, shard := range others {
 		m.send(i, -1, shard, raw)
 	}
+}
+
+// selected follows a SELECT of the transaction.
+func (e *execution) selected(a *aside) {
+	own := e.elements[a.own]
+	if db, line := database(a.args[1]); line == nil && bytes.Equal(own, lineOK) {
+		e.client.db = db
+	}
+	e.replies[e.running] = own
+	e.answered()
 }
 
 // home is the index of the shard that executed the block, or -1.

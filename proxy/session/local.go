@@ -33,12 +33,15 @@ var (
 
 // mustWait tells if a command changes how later requests are routed, so that
 // all earlier ones must have been answered.
-func (c *Client) mustWait(spec *command.Spec) bool {
+func (c *Client) mustWait(spec *command.Spec, args [][]byte) bool {
 	switch spec.Name {
 	case "hello", "reset", "watch":
 		return true
 	case "exec":
 		return c.watching()
+	case "select":
+		db, line := database(args[1])
+		return line == nil && db != c.db
 	}
 	return false
 }
@@ -56,7 +59,11 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "hello":
 		text = c.hello(text, args)
 	case "select":
-		text = append(text, selectDatabase(args[1])...)
+		db, line := database(args[1])
+		if line == nil {
+			c.db, line = db, lineOK
+		}
+		text = append(text, line...)
 	case "quit":
 		c.answer(spec, lineOK)
 		c.End()
@@ -64,7 +71,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "reset":
 		c.dropTransaction()
 		c.unsubscribeAll()
-		c.proto, c.readonly, c.mode, c.extra = 2, false, replyOn, nil
+		c.proto, c.db, c.readonly, c.mode, c.extra = 2, 0, false, replyOn, nil
 		c.authed = false
 		text = append(text, lineReset...)
 	case "time":
@@ -137,15 +144,21 @@ func (c *Client) ping(dst []byte, args [][]byte) []byte {
 	}
 }
 
-func selectDatabase(arg []byte) []byte {
+// database reads the argument of SELECT; the second result is an error line.
+func database(arg []byte) (uint8, []byte) {
 	n, err := strconv.ParseInt(string(arg), 10, 32)
 	switch {
-	case err != nil:
-		return lineInteger
-	case n != 0:
-		return lineDatabase
+	case err != nil || strconv.FormatInt(n, 10) != string(arg):
+		return 0, lineInteger
+	case n < 0 || n >= command.Databases:
+		return 0, lineDatabase
 	}
-	return lineOK
+	return uint8(n), nil
+}
+
+// selectRequest is SELECT as it is sent to a server.
+func selectRequest(db uint8) []byte {
+	return appendCommand(nil, [][]byte{[]byte("SELECT"), strconv.AppendUint(nil, uint64(db), 10)})
 }
 
 // auth checks AUTH [user] password. The only user is "default".

@@ -80,7 +80,7 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 	for i := range s.parts {
 		p := &s.parts[i]
 		r := sh.Requests.Get()
-		r.Owner, r.Spec, r.Start, r.Proto = m, spec, sh.Now, m.whole.Proto
+		r.Owner, r.Spec, r.Start, r.Proto, r.DB = m, spec, sh.Now, m.whole.Proto, m.whole.DB
 		r.Part, r.Slot = int32(i), int32(p.slot)
 		r.ReadOnly, r.Replica = m.whole.ReadOnly, m.whole.Replica
 		sh.Router.Route(r, p.raw)

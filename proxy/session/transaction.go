@@ -67,6 +67,8 @@ type transaction struct {
 	count, sent int
 	asides      []aside
 	asideBytes  int
+	// selects: a SELECT is in the block.
+	selects bool
 	// pin is the connection that watches; nil without WATCH.
 	pin Pinned
 }
@@ -279,7 +281,7 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		if at == command.ManySlots {
 			return command.CrossSlot()
 		}
-		if sh.keys = spec.Keys(args, sh.keys[:0]); len(sh.keys) == 0 {
+		if sh.keys = spec.Keys(args, sh.keys[:0]); len(sh.keys) == 0 || spec.Unbalanced(args) {
 			return nil // the server will say what is wrong with it
 		}
 		if t.slot >= 0 && t.slot != at {
@@ -333,6 +335,7 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 	if how == aloneAfter {
 		return nil
 	}
+	t.selects = t.selects || how == alsoHere
 	if raw[0] != '*' {
 		raw = sh.encode(args)
 	}
@@ -391,14 +394,18 @@ func (c *Client) exec(spec *command.Spec) {
 func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	sh := c.sh
 	r.ReadOnly = t.readOnly
-	r.Block = &backend.Block{Before: 1 + t.sent, Lost: nullArray(r.Proto)}
+	r.Block = &backend.Block{Before: 1 + t.sent + t.homing(), Lost: nullArray(r.Proto)}
 	if r.Slot = int32(t.slot); t.slot < 0 {
 		r.Shard = int32(sh.servingShard())
 		if len(sh.Table.Shards) == 0 {
 			r.Slot = 0
 		}
 	}
-	block := c.extend(t.block, rawExec)
+	block := t.block
+	if t.selects {
+		block = c.extend(block, selectRequest(r.DB))
+	}
+	block = c.extend(block, rawExec)
 	t.block = nil
 	switch {
 	case t.pin != nil:
@@ -411,6 +418,15 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 		sh.Router.Route(r, block.B)
 	}
 	sh.Pool.Put(block)
+}
+
+// homing is the number of commands that the proxy adds to the block: a SELECT of
+// the database that the connection is for.
+func (t *transaction) homing() int {
+	if t.selects {
+		return 1
+	}
+	return 0
 }
 
 // servingShard is one that has a master and is not frozen, if any.

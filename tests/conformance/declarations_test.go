@@ -7,7 +7,6 @@ const (
 	oneTable   = "commands that the endpoint refuses do not exist"
 	ownHelp    = "lists what the endpoint supports, in the words of the documentation"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, as in a Redis Cluster"
-	oneBase    = "not yet: there is only database 0"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
 	laterRedis = "Redis 7.2 has it, and its clients send it"
@@ -31,9 +30,6 @@ func differences() []*difference {
 		{command: "sort", reply: "-ERR the GET option of SORT is not supported", why: patterns},
 		{command: "sort_ro", reply: "-ERR the BY option of SORT_RO is not supported", harmless: true, why: patterns},
 		{command: "sort_ro", reply: "-ERR the GET option of SORT_RO is not supported", harmless: true, why: patterns},
-		{command: "copy", word: "db", reply: "-ERR COPY to another database is not supported", why: oneBase},
-		{command: "select", reply: "-ERR DB index is out of range", why: oneBase},
-		{command: "config|get", word: "databases", harmless: true, why: oneBase},
 		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
 		{command: "subscribe", reply: "-ERR SUBSCRIBE is not supported inside MULTI", why: notQueued},
 		{command: "unsubscribe", reply: "-ERR UNSUBSCRIBE is not supported inside MULTI", why: notQueued},

@@ -34,7 +34,6 @@ var byName = merge(
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
 	decide("Keyed", "ruleSort", "sort sort_ro"),
-	decide("Keyed", "ruleCopy", "copy"),
 
 	refuse(yet+"poll with the form that does not block",
 		"blpop brpop blmove blmpop brpoplpush bzpopmin bzpopmax bzmpop"),
@@ -60,7 +59,7 @@ var byName = merge(
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
 		"replicaof slaveof failover replconf psync sync"),
 	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
-	refuse(never+"there is only database 0", "swapdb move"),
+	refuse(never+"the databases of all shards cannot be exchanged at one instant, SELECT the other one instead", "swapdb"),
 	refuse(never+"users and passwords are managed by the Configserver", "acl"),
 	refuse(never+"servers are configured by whoever runs them, the proxy by its settings",
 		"config|set config|rewrite module"),
