@@ -28,13 +28,16 @@ const (
 	Local
 	// PubSub commands publish, subscribe, or tell about subscriptions.
 	PubSub
+	// AnyShard commands name no key: any shard that serves can answer them. Slot
+	// finds NoSlot, which is how a Keyed command without keys is routed, too.
+	AnyShard
 	// Unsupported commands are refused with a sentence.
 	Unsupported
 )
 
 // String is the name in logs and metrics.
 func (k Kind) String() string {
-	return [...]string{"keyed", "split", "all-shards", "local", "pubsub", "unsupported"}[k]
+	return [...]string{"keyed", "split", "all-shards", "local", "pubsub", "any-shard", "unsupported"}[k]
 }
 
 // Spec is one command or subcommand. Specs are read-only.

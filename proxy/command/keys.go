@@ -232,7 +232,7 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 			}
 		}
 	}
-	if found == NoSlot && len(s.keys) > 0 {
+	if found == NoSlot && len(s.keys) > 0 && (s.rule != ruleScript || k.malformed) {
 		return 0, nil
 	}
 	return found, nil

@@ -38,10 +38,8 @@ func Command(dst []byte, args [][]byte, proto int) []byte {
 		return commandList(dst, names)
 	case "getkeys":
 		return getKeys(dst, args[2:], proto, false)
-	case "getkeysandflags":
+	default: // getkeysandflags
 		return getKeys(dst, args[2:], proto, true)
-	default:
-		return help(dst, command.ByName("command"))
 	}
 }
 

@@ -69,19 +69,15 @@ func (p Parameters) list() []parameter {
 	return params
 }
 
-// Config appends the reply to CONFIG GET, CONFIG RESETSTAT or CONFIG HELP. The
-// request has passed command.Lookup, which refuses the rest of CONFIG.
-// resetStats is called for RESETSTAT.
+// Config appends the reply to CONFIG GET or CONFIG RESETSTAT. The request has
+// passed command.Lookup, which refuses the rest of CONFIG. resetStats is called
+// for RESETSTAT.
 func Config(dst []byte, args [][]byte, proto int, p Parameters, resetStats func()) []byte {
-	switch s := command.ByName("config|" + string(args[1])); s.Name {
-	case "config|get":
+	if strings.EqualFold(string(args[1]), "get") {
 		return configGet(dst, args[2:], proto, p)
-	case "config|resetstat":
-		resetStats()
-		return append(dst, "+OK\r\n"...)
-	default:
-		return Help(dst, s)
 	}
+	resetStats()
+	return append(dst, "+OK\r\n"...)
 }
 
 func configGet(dst []byte, patterns [][]byte, proto int, p Parameters) []byte {

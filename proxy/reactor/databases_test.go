@@ -336,3 +336,29 @@ func TestUnusedDatabase(t *testing.T) {
 		c.want("0", "GET", "k")
 	}
 }
+
+// TestAnyShard: a command without keys is answered as long as one shard serves,
+// and waits when none does.
+func TestAnyShard(t *testing.T) {
+	shards, _ := realShards(t, 3)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	c := p.dial()
+	lolwut := func() {
+		t.Helper()
+		if got := c.do("LOLWUT", "VERSION", "5", "1", "1", "1"); !strings.Contains(got, "Redis ver. 7.0.15") {
+			t.Fatal(got)
+		}
+	}
+	lolwut()
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Master, c.Shards[1].Frozen = "", true })
+	lolwut()
+	p.commit(func(c *routing.Cluster) { c.Shards[2].Frozen = true })
+	c.send("XINFO", "HELP")
+	c.silent(50 * time.Millisecond)
+	p.commit(func(c *routing.Cluster) {
+		c.Shards[0].Master, c.Shards[1].Frozen, c.Shards[2].Frozen = "shard-0-0", false, false
+	})
+	if got := c.read(); !strings.Contains(got, "CONSUMERS <key>") {
+		t.Fatal(got)
+	}
+}

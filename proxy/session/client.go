@@ -416,20 +416,20 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		return true
 	}
 	switch spec.Kind {
-	case command.Keyed:
+	case command.Keyed, command.AnyShard:
 		slot, line := spec.Slot(args)
 		if line != nil {
 			c.answer(spec, line)
 			break
 		}
 		if chunk != nil {
-			sh.Router.RouteChunk(c.forward(spec, max(slot, 0)), chunk)
+			sh.Router.RouteChunk(c.forward(spec, slot), chunk)
 			return true
 		}
 		if raw[0] != '*' {
 			raw = sh.encode(args)
 		}
-		sh.Router.Route(c.forward(spec, max(slot, 0)), raw)
+		sh.Router.Route(c.forward(spec, slot), raw)
 		return true
 	case command.Split:
 		c.split(spec, args, raw)
@@ -464,10 +464,13 @@ func (c *Client) release(chunk *buffer.Chunk) {
 	}
 }
 
-// forward makes a request to a slot and gives it its place in the order.
+// forward makes a request to a slot, or to any shard if that is NoSlot, and gives
+// it its place in the order.
 func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
 	r := c.begin(spec)
-	r.Slot = int32(slot)
+	if r.Slot = int32(slot); slot < 0 {
+		c.sh.toAnyShard(r)
+	}
 	r.ReadOnly = spec.ReadOnly
 	r.Replica = c.fromReplica(spec)
 	return r

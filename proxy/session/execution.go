@@ -83,7 +83,7 @@ const (
 // handlingOf decides. What is not known to be right is refused.
 func handlingOf(spec *command.Spec) handling {
 	switch spec.Kind {
-	case command.Keyed, command.Split:
+	case command.Keyed, command.Split, command.AnyShard:
 		return served
 	case command.AllShards:
 		switch spec.Name {
@@ -103,8 +103,8 @@ func handlingOf(spec *command.Spec) handling {
 		return served
 	case "select":
 		return alsoHere
-	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat", "config|help",
-		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list", "command|help",
+	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat",
+		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
 		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|no-evict", "client|no-touch", "client|help":
 		return aloneAfter
 	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":

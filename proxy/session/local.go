@@ -10,7 +10,6 @@ import (
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/proxy/command"
-	"github.com/basalt-redis/basalt/proxy/introspect"
 )
 
 // Replies to local commands, in Redis's words.
@@ -114,8 +113,6 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	case "client|help":
 		text = append(text, clientHelp...)
-	case "config|help":
-		text = introspect.Help(text, spec)
 	default:
 		if !c.sh.ClusterMode && strings.HasPrefix(spec.Name, "cluster|") {
 			// Clients know this answer, and go on without cluster mode.

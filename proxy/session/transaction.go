@@ -273,7 +273,7 @@ func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 	t, sh := c.tx, c.sh
 	switch spec.Kind {
-	case command.Keyed, command.Split:
+	case command.Keyed, command.Split, command.AnyShard:
 		at, line := spec.Slot(args)
 		if line != nil {
 			return line
@@ -396,10 +396,7 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	r.ReadOnly = t.readOnly
 	r.Block = &backend.Block{Before: 1 + t.sent + t.homing(), Lost: nullArray(r.Proto)}
 	if r.Slot = int32(t.slot); t.slot < 0 {
-		r.Shard = int32(sh.servingShard())
-		if len(sh.Table.Shards) == 0 {
-			r.Slot = 0
-		}
+		sh.toAnyShard(r)
 	}
 	block := t.block
 	if t.selects {
@@ -427,6 +424,15 @@ func (t *transaction) homing() int {
 		return 1
 	}
 	return 0
+}
+
+// toAnyShard routes a request to a shard that serves, if any. Without shards it
+// waits for the owner of some slot.
+func (s *Shared) toAnyShard(r *backend.Request) {
+	r.Slot, r.Shard = command.NoSlot, int32(s.servingShard())
+	if len(s.Table.Shards) == 0 {
+		r.Slot = 0
+	}
 }
 
 // servingShard is one that has a master and is not frozen, if any.

@@ -5,7 +5,6 @@ const (
 	noBlock    = "not yet: BLOCK is refused, poll without it"
 	noKeys     = "not yet: a script without keys tells no shard to run it"
 	oneTable   = "commands that the endpoint refuses do not exist"
-	ownHelp    = "lists what the endpoint supports, in the words of the documentation"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, as in a Redis Cluster"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
@@ -48,10 +47,7 @@ func differences() []*difference {
 		{command: "command|list", words: 2, harmless: true, why: oneTable},
 		{command: "command|list", word: "b?pop", harmless: true, why: oneTable},
 		{command: "command|info", words: 2, harmless: true, why: oneTable},
-		{command: "command|info", word: "object", harmless: true, why: oneTable},
 		{command: "command|docs", words: 2, harmless: true, why: oneTable},
-		{command: "command|help", harmless: true, why: ownHelp},
-		{command: "config|help", harmless: true, why: ownHelp},
 		{command: "config|get", word: "*", harmless: true, why: ownSetting},
 		{command: "config|get", word: "port", harmless: true, why: ownSetting},
 		{command: "config|get", word: "hash-max-listpack-entries", harmless: true, why: ownSetting},

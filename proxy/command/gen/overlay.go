@@ -28,7 +28,8 @@ var byName = merge(
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
 	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|reply client|no-evict client|no-touch client|help"),
-	decide("Local", "", "config|get config|resetstat config|help"),
+	decide("Local", "", "config|get config|resetstat"),
+	decide("AnyShard", "", "lolwut object|help xinfo|help xgroup|help memory|help config|help command|help"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	decide("Keyed", "ruleBlock", "xread xreadgroup"),
@@ -50,7 +51,6 @@ var byName = merge(
 	refuse(yet+"the proxy's slow log is at /slowlog of its HTTP address", "slowlog"),
 	refuse(yet+"latencies are at /metrics of the proxy's HTTP address", "latency"),
 	refuse(yet+"name a key with MEMORY USAGE, or read INFO memory", "memory"),
-	refuse(yet+"see the command's documentation", "object|help xinfo|help xgroup|help"),
 
 	refuse(never+"it would have to watch every server, connect to one of them as its admin",
 		"monitor"),
@@ -65,7 +65,6 @@ var byName = merge(
 		"config|set config|rewrite module"),
 	refuse(never+"it looks inside one server, connect to that one as its admin",
 		"debug pfdebug pfselftest"),
-	refuse(never+"the art hangs in the servers, connect to one of them", "lolwut"),
 )
 
 func decide(kind, rule, names string) map[string]decision {
