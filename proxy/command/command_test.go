@@ -134,10 +134,10 @@ func TestSlot(t *testing.T) {
 		"XREAD COUNT 1 BLOCK 0 STREAMS a $":        "-ERR XREAD with BLOCK is not supported",
 		"XREADGROUP BLOCK 0 GROUP g c STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
 		"XREADGROUP GROUP g c BLOCK 0 STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
-		"SORT a BY w_*":                            "-ERR the BY option of SORT is not supported",
-		"SORT a GET # GET o_*":                     "-ERR the GET option of SORT is not supported",
-		"SORT_RO {x}a BY *{x}":                     "-ERR the BY option of SORT_RO is not supported",
-		"SORT {x}a BY {x*}":                        "-ERR the BY option of SORT is not supported",
+		"SORT a BY w_*":                            "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT a GET # GET o_*":                     "-ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT_RO {x}a BY *{x}":                     "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT {x}a BY {x*}":                        "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
 	} {
 		args := fields(line)
 		if got, reply := mustLookup(t, args).Slot(args); got != NoSlot || !strings.HasPrefix(string(reply), want) {

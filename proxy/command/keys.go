@@ -283,7 +283,7 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 		}
 	case ruleSort:
 		if option := strayPattern(args); option != "" {
-			return refusal("the " + option + " option of " + s.title() + " is not supported behind the proxy when its pattern may name keys in another slot: put the {hash tag} of the sorted key in front of the *")
+			return refusal(option + " option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.")
 		}
 	}
 	return nil

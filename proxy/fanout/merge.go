@@ -39,6 +39,21 @@ func Sum(dst []byte, parts [][]byte) ([]byte, error) {
 	return redcon.AppendInt(dst, sum), nil
 }
 
+// Least appends the lowest of integer replies (LASTSAVE).
+func Least(dst []byte, parts [][]byte) ([]byte, error) {
+	var least int64
+	for i, p := range parts {
+		n, err := Integer(p)
+		if err != nil {
+			return dst, err
+		}
+		if i == 0 || n < least {
+			least = n
+		}
+	}
+	return redcon.AppendInt(dst, least), nil
+}
+
 // Integer reads an integer reply.
 func Integer(reply []byte) (int64, error) {
 	if len(reply) < 4 || reply[0] != ':' {

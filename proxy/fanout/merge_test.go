@@ -45,6 +45,8 @@ func TestMerge(t *testing.T) {
 			return interleave([]int32{0, 0, 1}, "*1\r\n$1\r\na\r\n", "*2\r\n$1\r\na\r\n$1\r\nb\r\n")
 		}, "error"},
 		{"cut short", func() ([]byte, error) { return interleave([]int32{0}, "*1\r\n$9\r\na\r\n") }, "error"},
+		{"least", func() ([]byte, error) { return Least(nil, parts(":7\r\n", ":3\r\n", ":5\r\n")) }, ":3\r\n"},
+		{"least of no number", func() ([]byte, error) { return Least(nil, parts(":7\r\n", "+OK\r\n")) }, "error"},
 		{"too few", func() ([]byte, error) { return interleave([]int32{0, 0}, "*1\r\n$1\r\na\r\n") }, "error"},
 		{"too many", func() ([]byte, error) { return interleave([]int32{0}, "*2\r\n:1\r\n:1\r\n") }, "error"},
 	} {

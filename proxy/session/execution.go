@@ -87,7 +87,7 @@ func handlingOf(spec *command.Spec) handling {
 		return served
 	case command.AllShards:
 		switch spec.Name {
-		case "dbsize", "keys", "flushall", "flushdb":
+		case "dbsize", "keys", "flushall", "flushdb", "lastsave", "bgsave", "bgrewriteaof":
 			return alsoOthers
 		case "scan", "randomkey", "info":
 			return aloneAfter
@@ -227,16 +227,7 @@ func (e *execution) askOthers(a *aside) {
 		e.answered()
 		return
 	}
-	m := c.newMerge(a.spec, len(others)+1, func(m *merge, dst []byte) ([]byte, error) {
-		switch m.whole.Spec.Name {
-		case "dbsize":
-			return fanout.Sum(dst, m.replies)
-		case "keys":
-			return fanout.Concat(dst, m.replies)
-		default:
-			return fanout.OK(dst, m.replies)
-		}
-	})
+	m := c.newMerge(a.spec, len(others)+1, joinReplies)
 	m.whole.ReadOnly = a.spec.ReadOnly
 	m.replies[len(others)] = own
 	m.waiting--

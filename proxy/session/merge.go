@@ -104,12 +104,8 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 	switch spec.Name {
 	case "scan":
 		c.scanShards(spec, args, shards)
-	case "dbsize":
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Sum(dst, m.replies) })
-	case "flushall", "flushdb":
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.OK(dst, m.replies) })
-	case "keys":
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Concat(dst, m.replies) })
+	case "dbsize", "flushall", "flushdb", "keys", "lastsave", "bgsave", "bgrewriteaof":
+		c.broadcast(spec, args, joinReplies)
 	case "randomkey":
 		c.randomKey(spec, shards)
 	case "info":
@@ -127,6 +123,22 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 		})
 	default:
 		c.answer(spec, []byte("-ERR "+spec.Name+" cannot be joined from several shards\r\n"))
+	}
+}
+
+// joinReplies joins the replies to commands that are the same for every shard.
+func joinReplies(m *merge, dst []byte) ([]byte, error) {
+	switch m.whole.Spec.Name {
+	case "dbsize":
+		return fanout.Sum(dst, m.replies)
+	case "keys":
+		return fanout.Concat(dst, m.replies)
+	case "lastsave":
+		return fanout.Least(dst, m.replies) // what was written before then is saved everywhere
+	case "bgsave", "bgrewriteaof":
+		return append(dst, m.replies[0]...), nil // started or, at some, scheduled
+	default:
+		return fanout.OK(dst, m.replies)
 	}
 }
 

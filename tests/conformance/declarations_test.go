@@ -5,7 +5,7 @@ const (
 	noBlock    = "not yet: BLOCK is refused, poll without it"
 	noKeys     = "not yet: a script without keys tells no shard to run it"
 	oneTable   = "commands that the endpoint refuses do not exist"
-	patterns   = "patterns of BY and GET that may name keys of other slots are refused, as in a Redis Cluster"
+	patterns   = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
 	laterRedis = "Redis 7.2 has it, and its clients send it"
@@ -25,10 +25,10 @@ func differences() []*difference {
 		{command: "evalsha_ro", reply: "-ERR EVALSHA_RO without keys is not supported", why: noKeys},
 		{command: "fcall", reply: "-ERR FCALL without keys is not supported", why: noKeys},
 		{command: "fcall_ro", reply: "-ERR FCALL_RO without keys is not supported", why: noKeys},
-		{command: "sort", reply: "-ERR the BY option of SORT is not supported", why: patterns},
-		{command: "sort", reply: "-ERR the GET option of SORT is not supported", why: patterns},
-		{command: "sort_ro", reply: "-ERR the BY option of SORT_RO is not supported", harmless: true, why: patterns},
-		{command: "sort_ro", reply: "-ERR the GET option of SORT_RO is not supported", harmless: true, why: patterns},
+		{command: "sort", reply: "-ERR BY option of SORT denied in Cluster mode", why: patterns},
+		{command: "sort", reply: "-ERR GET option of SORT denied in Cluster mode", why: patterns},
+		{command: "sort_ro", reply: "-ERR BY option of SORT denied in Cluster mode", harmless: true, why: patterns},
+		{command: "sort_ro", reply: "-ERR GET option of SORT denied in Cluster mode", harmless: true, why: patterns},
 		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
 		{command: "subscribe", reply: "-ERR SUBSCRIBE is not supported inside MULTI", why: notQueued},
 		{command: "unsubscribe", reply: "-ERR UNSUBSCRIBE is not supported inside MULTI", why: notQueued},

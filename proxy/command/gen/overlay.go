@@ -24,7 +24,7 @@ const (
 var byName = merge(
 	decide("Split", "", "mget del unlink exists touch"),
 	decide("Split", "rulePairs", "mset"),
-	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info"),
+	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info lastsave bgsave bgrewriteaof"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
 	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|reply client|no-evict client|no-touch client|help"),
@@ -54,8 +54,8 @@ var byName = merge(
 
 	refuse(never+"it would have to watch every server, connect to one of them as its admin",
 		"monitor"),
-	refuse(never+"persistence and restarts are run per server, by the Configserver and whoever runs the servers",
-		"save bgsave bgrewriteaof lastsave shutdown"),
+	refuse(never+"every master would stand still until it is done, use BGSAVE and LASTSAVE", "save"),
+	refuse(never+"restarts are run per server, by the Configserver and whoever runs the servers", "shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
 		"replicaof slaveof failover replconf psync sync"),
 	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
