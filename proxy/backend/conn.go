@@ -56,6 +56,11 @@ type Conn struct {
 	MustDrain, Retired bool
 	// Blocks: requests of the shard are held until it is drained.
 	Blocks bool
+	// Lean: it serves one client, so its memory is kept small.
+	Lean bool
+	// ClientID is the number of this connection at the server, 0 while it is not
+	// known. It belongs to the loop.
+	ClientID int64
 	// Context is the loop's own.
 	Context any
 	// RetryAt is when to connect again, Deadline when connecting or the login
@@ -166,6 +171,8 @@ var (
 const (
 	ownChunk  = 16 << 10
 	chunkSize = 32 << 10
+	// leanChunk is the size of chunks of a lean connection.
+	leanChunk = buffer.Smallest
 )
 
 // New makes a Conn in state Closed.
@@ -188,7 +195,10 @@ func (c *Conn) Enqueue(r *Request, raw []byte) {
 	t := c.tail
 	if t == nil || cap(t.B)-len(t.B) < len(raw) {
 		n := chunkSize
-		if len(raw) > ownChunk {
+		switch {
+		case c.Lean:
+			n = max(leanChunk, len(raw))
+		case len(raw) > ownChunk:
 			n = len(raw)
 		}
 		t = c.host.Pool().Get(n)
@@ -274,8 +284,9 @@ func (c *Conn) Flush() (full bool) {
 	return false
 }
 
-// Read reads once into scratch and delivers what came.
-func (c *Conn) Read(scratch []byte) {
+// Read reads once into scratch and delivers what came. It returns false when
+// there was nothing.
+func (c *Conn) Read(scratch []byte) bool {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.FD), uintptr(unsafe.Pointer(unsafe.SliceData(scratch))), uintptr(len(scratch)))
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
@@ -289,7 +300,9 @@ func (c *Conn) Read(scratch []byte) {
 		if err := c.deliver(scratch[:n]); err != nil {
 			c.Break(SightRefused, err, LineLost)
 		}
+		return true
 	}
+	return false
 }
 
 // deliver frames replies and hands each to the owner of the oldest request.
@@ -402,7 +415,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	c.FD, c.state, c.Deadline = -1, Closed, 0
 	c.head, c.tail, c.wchunk, c.woff = nil, nil, nil, 0
 	c.first, c.last, c.inFlight = nil, nil, 0
-	c.queued, c.written = 0, 0
+	c.queued, c.written, c.ClientID = 0, 0, 0
 	c.framer, c.inReply = resp.Framer{}, false
 	var retry Hold
 	for r := queue; r != nil; {

@@ -53,8 +53,8 @@ type Spec struct {
 	// Write: it may change data. ReadOnly: it cannot, and replicas may serve it.
 	// Both are false for commands that do not touch data.
 	Write, ReadOnly bool
-	// Blocking commands may wait for data; those that do so only with an option
-	// (XREAD BLOCK) are refused by Slot when they carry it.
+	// Blocking commands may wait for data or replicas, some of them only with an
+	// option (XREAD BLOCK): see Timeout.
 	Blocking bool
 	// NoAuth commands are open to clients that did not authenticate.
 	NoAuth bool

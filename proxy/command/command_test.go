@@ -85,7 +85,6 @@ func TestKinds(t *testing.T) {
 	for line, want := range map[string]string{
 		"MULTI x":         "-ERR wrong number of arguments for 'multi' command\r\n",
 		"CONFIG SET a b":  "-ERR CONFIG SET is not supported behind the proxy: ",
-		"BLPOP k 0":       "-ERR BLPOP is not supported behind the proxy yet: ",
 		"SCRIPT LOAD x":   "-ERR SCRIPT LOAD is not supported behind the proxy yet: ",
 		"REPLICAOF a 1":   "-ERR REPLICAOF is not supported behind the proxy: ",
 		"MIGRATE h 1 k 0": "-ERR wrong number of arguments for 'migrate' command\r\n",
@@ -127,17 +126,17 @@ func TestSlot(t *testing.T) {
 	cross := string(crossSlot)
 	for line, want := range map[string]string{
 		"RENAME a b": cross, "MSETNX a 1 b 2": cross, "EVAL s 2 a b": cross, "SORT a STORE b": cross, "GEORADIUS a 1 1 1 km STOREDIST b": cross,
-		"XREAD STREAMS a b 0 0":                    cross,
-		"MSET a 1 b":                               "-ERR wrong number of arguments for 'mset' command\r\n",
-		"EVAL s 0":                                 "-ERR EVAL without keys is not supported",
-		"FCALL f 0 arg":                            "-ERR FCALL without keys is not supported",
-		"XREAD COUNT 1 BLOCK 0 STREAMS a $":        "-ERR XREAD with BLOCK is not supported",
-		"XREADGROUP BLOCK 0 GROUP g c STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
-		"XREADGROUP GROUP g c BLOCK 0 STREAMS a >": "-ERR XREADGROUP with BLOCK is not supported",
-		"SORT a BY w_*":                            "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
-		"SORT a GET # GET o_*":                     "-ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
-		"SORT_RO {x}a BY *{x}":                     "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
-		"SORT {x}a BY {x*}":                        "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"XREAD STREAMS a b 0 0":                 cross,
+		"MSET a 1 b":                            "-ERR wrong number of arguments for 'mset' command\r\n",
+		"EVAL s 0":                              "-ERR EVAL without keys is not supported",
+		"FCALL f 0 arg":                         "-ERR FCALL without keys is not supported",
+		"SORT a BY w_*":                         "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT a GET # GET o_*":                  "-ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT_RO {x}a BY *{x}":                  "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"SORT {x}a BY {x*}":                     "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+		"XREAD COUNT 1 BLOCK 0 STREAMS a b $ $": cross,
+		"BLPOP a b 0":                           cross,
+		"BLMPOP 0 2 a b LEFT":                   cross,
 	} {
 		args := fields(line)
 		if got, reply := mustLookup(t, args).Slot(args); got != NoSlot || !strings.HasPrefix(string(reply), want) {

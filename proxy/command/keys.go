@@ -257,8 +257,6 @@ const (
 	ruleNone rule = iota
 	// rulePairs: keys and values alternate (MSET).
 	rulePairs
-	// ruleBlock: BLOCK would hold up the shared connection (XREAD, XREADGROUP).
-	ruleBlock
 	// ruleScript: at least one key must be named (EVAL, FCALL).
 	ruleScript
 	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
@@ -272,10 +270,6 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 	case rulePairs:
 		if len(args)%2 == 0 {
 			return s.wrongArity()
-		}
-	case ruleBlock:
-		if hasBlock(args) {
-			return refusal(s.title() + " with BLOCK is not supported behind the proxy yet: poll without BLOCK")
 		}
 	case ruleScript:
 		if k.n == 0 && !k.malformed {
@@ -293,24 +287,6 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 func (s *Spec) title() string { return strings.ToUpper(s.Name) }
 
 func refusal(sentence string) []byte { return []byte("-ERR " + sentence + "\r\n") }
-
-// hasBlock finds BLOCK among the options of XREAD and XREADGROUP, which they
-// take in any order before STREAMS.
-func hasBlock(args [][]byte) bool {
-	for i := 1; i < len(args); i++ {
-		switch a := args[i]; {
-		case isWord(a, "BLOCK"):
-			return true
-		case isWord(a, "COUNT"):
-			i++
-		case isWord(a, "GROUP"):
-			i += 2
-		case !isWord(a, "NOACK"):
-			return false
-		}
-	}
-	return false
-}
 
 // sortStore returns the index of the last STORE option's key, 0 without one.
 func sortStore(args [][]byte) (at int) {

@@ -29,6 +29,7 @@ type Config struct {
 	ClusterMode               bool
 	Loops, MaxClients         int
 	MaxPinned                 int
+	BlockedOnFailover         string
 	MaxRequestBytes           int64
 	MaxArgs                   int
 	MaxInlineBytes            int64
@@ -58,7 +59,8 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.BoolVar(&c.ClusterMode, "cluster-mode", false, "tell clients that the proxies are a Redis Cluster (CLUSTER SLOTS and so on), for clients that insist on one")
 	fs.IntVar(&c.Loops, "loops", 0, "event loops; 0 for half as many as processors, at least one")
 	fs.IntVar(&c.MaxClients, "max-clients", 20000, "clients connected at once; one more is turned away")
-	fs.IntVar(&c.MaxPinned, "max-pinned", 2000, "clients that may use a server connection of their own at once, as WATCH needs")
+	fs.IntVar(&c.MaxPinned, "max-pinned", 2000, "server connections that may serve a single client each at once, as WATCH and blocking commands need; of all proxies together it must stay below the servers' maxclients")
+	fs.StringVar(&c.BlockedOnFailover, "blocked-on-failover", "reissue", "what becomes of blocked commands (BLPOP …) when a failover replaces their master: reissue sends them to the new one, fail answers that they may or may not have been executed")
 	settings.BytesVar(fs, &c.MaxRequestBytes, "max-request-bytes", 512<<20, "longest request, and longest argument")
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
 	settings.BytesVar(fs, &c.MaxInlineBytes, "max-inline-bytes", 64<<10, "longest inline request")
@@ -159,6 +161,9 @@ func (c *Config) Validate() error {
 		if n.value < n.min {
 			wrong(n.name, "%d, want at least %d", n.value, n.min)
 		}
+	}
+	if c.BlockedOnFailover != "reissue" && c.BlockedOnFailover != "fail" {
+		wrong("blocked-on-failover", "%q, want reissue or fail", c.BlockedOnFailover)
 	}
 	if c.Loops > 1024 {
 		wrong("loops", "%d, want at most 1024", c.Loops)

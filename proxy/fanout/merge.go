@@ -154,3 +154,41 @@ func bulkEnd(b []byte) (int, error) {
 	}
 	return n, nil
 }
+
+// LeastEach appends the smallest of integer replies (WAIT), or an array of the
+// smallest of each element (WAITAOF).
+func LeastEach(dst []byte, parts [][]byte) ([]byte, error) {
+	var least []int64
+	isArray := false
+	for i, p := range parts {
+		elements := [][]byte{p}
+		if isArray = len(p) > 0 && p[0] == '*'; isArray {
+			var err error
+			if elements, err = Elements(p); err != nil {
+				return dst, err
+			}
+		}
+		if i == 0 {
+			least = make([]int64, len(elements))
+		}
+		if len(elements) != len(least) {
+			return dst, ErrReply
+		}
+		for j, element := range elements {
+			n, err := Integer(element)
+			if err != nil {
+				return dst, err
+			}
+			if i == 0 || n < least[j] {
+				least[j] = n
+			}
+		}
+	}
+	if isArray {
+		dst = redcon.AppendArray(dst, len(least))
+	}
+	for _, n := range least {
+		dst = redcon.AppendInt(dst, n)
+	}
+	return dst, nil
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // How a loop changes over to an epoch, between two wake-ups.
@@ -83,6 +84,7 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	retried.Append(&held)
 	l.rehold(&retried, old)
+	l.tellLosses(old, t)
 	l.applyPins()
 	for _, s := range l.shards {
 		s.releaseLater()
@@ -328,4 +330,34 @@ func (s *shard) remove() {
 	}
 	s.nodes, s.reads = nil, nil
 	s.publish()
+}
+
+// tellLosses tells clients that wrote to a master that an epoch replaced without
+// a freeze: WAIT is about that.
+func (l *loop) tellLosses(old, t *routing.Table) {
+	var slots uint64
+	for i := range old.Shards {
+		was := &old.Shards[i]
+		if was.MasterIndex < 0 {
+			continue
+		}
+		for j := range t.Shards {
+			is := &t.Shards[j]
+			if is.ID != was.ID {
+				continue
+			}
+			replaced := is.MasterIndex < 0
+			if !replaced {
+				a, b := &was.Nodes[was.MasterIndex], &is.Nodes[is.MasterIndex]
+				same := a.ID == b.ID && a.Address == b.Address && a.Incarnation == b.Incarnation
+				replaced = !same && !was.Frozen
+			}
+			if replaced {
+				slots |= session.SlotBits(&was.Slots)
+			}
+		}
+	}
+	if slots != 0 {
+		l.eachClient(func(c *session.Client) { c.Lost(slots) })
+	}
 }

@@ -18,7 +18,7 @@ func (l *loop) adopt(fd int, id uint64, addr netip.AddrPort) {
 	}
 	c := session.New(&l.sh, fd, id, addr)
 	c.Slot = l.settle(place{client: c})
-	c.Events = unix.EPOLLIN
+	c.Events = unix.EPOLLIN | unix.EPOLLRDHUP
 	if err := l.control(unix.EPOLL_CTL_ADD, fd, c.Slot, c.Events); err != nil {
 		l.log.Warn("client cannot be watched", "client", addr, "error", err)
 		c.Close()
@@ -28,7 +28,8 @@ func (l *loop) adopt(fd int, id uint64, addr netip.AddrPort) {
 }
 
 // clientEvent serves one client. A stalled one is not read; its interest ends
-// only when it would wake the loop in vain.
+// only when it would wake the loop in vain. The end of what a client sends is
+// heard of even then, once, for it may be blocked.
 func (l *loop) clientEvent(c *session.Client, events uint32) {
 	if c.Closed {
 		return
@@ -37,19 +38,19 @@ func (l *loop) clientEvent(c *session.Client, events uint32) {
 		c.Close()
 		return
 	}
-	if events&unix.EPOLLRDHUP != 0 && c.Postponed() {
-		c.Close() // what waits is not wanted any more
-		return
-	}
-	if events&unix.EPOLLIN != 0 {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
 		if !c.Stalled() {
 			c.Readable(l.scratch)
 		}
-		if c.Stalled() && !c.Closed {
-			interest := c.Events &^ unix.EPOLLIN
-			if c.Postponed() {
-				interest |= unix.EPOLLRDHUP
-			}
+		interest := c.Events
+		if events&unix.EPOLLRDHUP != 0 && !c.Closed {
+			c.HangUp()
+			interest &^= unix.EPOLLRDHUP
+		}
+		if c.Stalled() {
+			interest &^= unix.EPOLLIN
+		}
+		if !c.Closed {
 			l.watchClient(c, interest)
 		}
 	}

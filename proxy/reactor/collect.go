@@ -106,7 +106,7 @@ func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
 		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes + l.sh.Hub.Memory(),
-		blocked: l.sh.Postponed, held: l.orphan.heldNow(), pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
+		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake

@@ -35,9 +35,13 @@ type Config struct {
 	// MaxClients is the most clients connected at once; 10000. One more gets
 	// "-ERR max number of clients reached".
 	MaxClients int
-	// MaxPinned is the most clients that may use a server connection of their
-	// own at once, as WATCH needs; 2000. Servers limit their connections, too.
+	// MaxPinned is the most server connections that may serve a single client
+	// each at once, as WATCH and blocking commands need; 2000. Servers limit their
+	// connections, too (10000), and all proxies share that.
 	MaxPinned int
+	// FailBlocked: when a master is replaced by a failover, blocked clients get the
+	// error of a command that was in flight. Otherwise they stay blocked.
+	FailBlocked bool
 	// Limits of one request; resp.DefaultLimits.
 	Limits resp.Limits
 	// ClientReplyBufferBytes is how much may wait to be read by one client

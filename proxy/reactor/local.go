@@ -7,6 +7,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
@@ -34,6 +35,10 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 		return
 	case "client|unpause":
 		l.everywhere(func(at *loop, _ int) { at.unpause() }, func() { c.Complete(r, lineOK) })
+		return
+	}
+	if r.Spec.Name == "client|unblock" {
+		l.clientUnblock(c, r, own)
 		return
 	}
 	answer := l.eng.cfg.ConfigGet
@@ -68,4 +73,50 @@ func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte
 		reply := session.AppendText(nil, l.eng.cfg.Info(nil, args, shards), proto)
 		l.post(func() { c.Complete(r, reply) })
 	}()
+}
+
+var (
+	lineReason  = []byte("-ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR\r\n")
+	lineInteger = []byte("-ERR value is not an integer or out of range\r\n")
+)
+
+// clientUnblock serves CLIENT UNBLOCK id [TIMEOUT | ERROR]. The answer comes when
+// it is known if that ended the wait.
+func (l *loop) clientUnblock(c *session.Client, r *backend.Request, args [][]byte) {
+	timeout := true
+	if len(args) > 4 {
+		c.Complete(r, command.ErrorLine("unknown subcommand or wrong number of arguments for '", args[1], "'. Try CLIENT HELP."))
+		return
+	}
+	if len(args) == 4 {
+		switch strings.ToUpper(string(args[3])) {
+		case "TIMEOUT":
+		case "ERROR":
+			timeout = false
+		default:
+			c.Complete(r, lineReason)
+			return
+		}
+	}
+	id, ok := command.Integer(args[2])
+	if !ok {
+		c.Complete(r, lineInteger)
+		return
+	}
+	answer := func(unblocked bool) {
+		n := int64(0)
+		if unblocked {
+			n = 1
+		}
+		c.Complete(r, redcon.AppendInt(nil, n))
+	}
+	act := func(_ *loop, blocked *session.Client) bool {
+		blocked.Unblock(timeout, func(unblocked bool) { l.post(func() { answer(unblocked) }) })
+		return true
+	}
+	l.withClient(uint64(id), act, func(found bool) {
+		if !found {
+			answer(false)
+		}
+	})
 }

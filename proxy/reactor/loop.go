@@ -55,6 +55,7 @@ type loop struct {
 	// pins are the connections of single clients, idlePins those of none.
 	pins     map[*pin]struct{}
 	idlePins []idlePin
+	text     []byte // scratch of requests
 	subs     subscriptions
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int

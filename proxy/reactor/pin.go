@@ -51,6 +51,8 @@ type pin struct {
 	conn *backend.Conn
 	sent int
 	wait backend.Hold
+	// call is the blocking command that it is for, or nil.
+	call *call
 	// released: no more is sent, and when all is answered the pin ends. clean:
 	// the server keeps nothing then. lost: see above.
 	released, clean, lost bool
@@ -75,7 +77,7 @@ const (
 )
 
 var (
-	lineTooManyPins = []byte("-ERR too many clients of this proxy use WATCH at once; retry later\r\n")
+	lineTooManyPins = []byte("-ERR too many clients of this proxy use WATCH or a blocking command at once (see its max-pinned); retry later\r\n")
 	rawUnwatch      = []byte("*1\r\n$7\r\nUNWATCH\r\n")
 
 	errIdle    = errors.New("the connection was not needed any more")
@@ -84,6 +86,14 @@ var (
 
 // Pin takes a connection to the master of a slot for one client.
 func (l *loop) Pin(slot int, proto uint8) (session.Pinned, []byte) {
+	p, line := l.newPin(slot, proto)
+	if line != nil {
+		return nil, line
+	}
+	return p, nil
+}
+
+func (l *loop) newPin(slot int, proto uint8) (*pin, []byte) {
 	if l.eng.pinned.Add(1) > int64(l.eng.cfg.MaxPinned) {
 		l.eng.pinned.Add(-1)
 		return nil, lineTooManyPins
@@ -153,6 +163,10 @@ func (p *pin) take(answer func(r *backend.Request)) {
 
 // pump sends what waits, if that is possible now.
 func (p *pin) pump() {
+	if p.call != nil {
+		p.call.pump()
+		return
+	}
 	l, s := p.loop, p.shard()
 	if l.deleting {
 		p.take(func(r *backend.Request) { r.Owner.Fail(r, lineDeleting) })
@@ -253,6 +267,7 @@ func (p *pin) connect(n *node) {
 	target := n.target
 	target.Proto, target.DB = int(p.proto), p.db
 	p.conn = backend.New(pinHost{l}, target)
+	p.conn.Lean = true
 	p.conn.Context = p
 	p.conn.Open(int64(l.eng.cfg.NodeTimeout))
 }
@@ -368,7 +383,7 @@ func (h pinHost) Answered(c *backend.Conn) {
 }
 
 // Broken: a pinned connection ended. retry was not executed.
-func (h pinHost) Broken(c *backend.Conn, retry *backend.Hold, _ Sight, _ error) {
+func (h pinHost) Broken(c *backend.Conn, retry *backend.Hold, _ Sight, err error) {
 	l := h.loop
 	h.drained(c)
 	p, _ := c.Context.(*pin)
@@ -380,6 +395,10 @@ func (h pinHost) Broken(c *backend.Conn, retry *backend.Hold, _ Sight, _ error) 
 			}
 		}
 		dropAll(l, retry)
+		return
+	}
+	if p.call != nil {
+		p.call.broken(c, retry, err)
 		return
 	}
 	l.heldMore(retry.Bytes)
@@ -415,7 +434,7 @@ func dropAll(l *loop, hold *backend.Hold) {
 // pumpPins sends what waits for shards that serve again.
 func (l *loop) pumpPins() {
 	for p := range l.pins {
-		if p.wait.Count > 0 {
+		if p.wait.Count > 0 || p.call != nil {
 			p.pump()
 		}
 	}
@@ -424,6 +443,10 @@ func (l *loop) pumpPins() {
 // applyPins changes the pins over to the table that the shards just applied.
 func (l *loop) applyPins() {
 	for p := range l.pins {
+		if p.call != nil {
+			p.call.apply()
+			continue
+		}
 		if p.conn == nil {
 			continue
 		}
@@ -461,6 +484,9 @@ func (l *loop) pinTimers() {
 	now := l.sh.Now
 	before := now - int64(l.eng.cfg.HoldTimeout)
 	for p := range l.pins {
+		if p.call != nil {
+			p.call.timers()
+		}
 		if r := p.wait.First(); r != nil && r.HeldSince < before {
 			p.take(func(r *backend.Request) {
 				l.counters.heldRefused++
@@ -473,7 +499,7 @@ func (l *loop) pinTimers() {
 		}
 		switch p.conn.State() {
 		case backend.Closed:
-			if p.wait.Count == 0 {
+			if p.wait.Count == 0 && (p.call == nil || p.call.state != callHeld) {
 				continue
 			}
 			if p.conn.RetryAt > now {

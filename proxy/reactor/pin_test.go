@@ -254,7 +254,7 @@ func TestPinnedConnectionsAreFew(t *testing.T) {
 		clients = append(clients, c)
 	}
 	extra := p.dial()
-	extra.want("-ERR too many clients of this proxy use WATCH at once; retry later", "WATCH", "k")
+	extra.want("-ERR too many clients of this proxy use WATCH or a blocking command at once (see its max-pinned); retry later", "WATCH", "k")
 	extra.want("(nil)", "GET", "k")
 	clients[0].Close() // watching
 	clients[1].want("OK", "UNWATCH")

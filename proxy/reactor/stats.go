@@ -17,8 +17,8 @@ type Stats struct {
 	// closed because they did not read their replies.
 	Clients                                          int
 	ClientsAccepted, ClientsRejected, ClientsTooSlow uint64
-	// ClientsBlocked is how many clients have a command that waits, for the end of
-	// a CLIENT PAUSE.
+	// ClientsBlocked is how many clients have a command that waits: for data or
+	// replicas (BLPOP, WAIT), or for the end of a CLIENT PAUSE.
 	ClientsBlocked int
 	// ClientsEvicted counts clients closed because they held most of a memory
 	// budget that was full.

@@ -16,14 +16,14 @@ type collector struct {
 	stats  func() reactor.Stats
 	status func() configclient.Status
 
-	clients, accepted, rejected, tooSlow, evicted, pinned, malformed, unknown, bytes *prometheus.Desc
-	calls, errors, latency                                                           *prometheus.Desc
-	inFlight, connections, requests, reconnects, sight                               *prometheus.Desc
-	held, heldBytes, heldTotal, heldRefused, memory                                  *prometheus.Desc
-	subscribers, subscriptions, topics, links                                        *prometheus.Desc
-	messages, deliveries, subscribersTooSlow                                         *prometheus.Desc
-	epoch, acked, connected, connects, refused                                       *prometheus.Desc
-	busy, wakeups, loopClients                                                       *prometheus.Desc
+	clients, accepted, rejected, tooSlow, evicted, pinned, blocked, malformed, unknown, bytes *prometheus.Desc
+	calls, errors, latency                                                                    *prometheus.Desc
+	inFlight, connections, requests, reconnects, sight                                        *prometheus.Desc
+	held, heldBytes, heldTotal, heldRefused, memory                                           *prometheus.Desc
+	subscribers, subscriptions, topics, links                                                 *prometheus.Desc
+	messages, deliveries, subscribersTooSlow                                                  *prometheus.Desc
+	epoch, acked, connected, connects, refused                                                *prometheus.Desc
+	busy, wakeups, loopClients                                                                *prometheus.Desc
 }
 
 func newCollector(cluster string, stats func() reactor.Stats, status func() configclient.Status) *collector {
@@ -36,7 +36,8 @@ func newCollector(cluster string, stats func() reactor.Stats, status func() conf
 		accepted:    desc("clients_accepted_total", "Clients accepted."),
 		rejected:    desc("clients_rejected_total", "Clients turned away because of max-clients."),
 		tooSlow:     desc("clients_too_slow_total", "Clients closed because they left too many replies unread."),
-		pinned:      desc("pinned_connections", "Clients that use a server connection of their own, as WATCH needs."),
+		pinned:      desc("pinned_connections", "Server connections that serve a single client each, as WATCH and blocking commands need."),
+		blocked:     desc("blocked_clients", "Clients with a command that waits: for data or replicas, or for the end of CLIENT PAUSE."),
 		evicted:     desc("clients_evicted_total", "Clients closed because they held most of a memory budget that was full."),
 		malformed:   desc("protocol_errors_total", "Clients closed for malformed or oversized requests."),
 		unknown:     desc("unknown_commands_total", "Requests refused by the command table."),
@@ -93,6 +94,7 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	count(c.tooSlow, float64(s.ClientsTooSlow))
 	count(c.evicted, float64(s.ClientsEvicted))
 	gauge(c.pinned, float64(s.Pinned))
+	gauge(c.blocked, float64(s.ClientsBlocked))
 	count(c.malformed, float64(s.ProtocolErrors))
 	count(c.unknown, float64(s.UnknownCommands))
 	count(c.bytes, float64(s.ClientBytesIn), "in")

@@ -142,7 +142,7 @@ func (s *Server) engineConfig() reactor.Config {
 		slowest = -1
 	}
 	return reactor.Config{
-		Loops: c.Loops, MaxClients: c.MaxClients, MaxPinned: c.MaxPinned,
+		Loops: c.Loops, MaxClients: c.MaxClients, MaxPinned: c.MaxPinned, FailBlocked: c.BlockedOnFailover == "fail",
 		Limits:                 resp.Limits{RequestBytes: int(c.MaxRequestBytes), Args: c.MaxArgs, InlineBytes: int(c.MaxInlineBytes)},
 		ClientReplyBufferBytes: c.ClientReplyBufferBytes, ClientPubSubBufferBytes: c.ClientPubSubBufferBytes, MemoryBudgetBytes: c.MemoryBudgetBytes,
 		HoldTimeout: c.HoldTimeout, HoldMaxBytes: c.HoldMaxBytes, NodeTimeout: c.NodeTimeout,

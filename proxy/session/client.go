@@ -67,6 +67,10 @@ type Client struct {
 	addr    netip.AddrPort
 	extra   *extra
 	subs    *subscriptions // nil while it never subscribed to anything
+
+	blocking *blocking // nil while it is not blocked
+	hungUp   bool      // it sends nothing more
+	writes   writes
 }
 
 // extra is what few clients set.
@@ -291,6 +295,9 @@ func (c *Client) Drain(scratch []byte) {
 		c.Readable(scratch)
 	}
 	c.draining = true
+	if c.IsBlocked() {
+		c.leave()
+	}
 	if !c.stalled && !c.Closed {
 		c.End()
 	}
@@ -417,6 +424,14 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	}
 	switch spec.Kind {
 	case command.Keyed, command.AnyShard:
+		if spec.Blocking {
+			if at, unit := spec.Timeout(args); at > 0 {
+				if !c.block(spec, at, unit, args, raw) {
+					return false
+				}
+				break
+			}
+		}
 		slot, line := spec.Slot(args)
 		if line != nil {
 			c.answer(spec, line)
@@ -472,6 +487,9 @@ func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
 		c.sh.toAnyShard(r)
 	}
 	r.ReadOnly = spec.ReadOnly
+	if spec.Write {
+		c.touch(slot)
+	}
 	r.Replica = c.fromReplica(spec)
 	return r
 }

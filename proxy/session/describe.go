@@ -103,7 +103,7 @@ func (c *Client) flags() string {
 	}{
 		{'P', c.Subscribed()},
 		{'x', c.inMulti()},
-		{'b', c.postponed},
+		{'b', c.postponed || c.IsBlocked()},
 		{'c', c.ending},
 		{'r', c.readonly},
 		{'e', c.extra != nil && c.extra.noEvict},

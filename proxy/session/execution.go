@@ -89,7 +89,7 @@ func handlingOf(spec *command.Spec) handling {
 		switch spec.Name {
 		case "dbsize", "keys", "flushall", "flushdb", "lastsave", "bgsave", "bgrewriteaof":
 			return alsoOthers
-		case "scan", "randomkey", "info":
+		case "scan", "randomkey", "info", "role":
 			return aloneAfter
 		}
 		return refused
@@ -99,13 +99,13 @@ func handlingOf(spec *command.Spec) handling {
 		return served
 	case "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "pubsub|help":
 		return aloneAfter
-	case "ping", "echo", "time", "unwatch":
+	case "ping", "echo", "time", "unwatch", "wait", "waitaof":
 		return served
 	case "select":
 		return alsoHere
 	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
-		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|no-evict", "client|no-touch", "client|help":
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict", "client|no-touch", "client|help":
 		return aloneAfter
 	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
 		return aloneAfter

@@ -34,7 +34,7 @@ var (
 // all earlier ones must have been answered.
 func (c *Client) mustWait(spec *command.Spec, args [][]byte) bool {
 	switch spec.Name {
-	case "hello", "reset", "watch":
+	case "hello", "reset", "watch", "wait", "waitaof":
 		return true
 	case "exec":
 		return c.watching()
@@ -83,6 +83,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		text = append(text, lineOK...)
 	case "multi", "exec", "discard", "watch", "unwatch":
 		c.transact(spec, args, raw)
+		return
+	case "wait", "waitaof":
+		c.askReplicas(spec, args, raw)
 		return
 	case "client|reply":
 		c.replyMode(spec, args[2])

@@ -108,6 +108,8 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 		c.broadcast(spec, args, joinReplies)
 	case "randomkey":
 		c.randomKey(spec, shards)
+	case "role":
+		c.role(spec, args)
 	case "info":
 		own := make([][]byte, len(args)) // args are the loop's memory
 		for i, a := range args {
@@ -145,6 +147,9 @@ func joinReplies(m *merge, dst []byte) ([]byte, error) {
 // broadcast sends the command to every shard.
 func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, []byte) ([]byte, error)) {
 	sh := c.sh
+	if spec.Write {
+		c.touchAll()
+	}
 	m := c.newMerge(spec, len(sh.Table.Shards), join)
 	m.whole.ReadOnly = spec.ReadOnly
 	raw := appendCommand(nil, args)

@@ -170,6 +170,13 @@ func (c *Client) Memory() int {
 	for r := c.first; r != nil; r = r.Following {
 		n += r.Out.Len() + len(r.Raw())
 	}
+	if k := c.blocking; k != nil {
+		for _, b := range k.parts {
+			if b.words != nil {
+				n += len(b.words.B)
+			}
+		}
+	}
 	if c.subs != nil {
 		n += c.subs.late.Len() + c.subs.member.Memory()
 	}
@@ -248,6 +255,7 @@ func (c *Client) Close() {
 	}
 	c.first, c.last, c.pending = nil, nil, 0
 	c.dropTransaction()
+	c.dropBlocked()
 	if c.in != nil {
 		c.sh.Pool.Put(c.in)
 		c.in = nil

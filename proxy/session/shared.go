@@ -31,6 +31,8 @@ type Shared struct {
 	// the loop wait for its end.
 	Pause     Pause
 	Postponed int
+	// Blocked counts clients that wait for a blocking command.
+	Blocked int
 	// BytesIn were read from clients, BytesOut written to them.
 	BytesIn, BytesOut uint64
 	// ServerVersion is the version of Redis told to clients. ClusterMode: they
@@ -63,6 +65,9 @@ type Router interface {
 	// Pin takes a server connection to the master of a slot for one client; the
 	// second result is an error line when there are too many.
 	Pin(slot int, proto uint8) (Pinned, []byte)
+	// Block sends a command that may block over a connection of its own; the
+	// second result is an error line when there are too many.
+	Block(b *Blocked) (Blocking, []byte)
 	// FlushClient asks for a call of Client.Flush at the end of the wake-up.
 	FlushClient(c *Client)
 	// Resume asks for a call of Client.Resume at the end of the wake-up.

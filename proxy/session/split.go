@@ -83,6 +83,9 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 		r.Owner, r.Spec, r.Start, r.Proto, r.DB = m, spec, sh.Now, m.whole.Proto, m.whole.DB
 		r.Part, r.Slot = int32(i), int32(p.slot)
 		r.ReadOnly, r.Replica = m.whole.ReadOnly, m.whole.Replica
+		if spec.Write {
+			c.touch(p.slot)
+		}
 		sh.Router.Route(r, p.raw)
 		if cap(p.raw) > keptScratch {
 			p.raw = nil

@@ -275,6 +275,9 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 	switch spec.Kind {
 	case command.Keyed, command.Split, command.AnyShard:
 		at, line := spec.Slot(args)
+		if bytes.HasPrefix(line, wrongNumber) {
+			return nil // a key without a value: the server will say so
+		}
 		if line != nil {
 			return line
 		}
@@ -393,7 +396,13 @@ func (c *Client) exec(spec *command.Spec) {
 // sendBlock sends the transaction as r, and lets go of its connection.
 func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	sh := c.sh
-	r.ReadOnly = t.readOnly
+	switch r.ReadOnly = t.readOnly; {
+	case t.readOnly:
+	case t.slot < 0:
+		c.touchAll()
+	default:
+		c.touch(t.slot)
+	}
 	r.Block = &backend.Block{Before: 1 + t.sent + t.homing(), Lost: nullArray(r.Proto)}
 	if r.Slot = int32(t.slot); t.slot < 0 {
 		sh.toAnyShard(r)

@@ -2,7 +2,6 @@ package conformance
 
 // Reasons that several commands share.
 const (
-	noBlock    = "not yet: BLOCK is refused, poll without it"
 	noKeys     = "not yet: a script without keys tells no shard to run it"
 	oneTable   = "commands that the endpoint refuses do not exist"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
@@ -17,8 +16,6 @@ const (
 // differences between the endpoint and a plain server, with the reason.
 func differences() []*difference {
 	return []*difference{
-		{command: "xread", reply: "-ERR XREAD with BLOCK is not supported", why: noBlock},
-		{command: "xreadgroup", reply: "-ERR XREADGROUP with BLOCK is not supported", why: noBlock},
 		{command: "eval", reply: "-ERR EVAL without keys is not supported", why: noKeys},
 		{command: "eval_ro", reply: "-ERR EVAL_RO without keys is not supported", why: noKeys},
 		{command: "evalsha", reply: "-ERR EVALSHA without keys is not supported", why: noKeys},
