@@ -42,7 +42,6 @@ func differences() []*difference {
 		{command: "command", words: 1, harmless: true, why: oneTable},
 		{command: "command|count", words: 2, harmless: true, why: oneTable},
 		{command: "command|list", words: 2, harmless: true, why: oneTable},
-		{command: "command|list", word: "b?pop", harmless: true, why: oneTable},
 		{command: "command|info", words: 2, harmless: true, why: oneTable},
 		{command: "command|docs", words: 2, harmless: true, why: oneTable},
 		{command: "config|get", word: "*", harmless: true, why: ownSetting},
