@@ -39,21 +39,6 @@ func Sum(dst []byte, parts [][]byte) ([]byte, error) {
 	return redcon.AppendInt(dst, sum), nil
 }
 
-// Least appends the lowest of integer replies (LASTSAVE).
-func Least(dst []byte, parts [][]byte) ([]byte, error) {
-	var least int64
-	for i, p := range parts {
-		n, err := Integer(p)
-		if err != nil {
-			return dst, err
-		}
-		if i == 0 || n < least {
-			least = n
-		}
-	}
-	return redcon.AppendInt(dst, least), nil
-}
-
 // Integer reads an integer reply.
 func Integer(reply []byte) (int64, error) {
 	if len(reply) < 4 || reply[0] != ':' {
@@ -155,9 +140,9 @@ func bulkEnd(b []byte) (int, error) {
 	return n, nil
 }
 
-// LeastEach appends the smallest of integer replies (WAIT), or an array of the
-// smallest of each element (WAITAOF).
-func LeastEach(dst []byte, parts [][]byte) ([]byte, error) {
+// Least appends the lowest of integer replies (LASTSAVE, WAIT), or an array of the
+// lowest of each element (WAITAOF).
+func Least(dst []byte, parts [][]byte) ([]byte, error) {
 	var least []int64
 	isArray := false
 	for i, p := range parts {

@@ -46,6 +46,8 @@ func TestMerge(t *testing.T) {
 		}, "error"},
 		{"cut short", func() ([]byte, error) { return interleave([]int32{0}, "*1\r\n$9\r\na\r\n") }, "error"},
 		{"least", func() ([]byte, error) { return Least(nil, parts(":7\r\n", ":3\r\n", ":5\r\n")) }, ":3\r\n"},
+		{"least of arrays", func() ([]byte, error) { return Least(nil, parts("*2\r\n:1\r\n:3\r\n", "*2\r\n:2\r\n:0\r\n")) }, "*2\r\n:1\r\n:0\r\n"},
+		{"least of different arrays", func() ([]byte, error) { return Least(nil, parts("*1\r\n:1\r\n", "*2\r\n:2\r\n:0\r\n")) }, "error"},
 		{"least of no number", func() ([]byte, error) { return Least(nil, parts(":7\r\n", "+OK\r\n")) }, "error"},
 		{"too few", func() ([]byte, error) { return interleave([]int32{0, 0}, "*1\r\n$1\r\na\r\n") }, "error"},
 		{"too many", func() ([]byte, error) { return interleave([]int32{0}, "*2\r\n:1\r\n:1\r\n") }, "error"},

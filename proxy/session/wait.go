@@ -150,7 +150,7 @@ func (w *replicasAsked) Reply(r *backend.Request, piece []byte, last bool, kind 
 		}
 		w.client.Complete(w.whole, reply)
 	case w.missing == 0:
-		reply, err := fanout.LeastEach(nil, w.replies)
+		reply, err := fanout.Least(nil, w.replies)
 		if err != nil {
 			reply = []byte("-ERR " + err.Error() + "\r\n")
 		}
