@@ -14,7 +14,8 @@ import (
 )
 
 // A Conn is the one pipelined connection of a loop to a node in one protocol
-// version and one database. All clients of the loop that want both share it.
+// version and one database, one of two: for bulk, or for the rest. All clients
+// of the loop that want the same share it.
 //
 // Goal: requests of many clients go out in one write, replies come back in the
 // same order, and when the connection breaks it is known of every request
@@ -67,7 +68,8 @@ type Conn struct {
 	// fails; in nanoseconds of the loop's clock, 0 for none.
 	RetryAt, Deadline int64
 	// WaitingSince is when the last reply arrived or, if later, when the queue
-	// of unanswered requests stopped being empty.
+	// of unanswered requests stopped being empty, or the server took a part of a
+	// long request.
 	WaitingSince int64
 	// LastReply is when a reply last arrived; 0 when none ever did.
 	LastReply int64
@@ -121,6 +123,8 @@ type Target struct {
 	Proto int
 	// DB is the database.
 	DB uint8
+	// Bulk: it is for what is large or many.
+	Bulk bool
 }
 
 // Host is the loop that owns a Conn.
@@ -249,13 +253,21 @@ func (c *Conn) push(r *Request, chunk *buffer.Chunk, raw []byte) {
 	}
 }
 
-// Flush writes once what waits. full says that the kernel took less than all:
+// flushMost is how many bytes one Flush writes, about: others wait meanwhile.
+const flushMost = 2 * buffer.WriteMost
+
+// Flush writes what waits, or a good part of it. full says that some is left:
 // call it again when the socket is writable.
 func (c *Conn) Flush() (full bool) {
 	if c.FD < 0 || c.state == Connecting {
 		return false
 	}
-	for c.written < c.queued {
+	for begin := c.written; c.written < c.queued; {
+		if c.written-begin >= flushMost {
+			// A server that takes a long request is alive.
+			c.WaitingSince = c.host.Now()
+			return true
+		}
 		for c.woff == len(c.wchunk.B) {
 			c.wchunk, c.woff = c.wchunk.Next(), 0
 		}

@@ -39,6 +39,8 @@ type Request struct {
 	// Proto is the protocol version of the reply: 2 or 3. DB is the database it
 	// works on, below command.Databases. Who makes a request for a client sets both.
 	Proto, DB uint8
+	// Bulk requests take the connections for what is large or many.
+	Bulk bool
 	// ReadOnly requests may be sent again when their connection broke, and may
 	// be served by the read set when Replica is set.
 	ReadOnly, Replica bool
@@ -61,23 +63,36 @@ type Request struct {
 }
 
 // Lanes is how many kinds of connections to one server there are, for a
-// connection has one protocol version and one database.
-const Lanes = 2 * command.Databases
+// connection has one protocol version and one database, and is for bulk or not.
+const (
+	Lanes    = 2 * bulkLane
+	bulkLane = 2 * command.Databases
+)
 
 // Lane tells which kind of connection the request needs. Lanes of database 0 are
 // 0 for RESP2 and 1 for RESP3.
-func (r *Request) Lane() int { return int(lane(r.Proto, r.DB)) }
+func (r *Request) Lane() int { return Lane(r.Proto, r.DB, r.Bulk) }
 
 // In is the target of connections of a lane.
 func (t Target) In(lane int) Target {
-	t.Proto, t.DB = 2+lane&1, uint8(lane>>1)
+	t.Proto, t.DB, t.Bulk = 2+lane&1, uint8(lane%bulkLane>>1), lane >= bulkLane
 	return t
 }
 
 // Lane of connections to the target.
-func (t *Target) Lane() int { return int(lane(uint8(t.Proto), t.DB)) }
+func (t *Target) Lane() int { return Lane(uint8(t.Proto), t.DB, t.Bulk) }
 
-func lane(proto, db uint8) uint8 { return (proto&1 | db<<1) % Lanes }
+// Lane of a protocol version and a database, for bulk or not.
+func Lane(proto, db uint8, bulk bool) int {
+	at := int(proto&1 | db<<1)
+	if bulk {
+		at |= bulkLane
+	}
+	return at % Lanes
+}
+
+// ForBulk is the lane for bulk beside a lane.
+func ForBulk(lane int) int { return lane | bulkLane }
 
 // Raw is the request as it is sent. It is valid while the request waits for
 // its reply, including the last call of Owner.Reply.

@@ -5,8 +5,13 @@ import (
 	"unsafe"
 )
 
-// maxVectors is how many chunks one system call writes.
-const maxVectors = 64
+// maxVectors is how many chunks one system call writes, and WriteMost how many
+// bytes: the kernel copies them before it returns, a gigabyte in a tenth of a
+// second or more, and nobody else is served meanwhile.
+const (
+	maxVectors = 64
+	WriteMost  = 256 << 10
+)
 
 // Queue is output that waits to be written. The zero value is empty and holds
 // no memory.
@@ -111,7 +116,7 @@ func (q *Queue) Take(p *Pool, other *Queue) {
 	*other = Queue{}
 }
 
-// Write writes to fd once, at most maxVectors chunks, and forgets what was
+// Write writes to fd once, at most WriteMost bytes, and forgets what was
 // written. It returns how much that was, and the error of the system call.
 func (q *Queue) Write(p *Pool, fd int) (int, syscall.Errno) {
 	n, errno := WriteChunks(fd, q.head, q.headOff())
@@ -174,7 +179,7 @@ func (q *Queue) First() []byte {
 }
 
 // WriteChunks writes the chunks from c on, the first one from off, in one raw
-// system call: the descriptor must be non-blocking, so the Go scheduler need
+// system call, at most WriteMost bytes: the descriptor must be non-blocking, so the Go scheduler need
 // not know.
 func WriteChunks(fd int, c *Chunk, off int) (int, syscall.Errno) {
 	if c == nil {
@@ -182,16 +187,18 @@ func WriteChunks(fd int, c *Chunk, off int) (int, syscall.Errno) {
 	}
 	if c.next == nil {
 		b := c.B[off:]
+		b = b[:min(len(b), WriteMost)]
 		n, _, errno := syscall.RawSyscall(syscall.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
 		return int(n), errno
 	}
 	var vec [maxVectors]syscall.Iovec
-	count := 0
-	for ; c != nil && count < maxVectors; c = c.next {
-		if len(c.B) > off {
+	count, room := 0, WriteMost
+	for ; c != nil && count < maxVectors && room > 0; c = c.next {
+		if n := min(len(c.B)-off, room); n > 0 {
 			vec[count].Base = &c.B[off]
-			vec[count].SetLen(len(c.B) - off)
+			vec[count].SetLen(n)
 			count++
+			room -= n
 		}
 		off = 0
 	}

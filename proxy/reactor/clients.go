@@ -77,6 +77,10 @@ func (l *loop) FlushClient(c *session.Client) { l.flushClients = append(l.flushC
 // Resume notes a client that may be able to go on.
 func (l *loop) Resume(c *session.Client) { l.resume = append(l.resume, c) }
 
+// Yield notes a client that did its share of this wake-up and goes on in the
+// next one.
+func (l *loop) Yield(c *session.Client) { l.yielded = append(l.yielded, c) }
+
 // resumeAll lets clients go on that had to wait. What they do may let others.
 func (l *loop) resumeAll() {
 	for i := 0; i < len(l.resume); i++ {
@@ -97,7 +101,7 @@ func (l *loop) flushAllClients() {
 		c := l.flushClients[i]
 		l.flushClients[i] = nil
 		if !c.Closed {
-			full := c.Flush()
+			left, full := c.Flush()
 			switch {
 			case c.Closed:
 			case full && c.TooSlow():
@@ -107,7 +111,7 @@ func (l *loop) flushAllClients() {
 				}
 				l.eng.logs.tooSlow.log(l.eng, slog.LevelWarn, "client does not read its replies and is closed", "client", c.Address(), "name", c.Name(), "unread_bytes", c.Unsent())
 				c.Close()
-			case full:
+			case left:
 				l.watchClient(c, c.Events|unix.EPOLLOUT)
 			case c.Events&unix.EPOLLOUT != 0:
 				l.watchClient(c, c.Events&^unix.EPOLLOUT)

@@ -20,13 +20,18 @@
 //     a scratch buffer shared by all its clients, scans complete requests in
 //     place (package resp checks headers and limits first), looks each up in
 //     the command table and appends its bytes, unchanged, to the pipelined
-//     connection of (loop, node, protocol version). Only an incomplete rest is
-//     copied into memory of the client's own.
+//     connection of (loop, node, protocol version, database, bulk or not). Only
+//     an incomplete rest is copied into memory of the client's own.
 //  3. For each readable server connection it frames the replies; each belongs
 //     to the oldest request of that connection. A reply whose request is the
 //     oldest of its client goes straight to the client's output; else it is
 //     kept until its turn.
 //  4. At the end of the wake-up every connection with output gets one write.
+//
+// Nobody keeps a loop for long: a client has a turn of requests in each wake-up,
+// and sockets are read and written in pieces. What is large, or many at once,
+// goes over connections of its own (package session, bulk.go), so that replies of
+// others do not stand behind it.
 //
 // Requests for a shard that is frozen, has no master, or whose connection is
 // down wait in the shard's hold queue, in order, and are routed again when

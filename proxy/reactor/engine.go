@@ -13,6 +13,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // Engine carries requests from clients to servers and replies back. All
@@ -27,8 +28,12 @@ type Engine struct {
 
 	// held and used are the bytes all loops hold, and use in all.
 	held, used atomic.Int64
+	// overBudget: memory is short, no loop reads from clients.
+	overBudget atomic.Bool
 	// pinned counts pinned connections in use.
 	pinned atomic.Int64
+	// large are the slots that hold something large.
+	large session.LargeSlots
 	// rawWait is for loop.wait, in milliseconds.
 	rawWait int
 
@@ -183,14 +188,23 @@ func (e *Engine) tellAcks() {
 	}
 }
 
+// forgetLarge is how long it is remembered, at least, that a slot holds
+// something large.
+const forgetLarge = time.Minute
+
+// tellSights tells what changed, and does what is to be done now and then.
 func (e *Engine) tellSights() {
 	defer e.ending.Done()
-	ticker := time.NewTicker(repeatSight)
+	ticker, age := time.NewTicker(repeatSight), time.NewTicker(forgetLarge)
 	defer ticker.Stop()
+	defer age.Stop()
 	for {
 		select {
 		case <-e.sightDue:
 		case <-ticker.C:
+		case <-age.C:
+			e.large.Age()
+			continue
 		case <-e.ctx.Done():
 			return
 		}

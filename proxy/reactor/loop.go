@@ -48,6 +48,7 @@ type loop struct {
 	flushClients []*session.Client
 	flushConns   []*backend.Conn
 	resume       []*session.Client
+	yielded      []*session.Client
 	release      []*shard
 
 	shards []*shard
@@ -96,7 +97,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	}
 	l.sh = session.Shared{
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
-		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l,
+		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l, Large: &eng.large,
 	}
 	l.subs.init(l)
 	l.orphan = &shard{loop: l, blocked: true}
@@ -155,6 +156,11 @@ func (l *loop) run() {
 		// First the epoch: what arrived after it was published is routed by it.
 		if t := l.eng.table.Load(); t != l.sh.Table {
 			l.apply(t)
+		}
+		if len(l.yielded) > 0 {
+			l.resume = append(l.resume, l.yielded...)
+			clear(l.yielded)
+			l.yielded = l.yielded[:0]
 		}
 		for i := range n {
 			l.dispatch(&l.events[i])
@@ -225,7 +231,7 @@ func (l *loop) slept(before int64) {
 
 // busy tells if there is work that no event announces.
 func (l *loop) busy() bool {
-	return len(l.resume) > 0 || len(l.release) > 0 || len(l.flushConns) > 0 || len(l.flushClients) > 0 || l.stopped
+	return len(l.resume) > 0 || len(l.yielded) > 0 || len(l.release) > 0 || len(l.flushConns) > 0 || len(l.flushClients) > 0 || l.stopped
 }
 
 func (l *loop) dispatch(ev *unix.EpollEvent) {

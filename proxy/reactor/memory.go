@@ -18,7 +18,9 @@ import (
 //     that the shared counter is rarely written.
 //  2. Beyond the budget no loop reads from clients. Servers answer and clients
 //     take their replies meanwhile, so mostly it is over in milliseconds: below
-//     resumeBelow of the budget, clients are read again.
+//     resumeBelow of the budget, clients are read again. All loops agree about it
+//     (Engine.overBudget): one alone could wait for memory that the others have,
+//     and see no reason to free.
 //  3. Two things do not go away by themselves: requests that are not complete,
 //     for their rest is not read, and replies that their client does not take
 //     (session.Client.Stuck). While memory is short, each loop looks every
@@ -70,24 +72,28 @@ func (l *loop) checkBudget() {
 		l.eng.used.Add(d)
 		m.published = used
 	}
-	all, budget := l.eng.used.Load(), l.eng.cfg.MemoryBudgetBytes
+	all, budget, over := l.eng.used.Load(), l.eng.cfg.MemoryBudgetBytes, &l.eng.overBudget
 	switch {
-	case all > budget:
-		if l.sh.OverBudget {
-			return
-		}
+	case all > budget && !over.Load():
+		over.Store(true)
+		l.wakeOthers()
+		l.eng.logs.memory.log(l.eng, slog.LevelWarn, "memory budget is used up, clients are not read", "bytes", all, "loop", l.index)
+	case all <= resumeBelow(budget) && over.Load():
+		over.Store(false)
+		l.wakeOthers()
+	}
+	switch now := over.Load(); {
+	case now == l.sh.OverBudget:
+	case now:
 		l.sh.OverBudget = true
 		m.overSince, m.lowest, m.lowestAt = l.sh.Now, all, l.sh.Now
 		l.timerAt(l.sh.Now + relieveStep)
-		l.wakeOthers()
-		l.eng.logs.memory.log(l.eng, slog.LevelWarn, "memory budget is used up, clients are not read", "bytes", all, "loop", l.index)
-	case l.sh.OverBudget && all <= resumeBelow(budget):
+	default:
 		l.sh.OverBudget = false
 		m.unfinished.Store(0)
 		m.stuck.Store(0)
 		m.most.Store(0)
 		l.eachClient(func(c *session.Client) { c.Unstall() })
-		l.wakeOthers()
 	}
 }
 

@@ -18,7 +18,8 @@ import (
 // Invariants: ready of a lane holds only a connection of the master that is
 // Ready, and none while blocked. Requests of one client to one slot that must
 // not overtake each other are in one lane (a client changes over to another
-// protocol version or database when all it sent is answered), and there go
+// protocol version or database, or to bulk, when all it sent is answered), and
+// there go
 // through ready or wait in hold; they go past hold only when it is empty. So
 // what waits in one lane, because the server does not give the connection, does
 // not delay others.
@@ -144,16 +145,46 @@ func (s *shard) reader(lane int) *backend.Conn {
 	return nil
 }
 
-// want opens a connection for a lane unless there is one.
+// want opens a connection for a lane unless there is one. In database 0 that for
+// bulk is opened as well: what is large may be too large to be held until then.
 func (n *node) want(lane int) {
 	if n.conns[lane] != nil {
 		return
 	}
 	conn := backend.New(n.shard.loop, n.target.In(lane))
+	if bulk := backend.ForBulk(lane); bulk != lane && conn.Target.DB == 0 {
+		n.want(bulk)
+	}
 	conn.Context = n
 	conn.UnusedSince = n.shard.loop.sh.Now
 	n.conns[lane] = conn
 	conn.Open(int64(n.shard.loop.eng.cfg.NodeTimeout))
+}
+
+// Bulk tells if the lane for bulk beside the one of a request is open, to the
+// shard of a slot or, below 0, to any.
+func (l *loop) Bulk(slot int, proto, db uint8) bool {
+	lane := backend.Lane(proto, db, true)
+	if slot < 0 {
+		for _, s := range l.shards {
+			if s.lanes[lane].ready != nil {
+				return true
+			}
+		}
+		return false
+	}
+	owner := l.sh.Table.Owner[slot]
+	if owner == routing.NoShard {
+		return false
+	}
+	s := l.shards[owner]
+	if s.blocked || s.lanes[lane].ready != nil {
+		return true // what is held takes its lane when the shard serves again
+	}
+	if s.master != nil {
+		s.master.want(lane)
+	}
+	return false
 }
 
 // holdRequest keeps a request until its shard serves again.
@@ -403,7 +434,7 @@ func (s *shard) publish() {
 }
 
 // Broken: a connection ended. What can be sent again goes to the front of the
-// shard's hold queue: nothing there is older.
+// hold queue of its lane: nothing there is older.
 func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err error) {
 	n := c.Context.(*node)
 	s := n.shard

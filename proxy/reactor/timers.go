@@ -21,7 +21,7 @@ func (l *loop) timers() {
 	for _, s := range l.shards {
 		for _, n := range s.nodes {
 			for i, conn := range n.conns {
-				if conn != nil && !(i >= 2 && n.unused(i, conn)) {
+				if conn != nil && !(conn.Target.DB != 0 && n.unused(i, conn)) {
 					l.connTimer(n, conn)
 				}
 			}

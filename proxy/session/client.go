@@ -52,6 +52,7 @@ type Client struct {
 	proto     uint8
 	db        uint8 // SELECT
 	mode      replyMode
+	bulk      bulk
 	// latest is the ID of the command it sent last, -1 for none.
 	latest int16
 	// asking is the length of the request that asks for the list of clients.
@@ -95,6 +96,9 @@ const (
 	// readMost is the most one read takes, so that one client neither exceeds
 	// the memory budget nor keeps others waiting.
 	readMost = 256 << 10
+	// turn is how many requests of one client are handled before others have
+	// their turn.
+	turn = 256
 	// drainReads bounds how much is still read of a client that is drained.
 	drainReads = 64
 	// outputRoom is the first piece of memory for replies.
@@ -103,7 +107,7 @@ const (
 
 // New makes a client; the socket is non-blocking.
 func New(sh *Shared, fd int, id uint64, addr netip.AddrPort) *Client {
-	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, latest: -1, created: sh.Now, active: sh.Now}
+	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, latest: -1, bulk: bulk{window: firstWindow}, created: sh.Now, active: sh.Now}
 }
 
 // ID is the number CLIENT ID tells.
@@ -216,7 +220,7 @@ func (c *Client) keep(b []byte) {
 // handleKept handles the bytes in c.in.
 func (c *Client) handleKept() {
 	in := c.in
-	if len(in.B) >= moveSize && c.scan.Need() > 0 && c.moveLarge() {
+	if len(in.B) >= moveSize && c.moveLarge() {
 		if in = c.in; in == nil {
 			return
 		}
@@ -237,7 +241,8 @@ func (c *Client) handleKept() {
 }
 
 // moveLarge handles one large request at the front of c.in without copying it:
-// the chunk itself goes to the server's connection.
+// the chunk itself goes to the server's connection. It returns false when there
+// is none, or not all of it.
 func (c *Client) moveLarge() bool {
 	in := c.in
 	n, err := c.scan.Scan(in.B, &c.sh.Limits, c.open())
@@ -245,7 +250,7 @@ func (c *Client) moveLarge() bool {
 		c.fatal(err)
 		return true
 	}
-	if n == 0 {
+	if n < moveSize {
 		return false
 	}
 	c.in = nil
@@ -272,6 +277,9 @@ func (c *Client) Resume() {
 		return
 	}
 	c.stalled, c.barrier = false, false
+	if c.bulk.widen {
+		c.bulk.doubled()
+	}
 	c.unpostpone()
 	if c.in != nil {
 		c.handleKept()
@@ -318,7 +326,7 @@ func (c *Client) blocked() bool {
 	if c.barrier {
 		return c.first != nil
 	}
-	return c.pending > maxPending/2 || c.out.Len() > maxUnread/2 || c.sh.OverBudget
+	return c.pending > c.window()/2 || c.out.Len() > maxUnread/2 || c.sh.OverBudget
 }
 
 // unstall asks the loop to resume the client when nothing is in the way.
@@ -329,11 +337,24 @@ func (c *Client) unstall() {
 	}
 }
 
-// handleAll handles the complete requests at the front of b and returns how
-// many bytes those were.
+// handleAll handles the complete requests at the front of b, or a turn of them,
+// and returns how many bytes those were.
 func (c *Client) handleAll(b []byte) (used int) {
-	for used < len(b) && !c.stalled && !c.ending {
-		if c.pending >= maxPending || c.out.Len() >= maxUnread || c.sh.OverBudget {
+	for left := turn; used < len(b) && !c.stalled && !c.ending; left-- {
+		if left == 0 {
+			c.stalled = true
+			if !c.Resuming {
+				c.Resuming = true
+				c.sh.Router.Yield(c)
+			}
+			return used
+		}
+		if c.pending >= c.window() {
+			c.full()
+			c.unstall()
+			return used
+		}
+		if c.out.Len() >= maxUnread || c.sh.OverBudget {
 			c.stalled = true
 			c.unstall()
 			return used
@@ -437,6 +458,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			c.answer(spec, line)
 			break
 		}
+		if !c.enter(slot, len(raw)) {
+			return false
+		}
 		if chunk != nil {
 			sh.Router.RouteChunk(c.forward(spec, slot), chunk)
 			return true
@@ -447,14 +471,30 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		sh.Router.Route(c.forward(spec, slot), raw)
 		return true
 	case command.Split:
+		if !c.enter(command.NoSlot, len(raw)) {
+			return false
+		}
 		c.split(spec, args, raw)
 	case command.AllShards:
+		size := len(raw)
+		if spec.Name == "keys" {
+			size = bulkReply // if not more
+		}
+		if !c.enter(command.NoSlot, size) {
+			return false
+		}
 		c.allShards(spec, args)
 	case command.PubSub:
+		if !c.enter(command.NoSlot, len(raw)) {
+			return false
+		}
 		return c.pubSub(spec, args, raw, chunk)
 	default:
 		if c.first != nil && c.mustWait(spec, args) {
 			c.stalled, c.barrier = true, true
+			return false
+		}
+		if c.inMulti() && spec.Name == "exec" && c.tx.block != nil && !c.enter(c.tx.slot, len(c.tx.block.B)) {
 			return false
 		}
 		c.local(spec, args, raw)
@@ -503,7 +543,7 @@ func (c *Client) fromReplica(spec *command.Spec) bool {
 // begin makes a request and gives it the last place in the order.
 func (c *Client) begin(spec *command.Spec) *backend.Request {
 	r := c.sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto, r.DB = c, spec, c.sh.Now, c.proto, c.db
+	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Bulk = c, spec, c.sh.Now, c.proto, c.db, c.bulk.now
 	if c.mode != replyOn && c.modal(r) {
 		return r
 	}

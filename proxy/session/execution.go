@@ -143,8 +143,8 @@ func (c *Client) execute(t *transaction, whole *backend.Request) *backend.Reques
 	if t.slot < 0 && len(sh.Table.Shards) > 0 {
 		e.shard = sh.Table.Shards[sh.servingShard()].ID
 	}
-	r := sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Part = e, whole.Spec, sh.Now, whole.Proto, whole.DB, -1
+	r := sh.part(whole, e)
+	r.Part = -1
 	return r
 }
 

@@ -59,8 +59,7 @@ func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
 
 func (s *slotScan) ask(cursor string) {
 	sh := s.client.sh
-	r := sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto = s, s.whole.Spec, sh.Now, s.whole.Proto
+	r := sh.part(s.whole, s)
 	r.Slot, r.ReadOnly = int32(s.slot), true
 	sh.Router.Route(r, appendCommand(nil, [][]byte{[]byte("SCAN"), []byte(cursor), []byte("COUNT"), strconv.AppendInt(nil, scanStep, 10)}))
 }

@@ -32,9 +32,8 @@ func (c *Client) newMerge(spec *command.Spec, n int, join func(*merge, []byte) (
 
 // send sends part i to a shard, by slot when slot >= 0.
 func (m *merge) send(i, slot, shard int, raw []byte) {
-	r := m.sh.Requests.Get()
 	w := m.whole
-	r.Owner, r.Spec, r.Start, r.Proto, r.DB = m, w.Spec, m.sh.Now, w.Proto, w.DB
+	r := m.sh.part(w, m)
 	r.Part, r.Slot, r.Shard = int32(i), int32(slot), int32(shard)
 	r.ReadOnly, r.Replica = w.ReadOnly, w.Replica
 	m.sh.Router.Route(r, raw)

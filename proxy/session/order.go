@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
 )
 
@@ -13,19 +14,22 @@ func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	sh := c.sh
 	if !last {
 		if r.Streamed && r == c.first && !r.Silent {
+			c.bulk.streamed += len(piece)
 			c.out.Append(&sh.Pool, piece) // so that it fills its chunks
 			c.wrote()
 			return
 		}
 		r.Out.Append(&sh.Pool, piece)
 		if r == c.first && r.Out.Len() > streamSize {
-			r.Streamed = true
-			c.take(r)
+			c.stream(r)
 			c.wrote()
 		}
 		return
 	}
 	sh.Router.Count(c, r, kind)
+	if n := r.Out.Len() + len(piece); n >= bulkReply || r.Streamed {
+		c.large(r, max(n, c.bulk.streamed))
+	}
 	if r != c.first {
 		r.Out.Append(&sh.Pool, piece)
 		r.Done = true
@@ -83,6 +87,13 @@ func (c *Client) take(r *backend.Request) {
 	}
 }
 
+// stream begins to pass on the first request's reply, which is not complete.
+func (c *Client) stream(r *backend.Request) {
+	r.Streamed, c.bulk.streamed = true, r.Out.Len()
+	c.large(r, c.bulk.streamed)
+	c.take(r)
+}
+
 // pop frees the first request, whose reply is out.
 func (c *Client) pop() {
 	r := c.first
@@ -105,8 +116,7 @@ func (c *Client) advance() {
 	}
 	if r := c.first; r != nil && r.Out.Len() > streamSize {
 		// It is not complete, but large, and now it is its turn.
-		r.Streamed = true
-		c.take(r)
+		c.stream(r)
 	}
 	c.wrote()
 }
@@ -122,10 +132,14 @@ func (c *Client) wrote() {
 	}
 }
 
-// Flush writes what waits. full says that the socket takes no more: call it
-// again when it is writable.
-func (c *Client) Flush() (full bool) {
-	for c.out.Len() > 0 {
+// flushMost is how many bytes one Flush writes, about: others wait meanwhile.
+const flushMost = 2 * buffer.WriteMost
+
+// Flush writes what waits, or a good part of it. left says that some is left:
+// call it again when the socket is writable. full says that the socket took no
+// more.
+func (c *Client) Flush() (left, full bool) {
+	for most := c.out.Len() - flushMost; c.out.Len() > 0; {
 		n, errno := c.out.Write(&c.sh.Pool, c.FD)
 		if n > 0 && errno == 0 {
 			c.taken = c.sh.Now
@@ -137,16 +151,20 @@ func (c *Client) Flush() (full bool) {
 		}
 		if errno != 0 && errno != syscall.EINTR {
 			c.Close()
-			return false
+			return false, false
+		}
+		if c.out.Len() <= most {
+			break
 		}
 	}
 	if c.stalled {
 		c.unstall()
 	}
-	if !full && c.ending && c.first == nil {
+	left = c.out.Len() > 0
+	if !left && c.ending && c.first == nil {
 		c.Close()
 	}
-	return full
+	return left, full
 }
 
 // Unstall asks for the client to be resumed when it was not read for lack of

@@ -34,8 +34,8 @@ func (c *Client) publish(spec *command.Spec, kind pubsub.Kind, args [][]byte, ra
 		r = c.forward(spec, at)
 	} else {
 		p := &publication{client: c, whole: c.begin(spec), kind: kind}
-		r = sh.Requests.Get()
-		r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Slot = p, spec, sh.Now, c.proto, c.db, int32(at)
+		r = sh.part(p.whole, p)
+		r.Slot = int32(at)
 	}
 	if chunk != nil {
 		sh.Router.RouteChunk(r, chunk)

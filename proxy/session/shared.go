@@ -25,6 +25,8 @@ type Shared struct {
 	Limits resp.Limits
 	// ReplyLimit is how many bytes may wait to be read by one client.
 	ReplyLimit int
+	// Large are the slots that hold something large; never nil.
+	Large *LargeSlots
 	// OverBudget: memory is short, clients are not read.
 	OverBudget bool
 	// Pause is what CLIENT PAUSE holds back now; Postponed is how many clients of
@@ -62,6 +64,9 @@ type Router interface {
 	// RouteChunk does the same with a request that fills a chunk, which it
 	// takes over.
 	RouteChunk(r *backend.Request, chunk *buffer.Chunk)
+	// Bulk tells if there is a connection for bulk to the shard of a slot, in a
+	// protocol version and a database; with a slot below 0, if to any shard.
+	Bulk(slot int, proto, db uint8) bool
 	// Pin takes a server connection to the master of a slot for one client; the
 	// second result is an error line when there are too many.
 	Pin(slot int, proto uint8) (Pinned, []byte)
@@ -70,8 +75,10 @@ type Router interface {
 	Block(b *Blocked) (Blocking, []byte)
 	// FlushClient asks for a call of Client.Flush at the end of the wake-up.
 	FlushClient(c *Client)
-	// Resume asks for a call of Client.Resume at the end of the wake-up.
+	// Resume asks for a call of Client.Resume at the end of the wake-up, Yield
+	// for one in the next wake-up, after others had their turn.
 	Resume(c *Client)
+	Yield(c *Client)
 	// Count counts an answered command; kind is the first byte of its reply.
 	Count(c *Client, r *backend.Request, kind byte)
 	// Local answers a command that needs more than the client: COMMAND, CONFIG,
@@ -86,6 +93,15 @@ type Router interface {
 	Refused(c *Client)
 	Malformed(c *Client)
 	Attacked(c *Client)
+}
+
+// part makes a request of the proxy's own that is needed to answer another. It
+// takes the same connections, so that the client's order stays.
+func (s *Shared) part(whole *backend.Request, owner backend.Owner) *backend.Request {
+	r := s.Requests.Get()
+	r.Owner, r.Spec, r.Start = owner, whole.Spec, s.Now
+	r.Proto, r.DB, r.Bulk = whole.Proto, whole.DB, whole.Bulk
+	return r
 }
 
 // ownerOf returns the shard of a slot, or -1.

@@ -79,8 +79,7 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 	m := c.newSplit(spec, s)
 	for i := range s.parts {
 		p := &s.parts[i]
-		r := sh.Requests.Get()
-		r.Owner, r.Spec, r.Start, r.Proto, r.DB = m, spec, sh.Now, m.whole.Proto, m.whole.DB
+		r := sh.part(m.whole, m)
 		r.Part, r.Slot = int32(i), int32(p.slot)
 		r.ReadOnly, r.Replica = m.whole.ReadOnly, m.whole.Replica
 		if spec.Write {
