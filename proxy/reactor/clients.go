@@ -131,10 +131,10 @@ func (l *loop) forgetClient(c *session.Client) {
 		return
 	}
 	l.leave(c.Slot)
+	l.clients.Add(-1) // before others can know that it is gone
 	// Nothing can be done about an error of close.
 	_ = unix.Close(c.FD)
 	c.FD = -1
-	l.clients.Add(-1)
 }
 
 // eachClient calls fn for every open client.
