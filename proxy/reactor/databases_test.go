@@ -272,6 +272,10 @@ func TestRefusedDatabase(t *testing.T) {
 		zero.want("v", "GET", "k")
 		c.wantNext("-ERR DB index is out of range")
 	}
+	c.want("-ERR DB index is out of range", "WATCH", "k")
+	c.want("OK", "UNWATCH")
+	c.want("-ERR DB index is out of range", "BLPOP", "k", "0")
+	zero.want("v", "GET", "k")
 	c.want("OK", "SELECT", "3")
 	c.want("three", "GET", "k")
 	p.waitSight("shard-0-0", reactor.SightOK)

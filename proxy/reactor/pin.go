@@ -401,6 +401,10 @@ func (h pinHost) Broken(c *backend.Conn, retry *backend.Hold, _ Sight, err error
 		p.call.broken(c, retry, err)
 		return
 	}
+	var refused *backend.DatabaseError
+	if errors.As(err, &refused) {
+		p.take(func(r *backend.Request) { r.Owner.Fail(r, refused.Line) })
+	}
 	l.heldMore(retry.Bytes)
 	retry.Stamp(l.sh.Now)
 	fresh := retry.Count == p.sent

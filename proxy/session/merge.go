@@ -10,6 +10,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/fanout"
+	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
 // merge is a command that was sent to several shards: the owner of the parts.
@@ -157,21 +158,47 @@ func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, 
 	}
 }
 
-// scanShards serves SCAN: the shard the cursor names answers.
+// scanShards serves SCAN: the shard the cursor names answers (fanout.Cursor).
 func (c *Client) scanShards(spec *command.Spec, args [][]byte, shards int) {
 	sh := c.sh
-	shard, cursor, err := fanout.DecodeCursor(args[1])
-	if err != nil || shard >= shards {
+	at, err := fanout.ParseCursor(args[1])
+	if err != nil {
 		c.answer(spec, badCursor)
 		return
 	}
+	if at.Shard >= shards {
+		at = fanout.Cursor{}
+	}
+	shard := &sh.Table.Shards[at.Shard]
+	if shard.MasterIndex >= 0 && at.Stamp != stampOf(shard) {
+		at.Server = 0
+	}
+	id := shard.ID
 	m := c.newMerge(spec, 1, func(m *merge, dst []byte) ([]byte, error) {
-		return fanout.ScanReply(dst, m.replies[0], shard, shards)
+		// The table may be another one than when the request was sent: what
+		// answered is the master in the present one.
+		for i := range sh.Table.Shards {
+			if now := &sh.Table.Shards[i]; now.ID == id {
+				if at.Server != 0 && at.Stamp != stampOf(now) {
+					return fanout.EmptyPage(dst, i), nil
+				}
+				return fanout.ScanReply(dst, m.replies[0], i, len(sh.Table.Shards), stampOf(now))
+			}
+		}
+		return fanout.EmptyPage(dst, 0), nil
 	})
 	m.whole.ReadOnly = spec.ReadOnly
-	args[1] = strconv.AppendUint(nil, cursor, 10)
+	args[1] = strconv.AppendUint(nil, at.Server, 10)
 	sh.inner = appendCommand(sh.inner[:0], args)
-	m.send(0, -1, shard, sh.inner)
+	m.send(0, -1, at.Shard, sh.inner)
+}
+
+// stampOf is the stamp of a shard's master.
+func stampOf(shard *routing.TableShard) uint16 {
+	if shard.MasterIndex < 0 {
+		return fanout.StampOf("")
+	}
+	return fanout.StampOf(shard.Nodes[shard.MasterIndex].Incarnation)
 }
 
 // randomKey asks every shard for its number of keys and for one of them, and

@@ -60,6 +60,10 @@ func howOf(name string, args [][]byte) how {
 		if slices.ContainsFunc(args, func(a []byte) bool { return string(a) == "*" }) {
 			return shape
 		}
+	case "pexpire":
+		if len(args) > 3 {
+			return near // GT and LT of the same time again depend on the millisecond
+		}
 	case "sort":
 		// Elements that compare equal keep the order they have in a set: any.
 		if slices.ContainsFunc(args, func(a []byte) bool { return strings.EqualFold(string(a), "by") }) {

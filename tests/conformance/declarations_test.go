@@ -6,7 +6,6 @@ const (
 	oneTable   = "commands that the endpoint refuses do not exist"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
-	ownCursors = "a cursor names a shard as well, so only those that SCAN returned mean anything"
 	laterRedis = "Redis 7.2 has it, and its clients send it"
 	afterwards = "in a transaction it shows the state behind the transaction, of all shards"
 	notQueued  = "not yet: subscriptions at all shards cannot be part of what one shard executes; send it before MULTI or after EXEC"
@@ -26,7 +25,6 @@ func differences() []*difference {
 		{command: "sort", reply: "-ERR GET option of SORT denied in Cluster mode", why: patterns},
 		{command: "sort_ro", reply: "-ERR BY option of SORT denied in Cluster mode", harmless: true, why: patterns},
 		{command: "sort_ro", reply: "-ERR GET option of SORT denied in Cluster mode", harmless: true, why: patterns},
-		{command: "scan", reply: "-ERR invalid cursor", harmless: true, why: ownCursors},
 		{command: "subscribe", reply: "-ERR SUBSCRIBE is not supported inside MULTI", why: notQueued},
 		{command: "unsubscribe", reply: "-ERR UNSUBSCRIBE is not supported inside MULTI", why: notQueued},
 		{command: "psubscribe", reply: "-ERR PSUBSCRIBE is not supported inside MULTI", why: notQueued},
