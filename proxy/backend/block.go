@@ -20,6 +20,9 @@ type Block struct {
 	// was lost before the request can have been executed: EXEC finds that a
 	// WATCHed key was touched, for it may have been.
 	Lost []byte
+	// Tracked: the server remembers that this connection read the keys, and
+	// tells when they change (CLIENT TRACKING).
+	Tracked bool
 
 	left    int    // of Before
 	refusal []byte // the first error among the replies before

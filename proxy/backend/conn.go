@@ -71,6 +71,8 @@ type Conn struct {
 	// of unanswered requests stopped being empty, or the server took a part of a
 	// long request.
 	WaitingSince int64
+	// Part is what the loop keeps of a push that did not arrive whole.
+	Part []byte
 	// LastReply is when a reply last arrived; 0 when none ever did.
 	LastReply int64
 	// Opened counts logins; Sent counts requests of clients.
@@ -428,7 +430,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	c.head, c.tail, c.wchunk, c.woff = nil, nil, nil, 0
 	c.first, c.last, c.inFlight = nil, nil, 0
 	c.queued, c.written, c.ClientID = 0, 0, 0
-	c.framer, c.inReply = resp.Framer{}, false
+	c.framer, c.inReply, c.Part = resp.Framer{}, false, nil
 	var retry Hold
 	for r := queue; r != nil; {
 		next := r.next

@@ -23,6 +23,7 @@ const (
 	askIncarnation
 	askDatabase
 	askAlive
+	askTracking
 )
 
 // A DatabaseError ends a login to a server that does not have the database, or
@@ -120,6 +121,10 @@ func (c *Conn) login() {
 		hello = appendCommand(hello, "PING")
 	}
 	c.ask(askLogin, hello)
+	if t.Proto == 3 {
+		// Whatever is read behind CLIENT CACHING YES is tracked from then on.
+		c.ask(askTracking, appendCommand(nil, "CLIENT", "TRACKING", "ON", "OPTIN"))
+	}
 	if t.Incarnation != "" {
 		c.ask(askIncarnation, appendCommand(nil, "INFO", "server"))
 	}

@@ -48,6 +48,12 @@ type Request struct {
 	// connection; else nil.
 	Block *Block
 
+	// After is what follows the reply: pushes that came when the reply, or a part
+	// of it, was there, and its turn had not come. Registered: such pushes may
+	// come.
+	After      []byte
+	Registered bool
+
 	// Following is the next request of the same client.
 	Following *Request
 	// Done: the reply is complete. Silent: it is dropped. Streamed: a part of it

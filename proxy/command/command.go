@@ -95,6 +95,9 @@ func ByName(name string) *Spec {
 // IsContainer tells if the command has subcommands.
 func (s *Spec) IsContainer() bool { return s.subEnd > s.subFirst }
 
+// IsScript tells if the command runs a script or function of the client's.
+func (s *Spec) IsScript() bool { return s.rule == ruleScript }
+
 // HasKeys tells if some arguments of the command are keys.
 func (s *Spec) HasKeys() bool { return len(s.keys) > 0 || s.rule == ruleSort }
 

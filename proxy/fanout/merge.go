@@ -96,11 +96,11 @@ func Elements(reply []byte) (elements [][]byte, err error) {
 	return elements, nil
 }
 
-// array splits an array reply into its length and its elements. A null array
-// is an empty one.
+// array splits an array, set or push into its length and its elements. A null
+// array is an empty one.
 func array(reply []byte) (n int, body []byte, err error) {
 	end := bytes.IndexByte(reply, '\n') + 1
-	if end < 4 || reply[0] != '*' && reply[0] != '~' {
+	if end < 4 || reply[0] != '*' && reply[0] != '~' && reply[0] != '>' {
 		return 0, nil, ErrReply
 	}
 	n, err = strconv.Atoi(string(reply[1 : end-2]))

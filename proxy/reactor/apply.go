@@ -53,6 +53,10 @@ func (l *loop) apply(t *routing.Table) {
 	for _, s := range l.shards {
 		byID[s.id] = s
 	}
+	masters := make(map[string]*node, len(l.shards))
+	for _, s := range l.shards {
+		masters[s.id] = s.master
+	}
 	// Held requests are taken out before and routed again after.
 	var held backend.Hold
 	l.orphan.takeHeld(&held)
@@ -72,6 +76,9 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	for _, s := range byID {
 		s.remove()
+	}
+	if l.elsewhere(shards, masters, old) {
+		l.sh.Invalidations.Drop(false)
 	}
 	l.shards = shards
 	// Breaking connections may have held more: those are older.

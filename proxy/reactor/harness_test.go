@@ -328,6 +328,7 @@ func (f *fake) serve(conn net.Conn) {
 		case "PING":
 			reply = "+PONG\r\n"
 		case "AUTH", "HELLO":
+		case "CLIENT": // TRACKING, of the login
 		default:
 			f.mu.Lock()
 			f.got = append(f.got, strings.Join(args, " "))

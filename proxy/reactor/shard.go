@@ -438,6 +438,7 @@ func (s *shard) publish() {
 func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err error) {
 	n := c.Context.(*node)
 	s := n.shard
+	l.forgotten(c)
 	if retry.Count > 0 {
 		l.heldMore(retry.Bytes)
 		l.counters.heldTotal += uint64(retry.Count)

@@ -10,6 +10,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // Connections for subscriptions.
@@ -49,6 +50,10 @@ type subscriptions struct {
 	links   map[string]*subLink // by the shard's id
 	unused  int64               // since when nobody is subscribed; 0 when somebody is
 	running bool                // the connections are wanted
+	// broadcast: a client wants to hear of all changes (tracking.go). waiting
+	// are called when all servers tell of them.
+	broadcast bool
+	waiting   []broadcastWaiter
 }
 
 // linkHost is the loop as the host of connections for subscriptions, whose
@@ -64,6 +69,10 @@ type subLink struct {
 	// no master, or nobody is subscribed.
 	target *backend.Target
 	conn   *backend.Conn
+	// tracking tells if the server tells of every change, missed that it did so
+	// and the connection ended.
+	tracking trackingState
+	missed   bool
 	// part is what came of an incomplete push.
 	part *buffer.Chunk
 }
@@ -73,6 +82,7 @@ func (s *subscriptions) init(l *loop) {
 	hub := pubsub.NewHub(l.eng.directory, &l.sh.Pool, &l.sh.Now)
 	hub.Patience = int64(l.eng.cfg.HoldTimeout)
 	hub.Needed = s.start
+	l.sh.Invalidations = session.Invalidations{Max: maxTrackedKeys, Broadcast: s.hearAll, Quiet: s.hearNone}
 	l.sh.Hub, l.sh.PubSubLimit = hub, int(l.eng.cfg.ClientPubSubBufferBytes)
 }
 
@@ -165,6 +175,7 @@ func (k *subLink) close() {
 // down forgets the state of a connection that ended.
 func (k *subLink) down() {
 	k.link.Down()
+	k.untracked()
 	if k.part != nil {
 		k.subs.loop.sh.Pool.Put(k.part)
 		k.part = nil
@@ -178,6 +189,8 @@ func (linkHost) Opened(c *backend.Conn) {
 		k.subs.loop.log.Info("subscriptions are connected again", "node", k.target.Node, "shard", k.shard)
 	}
 	k.link.Up(k)
+	k.tracking = trackingOff
+	k.track()
 }
 
 // Broken: a connection ended, not always the present one.
@@ -202,17 +215,22 @@ func (k *subLink) Send(raw []byte, b *pubsub.Batch) {
 }
 
 // authenticate logs in under new credentials.
-func (k *subLink) authenticate() {
+func (k *subLink) authenticate() { k.ask(backend.Auth(&k.conn.Target), nil) }
+
+// ask sends a request that is not about subscriptions; done, if not nil, is
+// called after a reply that is no error.
+func (k *subLink) ask(raw []byte, done func()) {
 	l := k.subs.loop
 	r := l.sh.Requests.Get()
-	r.Owner, r.Start, r.Proto = &subRequest{link: k}, l.sh.Now, 3
-	k.conn.Enqueue(r, backend.Auth(&k.conn.Target))
+	r.Owner, r.Start, r.Proto = &subRequest{link: k, done: done}, l.sh.Now, 3
+	k.conn.Enqueue(r, raw)
 }
 
 // subRequest is a request of a subLink: the owner of what went to the server.
 type subRequest struct {
 	link  *subLink
-	batch *pubsub.Batch // nil for a login
+	batch *pubsub.Batch // nil for what is not about subscriptions
+	done  func()
 }
 
 // Reply takes the answer. An error is not expected of a healthy server: the
@@ -229,6 +247,9 @@ func (q *subRequest) Reply(r *backend.Request, piece []byte, last bool, kind byt
 	if kind != '-' {
 		if q.batch != nil {
 			q.batch.Done()
+		}
+		if q.done != nil {
+			q.done()
 		}
 		return
 	}
@@ -250,14 +271,13 @@ func (q *subRequest) Fail(r *backend.Request, _ []byte) {
 	}
 }
 
-// Pushed: on other connections nobody asked for any.
-func (l *loop) Pushed(*backend.Conn, []byte, bool) {}
-
 // Pushed takes a piece of a push.
 func (h linkHost) Pushed(c *backend.Conn, piece []byte, last bool) {
 	l, k := h.loop, c.Context.(*subLink)
 	if k.part == nil && last {
-		l.sh.Hub.Deliver(piece, nil)
+		if !k.tells(piece) {
+			l.sh.Hub.Deliver(piece, nil)
+		}
 		return
 	}
 	if k.part == nil {
@@ -269,6 +289,10 @@ func (h linkHost) Pushed(c *backend.Conn, piece []byte, last bool) {
 	if last {
 		whole := k.part
 		k.part = nil
+		if k.tells(whole.B) {
+			l.sh.Pool.Put(whole)
+			return
+		}
 		l.sh.Hub.Deliver(whole.B, whole)
 	}
 }
@@ -280,13 +304,14 @@ func (s *subscriptions) timers() {
 	}
 	hub, now := s.loop.sh.Hub, s.loop.sh.Now
 	hub.Recheck()
+	s.answerWaiting(now)
 	for _, k := range s.links {
 		if k.conn != nil {
 			k.timer(now, int64(s.loop.eng.cfg.NodeTimeout))
 		}
 	}
 	switch {
-	case hub.Active():
+	case hub.Active() || s.broadcast:
 		s.unused = 0
 	case s.unused == 0:
 		s.unused = now

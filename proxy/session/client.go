@@ -72,6 +72,10 @@ type Client struct {
 	blocking *blocking // nil while it is not blocked
 	hungUp   bool      // it sends nothing more
 	writes   writes
+	// tracking is what CLIENT TRACKING set, nil when it is off; bcast tells if
+	// it is known as one that hears of all changes.
+	tracking *tracking
+	bcast    bool
 }
 
 // extra is what few clients set.
@@ -260,6 +264,7 @@ func (c *Client) moveLarge() bool {
 	}
 	if handled := c.handle(in.B, in); !handled {
 		// It waits behind a barrier: put it back as it was.
+		c.again()
 		in.B = in.B[:n]
 		if rest := c.in; rest != nil {
 			in = c.sh.Pool.Grow(in, n+len(rest.B))
@@ -368,6 +373,7 @@ func (c *Client) handleAll(b []byte) (used int) {
 			return used
 		}
 		if !c.handle(b[used:used+n], nil) {
+			c.again()
 			return used
 		}
 		if c.Closed {
@@ -435,6 +441,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
+	if c.tracking != nil {
+		c.tracking.consider(c, spec)
+	}
 	if sh.Pause != PauseNone && c.postpone(spec, args) {
 		return false
 	}
@@ -460,6 +469,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		}
 		if !c.enter(slot, len(raw)) {
 			return false
+		}
+		if c.tracking != nil && c.tracks(spec) {
+			c.forwardTracked(spec, max(slot, 0), args, raw)
+			break
 		}
 		if chunk != nil {
 			sh.Router.RouteChunk(c.forward(spec, slot), chunk)
@@ -535,9 +548,9 @@ func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
 }
 
 // fromReplica tells if the read set may serve a command. A replica may be older
-// than a WATCH.
+// than a WATCH, and than what a client that tracks was told.
 func (c *Client) fromReplica(spec *command.Spec) bool {
-	return spec.ReadOnly && (c.readonly || c.sh.Table.ReadPolicy != 0) && !c.watching()
+	return spec.ReadOnly && (c.readonly || c.sh.Table.ReadPolicy != 0) && !c.watching() && c.tracking == nil
 }
 
 // begin makes a request and gives it the last place in the order.

@@ -79,7 +79,7 @@ func (c *Client) Describe(dst []byte) []byte {
 	}
 	text("cmd", name)
 	text("user", "default")
-	number("redir", -1)
+	number("redir", c.redirection())
 	number("resp", int64(c.proto))
 	if x.libName != "" || x.libVersion != "" {
 		text("lib-name", x.libName)
@@ -104,6 +104,8 @@ func (c *Client) flags() string {
 		{'P', c.Subscribed()},
 		{'x', c.inMulti()},
 		{'b', c.postponed || c.IsBlocked()},
+		{'t', c.tracking != nil},
+		{'B', c.bcast},
 		{'c', c.ending},
 		{'r', c.readonly},
 		{'e', c.extra != nil && c.extra.noEvict},

@@ -105,7 +105,8 @@ func handlingOf(spec *command.Spec) handling {
 		return alsoHere
 	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
-		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict", "client|no-touch", "client|help":
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict", "client|no-touch", "client|help",
+		"client|tracking", "client|caching", "client|getredir", "client|trackinginfo":
 		return aloneAfter
 	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
 		return aloneAfter
@@ -154,6 +155,9 @@ func (e *execution) Reply(r *backend.Request, piece []byte, last bool, kind byte
 	r.Out.Append(&sh.Pool, piece)
 	if !last {
 		return
+	}
+	if r.Block != nil && r.Block.Tracked {
+		e.client.saw(r, e.whole)
 	}
 	reply, part := r.Out.Bytes(), r.Part
 	r.Out.Reset(&sh.Pool)

@@ -70,6 +70,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "reset":
 		c.dropTransaction()
 		c.unsubscribeAll()
+		c.stopTracking()
 		c.proto, c.db, c.readonly, c.mode, c.extra = 2, 0, false, replyOn, nil
 		c.authed = false
 		text = append(text, lineReset...)
@@ -90,6 +91,11 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 	case "client|reply":
 		c.replyMode(spec, args[2])
 		return
+	case "client|tracking", "client|caching", "client|getredir", "client|trackinginfo":
+		if text = c.track(text, spec.Name, args); text == nil {
+			c.trackAll(c.begin(spec))
+			return
+		}
 	case "client|list", "client|info":
 		c.asking = int32(len(raw))
 		if spec.Name == "client|info" {

@@ -30,6 +30,9 @@ func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	if n := r.Out.Len() + len(piece); n >= bulkReply || r.Streamed {
 		c.large(r, max(n, c.bulk.streamed))
 	}
+	if r.Block != nil && r.Block.Tracked {
+		c.saw(r, r)
+	}
 	if r != c.first {
 		r.Out.Append(&sh.Pool, piece)
 		r.Done = true
@@ -102,6 +105,9 @@ func (c *Client) pop() {
 		c.last = nil
 	}
 	c.pending--
+	if r.After != nil {
+		c.out.Append(&c.sh.Pool, r.After)
+	}
 	if r.Streamed && c.subs != nil {
 		c.takeLate()
 	}
@@ -280,5 +286,6 @@ func (c *Client) Close() {
 	}
 	c.out.Reset(&c.sh.Pool)
 	c.unsubscribeAll()
+	c.stopTracking()
 	c.wrote()
 }

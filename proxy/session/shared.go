@@ -48,10 +48,14 @@ type Shared struct {
 	Hub         *pubsub.Hub
 	PubSubLimit int
 
-	args  [][]byte // scratch of the parser
-	text  []byte   // scratch of replies
-	keys  []int    // scratch: where the keys are
-	inner []byte   // scratch of inline requests
+	// Invalidations has the loop's clients that track keys.
+	Invalidations Invalidations
+
+	args   [][]byte // scratch of the parser
+	text   []byte   // scratch of replies
+	keys   []int    // scratch: where the keys are
+	inner  []byte   // scratch of inline requests
+	marked []byte   // scratch of tracked requests
 
 	scatter scatter // scratch of split commands
 	splits  *split  // free ones

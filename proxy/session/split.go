@@ -68,6 +68,10 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 		if raw[0] != '*' {
 			raw = sh.encode(args)
 		}
+		if c.tracking != nil && c.tracks(spec) {
+			c.forwardTracked(spec, max(at, 0), args, raw)
+			return
+		}
 		sh.Router.Route(c.forward(spec, max(at, 0)), raw)
 		return
 	}
@@ -85,7 +89,11 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 		if spec.Write {
 			c.touch(p.slot)
 		}
-		sh.Router.Route(r, p.raw)
+		raw := p.raw
+		if c.tracking != nil && c.tracks(spec) {
+			raw = c.tracked(r, raw)
+		}
+		sh.Router.Route(r, raw)
 		if cap(p.raw) > keptScratch {
 			p.raw = nil
 		}
@@ -183,6 +191,9 @@ func (m *split) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
 	r.Out.Append(&m.sh.Pool, piece)
 	if !last {
 		return
+	}
+	if r.Block != nil {
+		m.client.saw(r, m.whole)
 	}
 	m.replies[r.Part] = r.Out
 	r.Out = buffer.Queue{}

@@ -413,10 +413,17 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	}
 	block = c.extend(block, rawExec)
 	t.block = nil
-	switch {
+	switch tracking := c.tracking; {
 	case t.pin != nil:
+		if tracking != nil && !tracking.bcast && r.Proto == 3 {
+			// It is not tracked there: what it reads may not be kept.
+			whole := c.last
+			keysRead(block.B, func(key []byte) { whole.After = appendInvalidation(whole.After, key) })
+		}
 		t.pin.Send(r, block.B)
 		t.pin.Release(true)
+	case tracking != nil && tracking.now:
+		sh.Router.Route(r, c.tracked(r, block.B))
 	case len(block.B) >= moveSize:
 		sh.Router.RouteChunk(r, block)
 		return

@@ -29,6 +29,7 @@ var byName = merge(
 	decide("Local", "", "multi exec discard watch unwatch"),
 	decide("Local", "", "wait waitaof"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|help"),
+	decide("Local", "", "client|tracking client|trackinginfo client|caching client|getredir"),
 	decide("Local", "", "config|get config|resetstat"),
 	decide("AnyShard", "", "lolwut object|help xinfo|help xgroup|help memory|help config|help command|help"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
@@ -40,8 +41,6 @@ var byName = merge(
 		"script"),
 	refuse(yet+"load functions into every shard's servers with the admin's credentials, and call them with FCALL",
 		"function"),
-	refuse(yet+"clients must not cache on the side, invalidations do not cross the proxy",
-		"client|tracking client|trackinginfo client|caching client|getredir"),
 	refuse(yet+"the proxy's slow log is at /slowlog of its HTTP address", "slowlog"),
 	refuse(yet+"latencies are at /metrics of the proxy's HTTP address", "latency"),
 	refuse(yet+"name a key with MEMORY USAGE, or read INFO memory", "memory"),

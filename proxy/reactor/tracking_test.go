@@ -1,0 +1,283 @@
+package reactor_test
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/internal/redistest"
+	"github.com/basalt-redis/basalt/proxy/reactor"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// trackingScripts are what clients do with CLIENT TRACKING. A line that begins
+// with "!" is sent by another client. Keys share a slot where the order of
+// invalidations matters.
+var trackingScripts = map[string]string{
+	"off":          "CLIENT TRACKINGINFO|CLIENT GETREDIR|CLIENT CACHING yes|CLIENT TRACKING off|GET a|!SET a 1",
+	"default":      "CLIENT TRACKING on|CLIENT TRACKINGINFO|CLIENT GETREDIR|GET a|!SET a 1|!SET a 2|GET a|GET a|!DEL a|SET a 3|GET a|SET a 4|!SET a 5",
+	"many":         "CLIENT TRACKING on|MGET {t}a {t}b {t}c|!MSET {t}b 1 {t}x 2|EXISTS {t}a|TTL {t}x|!DEL {t}x|!EXPIRE {t}b 100|HGETALL h|!HSET h f v",
+	"several":      "CLIENT TRACKING on|MGET a b c d|!SET a 1|!SET d 1|!SET b 1|!SET c 1|!SET a 2",
+	"flush":        "CLIENT TRACKING on|GET a|GET b|!FLUSHALL|GET a|!SET a 1|!FLUSHDB",
+	"transaction":  "CLIENT TRACKING on|MULTI|GET {t}m|SET {t}n 1|EXEC|!SET {t}m 1|!SET {t}n 2|GET {t}n|MULTI|SET {t}n 3|EXEC",
+	"with others":  "CLIENT TRACKING on|MULTI|GET {t}m|CLIENT GETNAME|EXEC|!SET {t}m 1",
+	"script":       "CLIENT TRACKING on|EVAL return(redis.call('get',KEYS[1])) 1 e|!SET e 1|!SET e 2",
+	"optin":        "CLIENT TRACKING on optin|GET a|!SET a 1|CLIENT CACHING no|CLIENT CACHING maybe|CLIENT CACHING yes|GET a|GET b|!SET b 1|!SET a 2",
+	"optin multi":  "CLIENT TRACKING on optin|CLIENT CACHING yes|MULTI|GET {t}a|GET {t}b|EXEC|GET {t}c|!SET {t}c 1|!SET {t}b 1|!SET {t}a 1",
+	"optout":       "CLIENT TRACKING on optout|CLIENT CACHING yes|CLIENT CACHING no|GET a|GET b|!SET a 1|!SET b 1|CLIENT TRACKING on optin",
+	"bcast":        "CLIENT TRACKING on bcast prefix user: prefix item:|CLIENT TRACKINGINFO|!SET user:1 1|!SET other 1|GET other|!DEL other|!SET item:1 1|CLIENT TRACKING on bcast prefix k|!SET k1 1|CLIENT TRACKING on|CLIENT CACHING yes",
+	"bcast all":    "CLIENT TRACKING on bcast|CLIENT TRACKINGINFO|!SET x 1|!SET y 1|CLIENT TRACKING off|!SET x 2|GET x",
+	"again":        "CLIENT TRACKING on bcast|CLIENT TRACKING off|CLIENT TRACKING on|GET a|!SET a 1|CLIENT TRACKING off|CLIENT TRACKING on bcast|!SET a 2",
+	"reset":        "CLIENT TRACKING on|GET a|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
+	"mistakes":     "CLIENT TRACKING|CLIENT TRACKING maybe|CLIENT TRACKING on foo|CLIENT TRACKING on prefix x|CLIENT TRACKING on optin optout|CLIENT TRACKING on bcast optin|CLIENT TRACKING on bcast prefix ab prefix a|CLIENT TRACKING on prefix|CLIENT CACHING|CLIENT TRACKINGINFO x",
+	"prefixes":     "CLIENT TRACKING on bcast prefix item:|CLIENT TRACKING on bcast prefix item:9|CLIENT TRACKING on bcast prefix i|CLIENT TRACKING on bcast prefix zz|CLIENT TRACKINGINFO",
+	"subscribed":   "SUBSCRIBE ch|CLIENT TRACKING on|GET a|!PUBLISH ch 1|!SET a 1|UNSUBSCRIBE ch|GET a|!SET a 2",
+	"not in RESP2": "HELLO 2|CLIENT TRACKING on|GET a|!SET a 1|CLIENT TRACKINGINFO|GET a",
+}
+
+// TestTrackingAsAtAServer: what a client that tracks sees is, byte for byte,
+// what it sees at a plain server.
+func TestTrackingAsAtAServer(t *testing.T) {
+	plain := redistest.Start(t, redistest.Options{Open: true})
+	shards, _ := realShards(t, 3)
+	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
+	for name, script := range trackingScripts {
+		t.Run(name, func(t *testing.T) {
+			here, there := p.dial(), dial(t, plain.Address)
+			defer here.Close()
+			defer there.Close()
+			otherHere, otherThere := p.dial(), dial(t, plain.Address)
+			defer otherHere.Close()
+			defer otherThere.Close()
+			otherHere.do("FLUSHALL")
+			otherThere.do("FLUSHALL")
+			multi := false
+			for _, line := range append([]string{"HELLO 3", "DBSIZE"}, strings.Split(script, "|")...) {
+				word, other := strings.CutPrefix(line, "!")
+				args := strings.Fields(word)
+				if other {
+					if got, want := otherHere.do(args...), otherThere.do(args...); got != want {
+						t.Fatalf("%s: %q, want %q", line, got, want)
+					}
+				} else {
+					here.send(args...)
+					there.send(args...)
+					if multi = multi && line != "EXEC" || line == "MULTI"; multi || strings.HasPrefix(line, "CLIENT CACHING") {
+						// A marker would be queued, or be the command that is cached.
+						if got, want := here.raw(), there.raw(); got != want {
+							t.Fatalf("%s: %q, want %q", line, got, want)
+						}
+						continue
+					}
+				}
+				// A server sends its pushes before it answers the next request; DBSIZE
+				// at the beginning waits for those of FLUSHALL.
+				there.send("ECHO", "marker")
+				for {
+					want := clientID.ReplaceAllString(there.raw(), "id\r\n:0")
+					if strings.HasSuffix(want, "\r\nmarker\r\n") {
+						break
+					}
+					if got := clientID.ReplaceAllString(here.raw(), "id\r\n:0"); got != want {
+						t.Fatalf("%s: %q, want %q", line, got, want)
+					}
+				}
+			}
+			here.want("end", "ECHO", "end")
+			here.silent(20 * time.Millisecond)
+		})
+	}
+}
+
+// cache is a client that keeps what it read, as caching libraries do.
+type cache struct {
+	*client
+	kept map[string]string
+	// asked are the keys of the replies to come; "" for one that is not kept.
+	asked []string
+}
+
+// take takes one reply or push. It returns false for the reply to ECHO.
+func (c *cache) take(t *testing.T) bool {
+	t.Helper()
+	reply := c.raw()
+	switch {
+	case reply == ">2\r\n$10\r\ninvalidate\r\n_\r\n":
+		clear(c.kept)
+	case strings.HasPrefix(reply, ">2\r\n$10\r\ninvalidate\r\n*"):
+		lines := strings.Split(reply, "\r\n")
+		for i := 5; i < len(lines); i += 2 {
+			delete(c.kept, lines[i])
+		}
+	case reply == "$3\r\nend\r\n":
+		return false
+	default:
+		key := c.asked[0]
+		c.asked = c.asked[1:]
+		lines := strings.Split(reply, "\r\n")
+		switch {
+		case lines[0] == "_":
+			c.kept[key] = ""
+		case lines[0][0] == '$':
+			c.kept[key] = lines[1]
+		case lines[0][0] == '*': // MGET of key and its successor
+			values := []string{}
+			for i := 1; i < len(lines)-1; i++ {
+				if lines[i] == "_" {
+					values = append(values, "")
+				} else {
+					i++
+					values = append(values, lines[i])
+				}
+			}
+			a, b, _ := strings.Cut(key, " ")
+			c.kept[a], c.kept[b] = values[0], values[1]
+		case lines[0][0] == '-': // of a connection that was cut: nothing to keep
+		default:
+			t.Fatalf("reply to GET %s: %q", key, reply)
+		}
+	}
+	return true
+}
+
+// TestNothingStaleIsKept: whatever is written meanwhile, and whatever breaks,
+// in the end a client that keeps what it reads has only what the servers have.
+func TestNothingStaleIsKept(t *testing.T) {
+	shards, servers := realShards(t, 3)
+	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
+	const keys = 40
+	key := func(r *rand.Rand) string { return fmt.Sprint("k", r.IntN(keys)) }
+	stop := make(chan struct{})
+	var writers sync.WaitGroup
+	for w := range 3 {
+		c := p.dial()
+		r := rand.New(rand.NewPCG(uint64(w), 1))
+		writers.Go(func() {
+			for n := 0; ; n++ {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				switch r.IntN(12) {
+				case 0:
+					c.do("DEL", key(r), key(r))
+				case 1:
+					c.do("MSET", key(r), fmt.Sprint(w, ":", n), key(r), fmt.Sprint(w, "-", n))
+				default:
+					c.do("SET", key(r), fmt.Sprint(w, ".", n))
+				}
+			}
+		})
+	}
+	var readers sync.WaitGroup
+	for n := range 4 {
+		c := &cache{client: p.dial(), kept: map[string]string{}}
+		c.do("HELLO", "3")
+		c.do(strings.Fields([]string{"CLIENT TRACKING on", "CLIENT TRACKING on optout", "CLIENT TRACKING on", "CLIENT TRACKING on bcast"}[n])...)
+		r := rand.New(rand.NewPCG(uint64(n), 2))
+		readers.Go(func() {
+			for last := 3; last > 0; {
+				select {
+				case <-stop: // a few reads more, so that something is kept
+					last--
+				default:
+				}
+				var batch strings.Builder
+				for range 1 + r.IntN(8) {
+					a, b := key(r), key(r)
+					if r.IntN(3) == 0 && a != b {
+						batch.WriteString(encode("MGET", a, b))
+						c.asked = append(c.asked, a+" "+b)
+					} else {
+						batch.WriteString(encode("GET", a))
+						c.asked = append(c.asked, a)
+					}
+				}
+				c.write(batch.String())
+				for len(c.asked) > 0 {
+					c.take(t)
+				}
+			}
+		})
+		t.Cleanup(func() {
+			if t.Failed() {
+				return
+			}
+			// What is on its way has half a second to come.
+			time.Sleep(500 * time.Millisecond)
+			c.send("ECHO", "end")
+			for c.take(t) {
+			}
+			check := p.dial()
+			for k, v := range c.kept {
+				if now := strings.Replace(check.do("GET", k), "(nil)", "", 1); now != v {
+					t.Errorf("reader %d keeps %s = %q, it is %q", n, k, v, now)
+				}
+			}
+			if len(c.kept) == 0 {
+				t.Errorf("reader %d keeps nothing, so nothing was tested", n)
+			}
+		})
+	}
+	// Connections break meanwhile.
+	for i := range 6 {
+		time.Sleep(60 * time.Millisecond)
+		servers[i%3].MustDo("CLIENT", "KILL", "TYPE", []string{"normal", "pubsub"}[i%2], "SKIPME", "yes")
+	}
+	time.Sleep(200 * time.Millisecond)
+	close(stop)
+	writers.Wait()
+	readers.Wait()
+}
+
+// TestTrackingAndEpochs: a client is told to forget everything when the master
+// of what it read is replaced, and is told of changes at the new one.
+func TestTrackingAndEpochs(t *testing.T) {
+	p, a, b := watchPair(t)
+	for _, mode := range []string{"", "bcast"} {
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("OK", strings.Fields("CLIENT TRACKING on "+mode)...)
+		a.MustDo("SET", "k", "1")
+		b.MustDo("SET", "k", "1")
+		if mode == "bcast" {
+			c.wantNext("[invalidate [k]]")
+		}
+		c.want("1", "GET", "k")
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "b" }))
+		c.wantNext("[invalidate (nil)]")
+		c.want("1", "GET", "k")
+		b.MustDo("SET", "k", "2")
+		c.wantNext("[invalidate [k]]")
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "a" }))
+		c.wantNext("[invalidate (nil)]")
+		c.Close()
+	}
+}
+
+// TestTrackingAndBrokenConnections: a server forgets what was read through a
+// connection that ended, so its client must forget it, too.
+func TestTrackingAndBrokenConnections(t *testing.T) {
+	shards, servers := realShards(t, 1)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	for _, mode := range []string{"on", "on bcast"} {
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("OK", strings.Fields("CLIENT TRACKING "+mode)...)
+		c.want("(nil)", "GET", "k")
+		servers[0].MustDo("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+		c.wantNext("[invalidate (nil)]")
+		c.want("(nil)", "GET", "k")
+		servers[0].MustDo("SET", "k", "1")
+		c.wantNext("[invalidate [k]]")
+		servers[0].MustDo("DEL", "k")
+		if mode == "on bcast" {
+			c.wantNext("[invalidate [k]]")
+		}
+		c.Close()
+	}
+}

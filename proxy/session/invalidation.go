@@ -1,0 +1,220 @@
+package session
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/fanout"
+)
+
+// Invalidations are what the clients of one loop that track are waiting for
+// (tracking.go). They belong to the loop's thread.
+type Invalidations struct {
+	// Max is how many keys are remembered. Beyond it one is given up, and the
+	// clients under it are told that it changed, as Redis does.
+	Max int
+	// Broadcast has the loop ask the servers to tell of all changes, and calls
+	// done when they do. Quiet ends that.
+	Broadcast func(done func())
+	Quiet     func()
+
+	// dropped: all clients that read were told to forget everything, and read
+	// nothing since. FLUSHALL is told by every shard.
+	dropped bool
+	clients map[*Client]struct{}
+	bcast   int
+	keys    map[string][]*Client
+}
+
+// Counts of the clients that track, those of them in BCAST mode, and the keys
+// remembered.
+func (v *Invalidations) Counts() (clients, bcast, keys int) {
+	return len(v.clients), v.bcast, len(v.keys)
+}
+
+func (v *Invalidations) join(c *Client) {
+	if _, here := v.clients[c]; here {
+		return
+	}
+	if v.clients == nil {
+		v.clients, v.keys = map[*Client]struct{}{}, map[string][]*Client{}
+	}
+	v.clients[c], v.dropped = struct{}{}, false
+	if c.bcast = c.tracking.bcast; c.bcast {
+		v.bcast++
+	}
+}
+
+// leave forgets a client; the keys it is under forget it when they change.
+func (v *Invalidations) leave(c *Client) {
+	if _, here := v.clients[c]; !here {
+		return
+	}
+	delete(v.clients, c)
+	if c.bcast {
+		if v.bcast--; v.bcast == 0 {
+			v.Quiet()
+		}
+	}
+	if len(v.clients) == 0 {
+		v.keys = map[string][]*Client{}
+	}
+}
+
+// remember enters a client under a key.
+func (v *Invalidations) remember(key string, c *Client) {
+	under := v.keys[key]
+	if slices.Contains(under, c) {
+		return
+	}
+	if under == nil && len(v.keys) >= v.Max {
+		for other := range v.keys { // any
+			v.Invalidate([]byte(other))
+			break
+		}
+	}
+	v.keys[key] = append(under, c)
+}
+
+// Invalidate tells the clients under a key that it changed.
+func (v *Invalidations) Invalidate(key []byte) {
+	if len(v.clients) == 0 {
+		return
+	}
+	push := appendInvalidation(nil, key)
+	under, known := v.keys[string(key)]
+	delete(v.keys, string(key))
+	if known {
+		for _, c := range under {
+			c.invalidate(push, false)
+		}
+		return
+	}
+	for c := range v.clients {
+		c.invalidate(push, false)
+	}
+}
+
+// Drop tells clients to forget everything: those that read, because a server
+// forgot what they read or has no keys any more, or those in BCAST mode, because
+// changes may have been missed.
+func (v *Invalidations) Drop(bcast bool) {
+	if len(v.clients) == 0 {
+		return
+	}
+	if !bcast {
+		if v.dropped {
+			return
+		}
+		clear(v.keys)
+		v.dropped = true
+	}
+	for c := range v.clients {
+		c.invalidate(invalidateAll, bcast)
+	}
+}
+
+// changed tells the clients in BCAST mode of keys.
+func (v *Invalidations) changed(keys [][]byte) {
+	for c := range v.clients {
+		if !c.bcast || c.tracking == nil {
+			continue
+		}
+		var mine [][]byte
+		for _, key := range keys {
+			if slices.ContainsFunc(c.tracking.prefixes, func(p string) bool { return strings.HasPrefix(string(key), p) }) {
+				mine = append(mine, key)
+			}
+		}
+		if len(mine) > 0 {
+			c.invalidate(appendInvalidation(nil, mine...), true)
+		}
+	}
+}
+
+// Pushed takes a whole push of a server connection; one in BCAST mode says bcast.
+// It returns false when the push is about something else.
+func (v *Invalidations) Pushed(push []byte, bcast bool) bool {
+	elements, err := fanout.Elements(push)
+	if err != nil || len(elements) != 2 {
+		return false
+	}
+	if kind, err := fanout.Bulk(elements[0]); err != nil || string(kind) != "invalidate" {
+		return false
+	}
+	list, err := fanout.Elements(elements[1])
+	if err != nil {
+		v.Drop(bcast) // null: FLUSHALL or FLUSHDB
+		return true
+	}
+	keys := make([][]byte, 0, len(list))
+	for _, e := range list {
+		if key, err := fanout.Bulk(e); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	if bcast {
+		v.changed(keys)
+		return true
+	}
+	for _, key := range keys {
+		v.Invalidate(key)
+	}
+	return true
+}
+
+var invalidateAll = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
+
+func appendInvalidation(dst []byte, keys ...[]byte) []byte {
+	dst = redcon.AppendArray(append(dst, ">2\r\n$10\r\ninvalidate\r\n"...), len(keys))
+	for _, key := range keys {
+		dst = redcon.AppendBulk(dst, key)
+	}
+	return dst
+}
+
+// maxAfter bounds the invalidations that wait behind one reply. Beyond it the
+// client is told to forget everything.
+const maxAfter = 1 << 20
+
+// invalidate passes a push on, behind the replies that it must not overtake.
+//
+// In BCAST mode it came on another connection than the replies. It goes out at
+// once, and again behind what is being read: the server may have read before the
+// change.
+func (c *Client) invalidate(push []byte, bcast bool) {
+	if c.Closed || c.ending || c.tracking == nil || c.proto != 3 || c.bcast != bcast || bcast && !c.tracking.ready {
+		return
+	}
+	var torn, behind *backend.Request
+	if c.first != nil && c.first.Streamed {
+		torn = c.first
+	}
+	for r := c.first; r != nil; r = r.Following {
+		if r.Registered || bcast && r.Spec != nil && (mayRead(r.Spec) || r.Spec.Name == "exec") {
+			behind = r
+		}
+	}
+	switch {
+	case torn != nil && (bcast || behind == nil):
+		follow(torn, push)
+	case bcast || behind == nil:
+		c.out.Reserve(&c.sh.Pool, outputRoom)
+		c.out.Append(&c.sh.Pool, push)
+		c.wrote()
+	}
+	if behind != nil && (behind != torn || !bcast) {
+		follow(behind, push)
+	}
+}
+
+// follow lets a push go out behind a reply.
+func follow(r *backend.Request, push []byte) {
+	if len(r.After)+len(push) > maxAfter {
+		push, r.After = invalidateAll, r.After[:0]
+	}
+	r.After = append(r.After, push...)
+}
