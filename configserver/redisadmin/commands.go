@@ -137,7 +137,7 @@ var proxyRules = []any{
 	"reset", "on", "~*", "&*", "+@all",
 	"-acl", "-replicaof", "-slaveof", "-failover", "-shutdown", "-psync", "-sync", "-replconf",
 	"-module", "+module|list", "+module|help", "-debug", "-cluster", "-config|set", "-config|rewrite",
-	"-monitor", "-save", "-swapdb", "-migrate",
+	"-save", "-swapdb", "-migrate",
 	// What the proxies pass on of DEBUG. A server refuses all of it unless it was
 	// started with enable-debug-command.
 	"+debug|digest", "+debug|digest-value", "+debug|error", "+debug|help", "+debug|htstats", "+debug|htstats-key",

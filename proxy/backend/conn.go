@@ -62,6 +62,9 @@ type Conn struct {
 	// ClientID is the number of this connection at the server, 0 while it is not
 	// known. It belongs to the loop.
 	ClientID int64
+	// Unasked is the first byte of what the server sends beside replies and pushes,
+	// to Host.Pushed: '+' after MONITOR. 0 for nothing.
+	Unasked byte
 	// Context is the loop's own.
 	Context any
 	// RetryAt is when to connect again, Deadline when connecting or the login
@@ -152,7 +155,7 @@ type Host interface {
 	// Answered: the last unanswered request was answered, and the Conn must
 	// drain or is retired.
 	Answered(c *Conn)
-	// Pushed: a piece of a push arrived, a message that answers no request. last
+	// Pushed: a piece of a message that answers no request arrived. last
 	// says that it is the last one; the piece is only valid during the call.
 	Pushed(c *Conn, piece []byte, last bool)
 }
@@ -335,7 +338,7 @@ func (c *Conn) deliver(b []byte) error {
 		if last {
 			c.inReply = false
 		}
-		if c.kind == '>' {
+		if c.kind == '>' || c.kind == c.Unasked {
 			if c.host.Pushed(c, piece, last); c.FD < 0 {
 				return nil
 			}
@@ -430,7 +433,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	c.head, c.tail, c.wchunk, c.woff = nil, nil, nil, 0
 	c.first, c.last, c.inFlight = nil, nil, 0
 	c.queued, c.written, c.ClientID = 0, 0, 0
-	c.framer, c.inReply, c.Part = resp.Framer{}, false, nil
+	c.framer, c.inReply, c.Part, c.Unasked = resp.Framer{}, false, nil, 0
 	var retry Hold
 	for r := queue; r != nil; {
 		next := r.next

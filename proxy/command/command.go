@@ -56,6 +56,8 @@ type Spec struct {
 	// Blocking commands may wait for data or replicas, some of them only with an
 	// option (XREAD BLOCK): see Timeout.
 	Blocking bool
+	// Hidden commands are not shown by MONITOR.
+	Hidden bool
 	// NoAuth commands are open to clients that did not authenticate.
 	NoAuth bool
 	// Reason why it is Unsupported: a sentence without "ERR" and line end.

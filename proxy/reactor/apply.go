@@ -27,7 +27,7 @@ import (
 //     could overtake one on the old.
 //  4. A frozen shard waits for everything in flight.
 //  5. Held requests are routed again, by the new table.
-//  6. The connections of subscriptions follow the masters (subscriptions.go).
+//  6. The connections of subscriptions and MONITOR follow the masters.
 //     Nobody waits for them.
 //
 // The loop obeys the epoch when no connection is left that must drain
@@ -100,6 +100,7 @@ func (l *loop) apply(t *routing.Table) {
 		l.pumpPins()
 	}
 	l.subs.apply(t)
+	l.monitors.apply()
 }
 
 // rehold puts requests into the hold queues of the shards they belong to now.

@@ -170,7 +170,7 @@ func TestPause(t *testing.T) {
 		c.wantNext("v")
 		waiting = append(waiting, c)
 	}
-	p.wait("writes to wait", func() bool { return p.Stats().ClientsBlocked == len(writes) })
+	waitFor(t, "writes wait", func() bool { return p.Stats().ClientsBlocked == len(writes) })
 	for _, read := range [][]string{
 		{"GET", "k"}, {"MGET", "k", "k"}, {"PING"}, {"EVAL_RO", "return 'v'", "1", "k"},
 		{"EVAL", "#!lua flags=allow-oom,no-writes\nreturn 1", "1", "k"}, {"EXISTS", "a"},
@@ -229,9 +229,9 @@ func TestPausedClientsGo(t *testing.T) {
 	admin.want("OK", "CLIENT", "PAUSE", "100000", "WRITE")
 	leaves.send("SET", "left", "1")
 	killed.send("SET", "killed", "1")
-	p.wait("both to wait", func() bool { return p.Stats().ClientsBlocked == 2 })
+	waitFor(t, "both wait", func() bool { return p.Stats().ClientsBlocked == 2 })
 	_ = leaves.Close()
-	p.wait("one to be gone", func() bool { return p.Stats().ClientsBlocked == 1 })
+	waitFor(t, "one is gone", func() bool { return p.Stats().ClientsBlocked == 1 })
 	admin.want("1", "CLIENT", "KILL", "ID", id)
 	killed.wantNext("EOF")
 	admin.want("OK", "CLIENT", "UNPAUSE")
@@ -240,7 +240,7 @@ func TestPausedClientsGo(t *testing.T) {
 	// The input of a client that waits is not read, so it takes no more memory.
 	admin.want("OK", "CLIENT", "PAUSE", "100000", "WRITE")
 	stays.send("SET", "k", "v")
-	p.wait("it to wait", func() bool { return p.Stats().ClientsBlocked == 1 })
+	waitFor(t, "it waits", func() bool { return p.Stats().ClientsBlocked == 1 })
 	before := p.Stats().MemoryBytes
 	_ = stays.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 	part := []byte(strings.Repeat(encode("SET", "k", strings.Repeat("v", 1000)), 1000))

@@ -58,6 +58,7 @@ type loop struct {
 	idlePins []idlePin
 	text     []byte // scratch of requests
 	subs     subscriptions
+	monitors monitors
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int
 	deleting bool
@@ -100,6 +101,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l, Large: &eng.large,
 	}
 	l.subs.init(l)
+	l.monitors.init(l)
 	l.orphan = &shard{loop: l, blocked: true}
 	l.counters.init()
 	// Place 0 is the eventfd.

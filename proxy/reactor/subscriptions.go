@@ -306,8 +306,8 @@ func (s *subscriptions) timers() {
 	hub.Recheck()
 	s.answerWaiting(now)
 	for _, k := range s.links {
-		if k.conn != nil {
-			k.timer(now, int64(s.loop.eng.cfg.NodeTimeout))
+		if conn := k.conn; conn != nil && s.loop.linkTimer(conn) && conn.InFlight() == 0 && now-conn.LastReply > quiet {
+			conn.Ping()
 		}
 	}
 	switch {
@@ -325,13 +325,15 @@ func (s *subscriptions) timers() {
 	}
 }
 
-func (k *subLink) timer(now, timeout int64) {
-	conn := k.conn
+// linkTimer looks at a connection that carries messages for clients. It returns
+// true when that takes requests, so that it can be asked for a sign of life.
+func (l *loop) linkTimer(conn *backend.Conn) bool {
+	now, timeout := l.sh.Now, int64(l.eng.cfg.NodeTimeout)
 	switch conn.State() {
 	case backend.Closed:
 		if conn.RetryAt > now {
-			k.subs.loop.timerAt(conn.RetryAt)
-			return
+			l.timerAt(conn.RetryAt)
+			return false
 		}
 		conn.Open(timeout)
 	case backend.Connecting, backend.Login:
@@ -339,13 +341,13 @@ func (k *subLink) timer(now, timeout int64) {
 			conn.Expire()
 		}
 	case backend.Ready:
-		switch {
-		case conn.InFlight() > 0 && now-conn.WaitingSince > linkTimeouts*timeout:
+		if conn.InFlight() > 0 && now-conn.WaitingSince > linkTimeouts*timeout {
 			conn.Break(SightUnknown, errSilent, backend.LineLost)
-		case conn.InFlight() == 0 && now-conn.LastReply > quiet:
-			conn.Ping()
+			return false
 		}
+		return true
 	}
+	return false
 }
 
 // stats counts what the loop's clients listen to.

@@ -36,6 +36,7 @@ func (l *loop) timers() {
 	l.holdTimer(l.orphan)
 	l.pinTimers()
 	l.subs.timers()
+	l.monitors.timers()
 	l.pauseTimer()
 	if l.sh.OverBudget {
 		l.relieve()

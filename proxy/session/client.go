@@ -432,8 +432,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
-	if c.subs != nil && c.confined(spec) {
-		line := confinement(spec)
+	if c.subs != nil {
+		line = c.confinement(spec, args)
+	}
+	if line != nil {
 		if c.tx != nil || spec.Name == "exec" {
 			line = c.refuseInside(spec, line)
 		}
@@ -511,6 +513,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			return false
 		}
 		c.local(spec, args, raw)
+		c.show(spec, args)
 	}
 	c.release(chunk)
 	return true

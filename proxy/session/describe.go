@@ -101,6 +101,7 @@ func (c *Client) flags() string {
 		letter byte
 		on     bool
 	}{
+		{'O', c.Monitoring()},
 		{'P', c.Subscribed()},
 		{'x', c.inMulti()},
 		{'b', c.postponed || c.IsBlocked()},

@@ -105,7 +105,7 @@ func handlingOf(spec *command.Spec) handling {
 		return alsoHere
 	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
-		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "client|no-evict", "client|no-touch", "client|help",
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "monitor", "client|no-evict", "client|no-touch", "client|help",
 		"client|tracking", "client|caching", "client|getredir", "client|trackinginfo":
 		return aloneAfter
 	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
@@ -208,6 +208,7 @@ func (e *execution) run() {
 			c.askPubSub(a.spec, a.args)
 		default:
 			c.local(a.spec, a.args, nil)
+			c.show(a.spec, a.args)
 		}
 	}
 	c.mode, c.inside = mode, nil

@@ -34,7 +34,7 @@ var (
 // all earlier ones must have been answered.
 func (c *Client) mustWait(spec *command.Spec, args [][]byte) bool {
 	switch spec.Name {
-	case "hello", "reset", "watch", "wait", "waitaof":
+	case "hello", "reset", "watch", "wait", "waitaof", "monitor":
 		return true
 	case "exec":
 		return c.watching()
@@ -87,6 +87,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	case "wait", "waitaof":
 		c.askReplicas(spec, args, raw)
+		return
+	case "monitor":
+		c.monitor(spec)
 		return
 	case "client|reply":
 		c.replyMode(spec, args[2])

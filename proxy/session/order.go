@@ -225,7 +225,7 @@ func (c *Client) Stuck(since int64) (request, replies int64) {
 
 // TooSlow tells if the client left more unread than it may.
 func (c *Client) TooSlow() bool {
-	if c.Subscribed() {
+	if c.Subscribed() || c.Monitoring() {
 		return c.out.Len()+c.subs.late.Len() > c.sh.PubSubLimit
 	}
 	return c.out.Len() > c.sh.ReplyLimit

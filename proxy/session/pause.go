@@ -24,7 +24,7 @@ const (
 
 // postpone tells if a request must wait for the end of a pause, and notes it.
 func (c *Client) postpone(spec *command.Spec, args [][]byte) bool {
-	if c.sh.Pause == PauseWrite && !c.replicates(spec, args) {
+	if c.Monitoring() || c.sh.Pause == PauseWrite && !c.replicates(spec, args) {
 		return false
 	}
 	c.stalled, c.postponed = true, true

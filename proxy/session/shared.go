@@ -35,6 +35,8 @@ type Shared struct {
 	Postponed int
 	// Blocked counts clients that wait for a blocking command.
 	Blocked int
+	// Monitored: some client of the proxy monitors.
+	Monitored bool
 	// BytesIn were read from clients, BytesOut written to them.
 	BytesIn, BytesOut uint64
 	// ServerVersion is the version of Redis told to clients. ClusterMode: they
@@ -89,6 +91,12 @@ type Router interface {
 	// CLIENT LIST. It completes r at once or later by c.Complete; args are valid
 	// during the call.
 	Local(c *Client, r *backend.Request, args [][]byte)
+	// Monitor answers MONITOR by Client.StartMonitoring, or by an error, when it is
+	// known if the servers send their lines; Unmonitor ends what that began. Show
+	// gives a line to all monitoring clients of the proxy.
+	Monitor(c *Client, r *backend.Request)
+	Unmonitor(c *Client)
+	Show(line []byte)
 	// Info completes r, an INFO, from the texts of the shards.
 	Info(c *Client, r *backend.Request, args, shards [][]byte)
 	// Refused counts a request that is in no command table, Malformed a client

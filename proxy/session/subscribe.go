@@ -29,6 +29,8 @@ import (
 // subscriptions are those of one client.
 type subscriptions struct {
 	member *pubsub.Member
+	// monitor: it gets a line for each command (monitor.go).
+	monitor bool
 	// late are messages that wait for the end of a reply.
 	late buffer.Queue
 }
@@ -47,21 +49,20 @@ func (c *Client) listens(k pubsub.Kind) int64 {
 // confinedNow tells if the client may use a few commands only.
 func (c *Client) confinedNow() bool { return c.proto == 2 && c.Subscribed() }
 
-// confined tells if a command is not among those few.
-func (c *Client) confined(spec *command.Spec) bool {
-	if !c.confinedNow() {
-		return false
+// confinement is what Redis says to a client that may use a few commands only
+// and sends another, or that monitors and sends one about data; else nil.
+func (c *Client) confinement(spec *command.Spec, args [][]byte) []byte {
+	if c.confinedNow() {
+		switch spec.Name {
+		case "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset":
+		default:
+			return []byte("-ERR Can't execute '" + spec.Name + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n")
+		}
 	}
-	switch spec.Name {
-	case "subscribe", "unsubscribe", "psubscribe", "punsubscribe", "ssubscribe", "sunsubscribe", "ping", "quit", "reset":
-		return false
+	if c.refusedToMonitor(spec, args) {
+		return lineReplica
 	}
-	return true
-}
-
-// confinement is what Redis says then.
-func confinement(spec *command.Spec) []byte {
-	return []byte("-ERR Can't execute '" + spec.Name + "': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context\r\n")
+	return nil
 }
 
 // pongAsMessage answers PING of a confined client, which expects messages only.
@@ -105,6 +106,7 @@ func (c *Client) pubSub(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 		return false
 	}
 	c.subscribe(spec, kind, listen, args[1:])
+	c.show(spec, args)
 	c.release(chunk)
 	return true
 }
@@ -132,6 +134,9 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 func (c *Client) unsubscribeAll() {
 	if s := c.subs; s != nil {
 		c.subs = nil
+		if s.monitor {
+			c.sh.Router.Unmonitor(c)
+		}
 		c.sh.Hub.Leave(s.member)
 		s.late.Reset(&c.sh.Pool)
 	}

@@ -161,6 +161,7 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 	switch spec.Name {
 	case "multi":
 		if c.inMulti() {
+			c.showWords(args)
 			c.answer(spec, lineNested)
 			return
 		}
@@ -168,9 +169,11 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 		c.answer(spec, lineOK)
 	case "discard":
 		if !c.inMulti() {
+			c.showWords(args)
 			c.answer(spec, lineNoDiscard)
 			return
 		}
+		c.showUnsent(args)
 		c.dropTransaction()
 		c.answer(spec, lineOK)
 	case "unwatch":
@@ -179,8 +182,14 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 	case "watch":
 		c.watch(spec, args, raw)
 	case "exec":
-		c.exec(spec)
+		c.exec(spec, args)
 	}
+}
+
+// showUnsent tells those who monitor of a transaction that no server gets.
+func (c *Client) showUnsent(end [][]byte) {
+	c.showWords(wordMulti)
+	c.showWords(end)
 }
 
 func (c *Client) begun() *transaction {
@@ -365,17 +374,20 @@ func (c *Client) extend(block *buffer.Chunk, raw []byte) *buffer.Chunk {
 }
 
 // exec serves EXEC.
-func (c *Client) exec(spec *command.Spec) {
+func (c *Client) exec(spec *command.Spec, args [][]byte) {
 	t := c.tx
 	switch {
 	case !c.inMulti():
+		c.showWords(args)
 		c.answer(spec, lineNoExec)
 		return
 	case t.dirty:
+		c.showUnsent(args)
 		c.dropTransaction()
 		c.answer(spec, lineExecAbort)
 		return
 	case t.count == 0 && t.pin == nil:
+		c.showUnsent(args)
 		c.dropTransaction()
 		c.answer(spec, lineEmpty)
 		return

@@ -77,6 +77,7 @@ type spec struct {
 	decision         decision
 	write, readOnly  bool
 	blocking, noAuth bool
+	hidden           bool
 	first            int64
 	keys             []string
 	subs             int
@@ -102,6 +103,7 @@ func build(s snapshot.Snapshot) (specs []spec, err error) {
 		row := spec{
 			name: name, arity: items[snapshot.InfoArity].Int, decision: d,
 			readOnly: flags.Has("readonly"), blocking: flags.Has("blocking"), noAuth: flags.Has("no_auth"),
+			hidden: flags.Has("admin") || flags.Has("skip_monitor"),
 		}
 		for _, n := range names {
 			if strings.HasPrefix(n, name+"|") {
@@ -195,7 +197,7 @@ func tableSource(version string, specs []spec) []byte {
 		for _, f := range []struct {
 			name string
 			on   bool
-		}{{"Write", s.write}, {"ReadOnly", s.readOnly}, {"Blocking", s.blocking}, {"NoAuth", s.noAuth}} {
+		}{{"Write", s.write}, {"ReadOnly", s.readOnly}, {"Blocking", s.blocking}, {"Hidden", s.hidden}, {"NoAuth", s.noAuth}} {
 			if f.on {
 				fmt.Fprintf(&b, ", %s: true", f.name)
 			}

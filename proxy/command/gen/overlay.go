@@ -26,7 +26,7 @@ var byName = merge(
 	decide("Split", "rulePairs", "mset"),
 	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info role lastsave bgsave bgrewriteaof"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
-	decide("Local", "", "multi exec discard watch unwatch"),
+	decide("Local", "", "multi exec discard watch unwatch monitor"),
 	decide("Local", "", "wait waitaof"),
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "client|tracking client|trackinginfo client|caching client|getredir"),
@@ -44,9 +44,6 @@ var byName = merge(
 	refuse(yet+"the proxy's slow log is at /slowlog of its HTTP address", "slowlog"),
 	refuse(yet+"latencies are at /metrics of the proxy's HTTP address", "latency"),
 	refuse(yet+"name a key with MEMORY USAGE, or read INFO memory", "memory"),
-
-	refuse(never+"it would have to watch every server, connect to one of them as its admin",
-		"monitor"),
 	refuse(never+"every master would stand still until it is done, use BGSAVE and LASTSAVE", "save"),
 	refuse(never+"restarts are run per server, by the Configserver and whoever runs the servers", "shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
