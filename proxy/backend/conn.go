@@ -52,6 +52,8 @@ type Conn struct {
 	Events uint32
 	// Dirty: it is in the loop's list of connections to flush.
 	Dirty bool
+	// Paused: the loop does not read it for now.
+	Paused bool
 	// MustDrain: the loop waits for its last reply before it acks an epoch.
 	// Retired: it gets no new request and is closed after its last reply.
 	MustDrain, Retired bool
@@ -194,6 +196,15 @@ func (c *Conn) State() State { return c.state }
 
 // InFlight is the number of requests that were not answered.
 func (c *Conn) InFlight() int { return c.inFlight }
+
+// Recipient is who gets the current reply, or the next one; nil when that is
+// nobody.
+func (c *Conn) Recipient() Owner {
+	if c.first == nil {
+		return nil
+	}
+	return c.first.Owner
+}
 
 // Unsent tells if bytes wait to be written.
 func (c *Conn) Unsent() bool { return c.written < c.queued }
@@ -429,7 +440,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	written := c.written
 	queue := c.first
 	head := c.head
-	c.FD, c.state, c.Deadline = -1, Closed, 0
+	c.FD, c.state, c.Deadline, c.Paused = -1, Closed, 0, false
 	c.head, c.tail, c.wchunk, c.woff = nil, nil, nil, 0
 	c.first, c.last, c.inFlight = nil, nil, 0
 	c.queued, c.written, c.ClientID = 0, 0, 0

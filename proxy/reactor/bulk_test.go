@@ -2,7 +2,9 @@ package reactor_test
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -158,4 +160,52 @@ func TestDeepPipelinesDelayNobody(t *testing.T) {
 		other.want("OK", "GET", "k")
 	}
 	greedy.silent(20 * time.Millisecond)
+}
+
+// TestSlowReadersDoNotFillMemory: what a client takes slowly stays in the
+// server, nobody else waits for it but large replies, and an epoch does not.
+func TestSlowReadersDoNotFillMemory(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	const budget, size = 64 << 20, 100 << 20
+	p := startProxy(t, reactor.Config{Loops: 1, MemoryBudgetBytes: budget}, shards...)
+	other := p.dial()
+	other.want("104857600", "SETRANGE", "big", strconv.Itoa(size-1), "x")
+	slow := p.dial()
+	if n := len(slow.do("GETRANGE", "big", "1", "100000")); n != 100_000 {
+		t.Fatal(n)
+	}
+	slow.send("GET", "big") // now the proxy knows that it may be large
+	var most int64
+	var longest time.Duration
+	piece := make([]byte, 256<<10)
+	read := func(n int) {
+		for ; n > 0; n -= len(piece) {
+			if _, err := io.ReadFull(slow.r, piece[:min(n, len(piece))]); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Millisecond)
+			if n/len(piece)%10 == 0 {
+				most = max(most, p.Stats().MemoryBytes)
+				asked := time.Now()
+				other.want("OK", "SET", "k", "v")
+				longest = max(longest, time.Since(asked))
+			}
+		}
+	}
+	read(len("$104857600\r\n") + size/2)
+	if most > budget/2 {
+		t.Errorf("%d bytes were in use", most)
+	}
+	// The epoch takes all that is in flight.
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true }))
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false })
+	read(size/2 + 2)
+	slow.want("OK", "SET", "k", "v")
+	t.Logf("at most %d MiB, another client waited %v", most>>20, longest)
+	if most > budget {
+		t.Errorf("%d bytes were in use", most)
+	}
+	if s := p.Stats(); s.ClientsEvicted+s.ClientsTooSlow > 0 {
+		t.Errorf("%d clients were closed", s.ClientsEvicted+s.ClientsTooSlow)
+	}
 }

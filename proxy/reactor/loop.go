@@ -59,6 +59,8 @@ type loop struct {
 	text     []byte // scratch of requests
 	subs     subscriptions
 	monitors monitors
+	// pausedConns are those that are not read (flow.go).
+	pausedConns []pausedConn
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int
 	deleting bool
@@ -175,6 +177,9 @@ func (l *loop) run() {
 		}
 		if len(l.resume) > 0 {
 			l.resumeAll()
+		}
+		if len(l.pausedConns) > 0 {
+			l.readAgain()
 		}
 		for len(l.flushConns) > 0 {
 			l.flushAllConns()

@@ -321,7 +321,9 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		c.Read(l.scratch)
+		if c.Read(l.scratch); c.Target.Bulk {
+			l.throttle(c)
+		}
 	}
 	if events&unix.EPOLLOUT != 0 {
 		l.watchConn(c, c.Flush())
@@ -334,6 +336,9 @@ func (l *loop) watchConn(c *backend.Conn, full bool) {
 		return
 	}
 	events := uint32(unix.EPOLLIN)
+	if c.Paused {
+		events = 0
+	}
 	if full {
 		events |= unix.EPOLLOUT
 	}

@@ -41,9 +41,11 @@ const (
 	bulkReply     = 64 << 10
 	ordinaryDepth = 64
 	bulkStay      = 32
-	// firstWindow is how many requests may be in flight in bulk at first; that is
-	// doubled each time it was not enough.
+	// firstWindow is how many requests may be in flight in bulk at first,
+	// largeWindow if their replies may be large; that is doubled each time it was
+	// not enough.
 	firstWindow = 256
+	largeWindow = 8
 	windowBytes = 8 << 20
 )
 
@@ -62,7 +64,7 @@ const (
 )
 
 // mark notes a slot.
-func (l *LargeSlots) mark(slot int32) {
+func (l *LargeSlots) mark(slot int) {
 	bit := uint64(1) << (slot % 64)
 	l.renewed[slot/64].Or(bit)
 	if l.known[slot/64].Or(bit)&bit == 0 {
@@ -99,6 +101,8 @@ type bulk struct {
 	// window is how many requests may be in flight in bulk. widen: it was full.
 	window uint16
 	widen  bool
+	// slow: it took too long for others to wait for.
+	slow bool
 	// streamed are the bytes of a reply that is passed on in pieces.
 	streamed int
 }
@@ -107,11 +111,18 @@ type bulk struct {
 // of a slot, or -1, and a size. It returns false when the request must wait for
 // the earlier ones; the client is then stalled.
 func (c *Client) enter(slot, size int) bool {
-	if size < bulkRequest && c.bulk.stay == 0 && !c.sh.Large.has(slot) {
+	large := c.sh.Large.has(slot)
+	if size < bulkRequest && c.bulk.stay == 0 && !large {
 		if c.first == nil {
 			c.bulk.now = false
 		}
 		return true
+	}
+	if size >= bulkRequest && slot >= 0 {
+		c.sh.Large.mark(slot)
+	}
+	if large && c.first == nil {
+		c.bulk.window = min(c.bulk.window, largeWindow)
 	}
 	return c.enterBulk(slot)
 }
@@ -164,6 +175,6 @@ func (c *Client) large(r *backend.Request, size int) {
 	b.stay = bulkStay
 	b.window = max(2, min(b.window, uint16(min(windowBytes/size, maxPending))))
 	if r.Spec != nil && r.Spec.Kind == command.Keyed && r.Slot >= 0 && r.Block == nil {
-		c.sh.Large.mark(r.Slot)
+		c.sh.Large.mark(int(r.Slot))
 	}
 }

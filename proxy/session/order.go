@@ -223,6 +223,13 @@ func (c *Client) Stuck(since int64) (request, replies int64) {
 	return request, replies
 }
 
+// Takes tells if the client took some of its replies since a time, so that
+// others may wait for it.
+func (c *Client) Takes(since int64) bool { return !c.Closed && !c.bulk.slow && c.taken >= since }
+
+// TooSlowToWaitFor: nobody will wait for this client any more.
+func (c *Client) TooSlowToWaitFor() { c.bulk.slow = true }
+
 // TooSlow tells if the client left more unread than it may.
 func (c *Client) TooSlow() bool {
 	if c.Subscribed() || c.Monitoring() {

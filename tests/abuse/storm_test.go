@@ -2,6 +2,7 @@ package abuse
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -19,18 +20,28 @@ const (
 )
 
 // patience is what well-behaved clients may feel: 99 % of their requests take
-// less than p99 and none longer than longest. Alone, no attack may be felt for
-// longer than it takes to answer the largest of its requests on two cores that
-// are shared with the servers, the attackers, the checks and others. All at
-// once, most of the time goes into the gigabyte of replies that nobody reads:
-// whose request stands behind them on a server's connection waits for them, as
-// with a plain redis-server.
+// less than p99 and none longer than longest, what a witness waits at a plain
+// server meanwhile not counted: two cores are shared with the servers, the
+// attackers, the checks and others. Alone, an attack is felt for as long as a
+// server takes for the largest of its requests, for it has one thread, as has a
+// loop of the proxy. All at once, the million keys, the pipelines and the replies
+// that nobody reads have the servers busy one after the other.
 type patience struct{ p99, longest time.Duration }
 
 var (
-	alone    = patience{p99: time.Second, longest: 3 * time.Second}
-	together = patience{p99: 4 * time.Second, longest: 12 * time.Second}
+	alone    = patience{p99: 150 * time.Millisecond, longest: 600 * time.Millisecond}
+	together = patience{p99: 400 * time.Millisecond, longest: 2 * time.Second}
 )
+
+// stalls are the latencies of requests, sorted, without the noise of the machine.
+func stalls(load *consistency.Load, seen consistency.Timeline) []time.Duration {
+	list := make([]time.Duration, len(seen))
+	for i, r := range seen {
+		list[i] = load.Stall(r)
+	}
+	slices.Sort(list)
+	return list
+}
 
 // TestAttacks runs each attack alone and then all at once, beside clients that
 // verify every reply.
@@ -56,11 +67,14 @@ func TestAttacks(t *testing.T) {
 			if errs := load.Timeline().Errors(); len(errs) > 0 {
 				t.Errorf("other clients saw errors: %s", errs.ErrorTexts())
 			}
-			if p99 := seen.Quantile(0.99); len(seen) == 0 || p99 > limit.p99 {
-				t.Errorf("other clients: %d requests, p99 %v; want at most %v", len(seen), p99, limit.p99)
+			if len(seen) == 0 {
+				t.Fatal("other clients were not served at all")
 			}
-			if l := seen.Longest().Latency; l > limit.longest {
-				t.Errorf("another client waited %v; want at most %v", l, limit.longest)
+			felt := stalls(load.Load, seen)
+			p99, longest := felt[len(felt)*99/100], felt[len(felt)-1]
+			t.Logf("without the noise of the machine: p99 %v, longest %v", p99, longest)
+			if p99 > limit.p99 || longest > limit.longest {
+				t.Errorf("other clients: %d requests, p99 %v, longest %v; want at most %v and %v", len(seen), p99, longest, limit.p99, limit.longest)
 			}
 			if peak > maxRSS {
 				t.Errorf("the proxy grew to %s; want at most %s", mib(peak), mib(maxRSS))
