@@ -238,7 +238,7 @@ func (e *execution) askOthers(a *aside) {
 	m.waiting--
 	raw := appendCommand(nil, a.args)
 	for i, shard := range others {
-		m.send(i, -1, shard, raw)
+		m.send(i, shard, raw)
 	}
 }
 

@@ -31,11 +31,11 @@ func (c *Client) newMerge(spec *command.Spec, n int, join func(*merge, []byte) (
 	return &merge{sh: c.sh, client: c, whole: c.begin(spec), replies: make([][]byte, n), waiting: n, join: join}
 }
 
-// send sends part i to a shard, by slot when slot >= 0.
-func (m *merge) send(i, slot, shard int, raw []byte) {
+// send sends part i to a shard.
+func (m *merge) send(i, shard int, raw []byte) {
 	w := m.whole
 	r := m.sh.part(w, m)
-	r.Part, r.Slot, r.Shard = int32(i), int32(slot), int32(shard)
+	r.Part, r.Slot, r.Shard = int32(i), command.NoSlot, int32(shard)
 	r.ReadOnly, r.Replica = w.ReadOnly, w.Replica
 	m.sh.Router.Route(r, raw)
 }
@@ -154,7 +154,7 @@ func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, 
 	m.whole.ReadOnly = spec.ReadOnly
 	raw := appendCommand(nil, args)
 	for i := range sh.Table.Shards {
-		m.send(i, -1, i, raw)
+		m.send(i, i, raw)
 	}
 }
 
@@ -190,7 +190,7 @@ func (c *Client) scanShards(spec *command.Spec, args [][]byte, shards int) {
 	m.whole.ReadOnly = spec.ReadOnly
 	args[1] = strconv.AppendUint(nil, at.Server, 10)
 	sh.inner = appendCommand(sh.inner[:0], args)
-	m.send(0, -1, at.Shard, sh.inner)
+	m.send(0, at.Shard, sh.inner)
 }
 
 // stampOf is the stamp of a shard's master.
@@ -208,8 +208,8 @@ func (c *Client) randomKey(spec *command.Spec, shards int) {
 	m := c.newMerge(spec, 2*shards, chooseKey)
 	m.whole.ReadOnly = spec.ReadOnly
 	for i := range shards {
-		m.send(i, -1, i, rawDBSize)
-		m.send(shards+i, -1, i, rawRandom)
+		m.send(i, i, rawDBSize)
+		m.send(shards+i, i, rawRandom)
 	}
 }
 
