@@ -141,14 +141,11 @@ func appendDocs(out []byte, s *command.Spec) []byte {
 	return out
 }
 
-// commandList answers COMMAND LIST. A filter sees subcommands too, as the
-// server's does.
+// commandList answers COMMAND LIST; subcommands are listed too, as the server does.
 func commandList(dst []byte, options []string) []byte {
 	keep := func(*command.Spec) bool { return false }
-	withSubs := true
 	switch {
 	case len(options) == 0:
-		withSubs = false
 		keep = supports
 	case len(options) != 3 || !strings.EqualFold(options[0], "filterby"):
 		return appendError(dst, "syntax error")
@@ -163,7 +160,7 @@ func commandList(dst []byte, options []string) []byte {
 	n, body := 0, []byte(nil)
 	for id := range command.Count() {
 		s := command.ByID(id)
-		if supports(s) && (withSubs || !strings.Contains(s.Name, "|")) && keep(s) {
+		if supports(s) && keep(s) {
 			body = appendBulk(body, s.Name)
 			n++
 		}

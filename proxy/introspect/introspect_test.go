@@ -111,3 +111,21 @@ func FuzzInfo(f *testing.F) {
 		}
 	})
 }
+
+// TestCommandListHasSubcommands: a list without a filter is that of all names, those
+// of subcommands among them.
+func TestCommandListHasSubcommands(t *testing.T) {
+	words := func(line string) (args [][]byte) {
+		for word := range strings.FieldsSeq(line) {
+			args = append(args, []byte(word))
+		}
+		return args
+	}
+	all := string(Command(nil, words("COMMAND LIST"), 2))
+	if filtered := string(Command(nil, words("COMMAND LIST FILTERBY PATTERN *"), 2)); all != filtered {
+		t.Errorf("COMMAND LIST without a filter is not the list of all names:\n%q\n%q", all, filtered)
+	}
+	if !strings.Contains(all, "client|list\r\n") {
+		t.Errorf("no subcommands in COMMAND LIST: %q", all)
+	}
+}

@@ -29,7 +29,7 @@ var refusals = []refusal{
 	{"config|rewrite config|set module|help module|list module|load module|loadex module|unload",
 		"%s is not supported behind the proxy: servers are configured by whoever runs them, the proxy by its settings",
 		"servers are configured by whoever runs them, the proxy by its settings"},
-	{"debug pfdebug pfselftest",
+	{"debug",
 		"%s is not supported behind the proxy: it looks inside one server, connect to that one as its admin",
 		"it looks inside one server, connect to that one as its admin"},
 	{"failover psync replconf replicaof slaveof sync",

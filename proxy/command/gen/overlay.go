@@ -31,7 +31,7 @@ var byName = merge(
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "client|tracking client|trackinginfo client|caching client|getredir"),
 	decide("Local", "", "config|get config|resetstat"),
-	decide("AnyShard", "", "lolwut object|help xinfo|help xgroup|help memory|help config|help command|help"),
+	decide("AnyShard", "", "lolwut pfselftest object|help xinfo|help xgroup|help memory|help config|help command|help"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
@@ -54,7 +54,7 @@ var byName = merge(
 	refuse(never+"servers are configured by whoever runs them, the proxy by its settings",
 		"config|set config|rewrite module"),
 	refuse(never+"it looks inside one server, connect to that one as its admin",
-		"debug pfdebug pfselftest"),
+		"debug"),
 )
 
 func decide(kind, rule, names string) map[string]decision {
