@@ -52,6 +52,7 @@ func TestMonitorAsAtAServer(t *testing.T) {
 			"CLIENT SETNAME me", "CLIENT LIST", "CLIENT KILL ID 999999", "CLIENT NO-EVICT ON", "CONFIG GET port", "COMMAND COUNT", "AUTH x", "AUTH a b",
 			"HELLO 3 AUTH nosuch secret SETNAME x", "HELLO 2", "SELECT 0", "SELECT 1", "SET k 1", "SELECT 0", "READONLY", "WATCH k", "UNWATCH",
 			"MULTI", "SET k 1", "INCR k", "PING", "EXEC", "MULTI", "SET k 1", "DISCARD", "MULTI", "NOSUCH", "EXEC", "MULTI", "EXEC",
+			"multi", "set k 1", "exec", "Multi", "get k", "discard", "multi", "nosuch", "Exec",
 			"WATCH k", "MULTI", "GET k", "EXEC", "EVAL return(redis.call('SET',KEYS[1],ARGV[1])) 1 k v", "PUBLISH a b", "SUBSCRIBE a", "RESET", "DBSIZE", "ECHO end",
 		} {
 			c.send(strings.Fields(line)...)

@@ -65,8 +65,6 @@ func (c *Client) refusedToMonitor(spec *command.Spec, args [][]byte) bool {
 	return c.Monitoring() && (spec.Write || spec.ReadOnly || spec.MayReplicate(args))
 }
 
-var wordMulti = [][]byte{[]byte("MULTI")}
-
 // show tells those who monitor of a command that the proxy answers itself.
 // MULTI, EXEC and WATCH are shown by the server that gets them, unless none
 // does (transact).

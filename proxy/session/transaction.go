@@ -59,6 +59,10 @@ type transaction struct {
 	readOnly bool
 	// replicates: a command may change data, or is passed on to replicas.
 	replicates bool
+	// first and last are MULTI and EXEC as the client wrote them, for those who
+	// monitor the server.
+	first [5]byte
+	last  [4]byte
 	// slot of the keys, watched ones included; -1 while there is none.
 	slot int
 	// block is what is sent: MULTI and the commands so far.
@@ -165,7 +169,9 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 			c.answer(spec, lineNested)
 			return
 		}
-		c.begun().multi = true
+		t := c.begun()
+		t.multi = true
+		copy(t.first[:], args[0])
 		c.answer(spec, lineOK)
 	case "discard":
 		if !c.inMulti() {
@@ -188,7 +194,7 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 
 // showUnsent tells those who monitor of a transaction that no server gets.
 func (c *Client) showUnsent(end [][]byte) {
-	c.showWords(wordMulti)
+	c.showWords([][]byte{c.tx.first[:]})
 	c.showWords(end)
 }
 
@@ -393,6 +399,7 @@ func (c *Client) exec(spec *command.Spec, args [][]byte) {
 		return
 	}
 	c.tx = nil
+	copy(t.last[:], args[0])
 	r := c.begin(spec)
 	if len(t.asides) > 0 {
 		if r = c.execute(t, r); r == nil {
@@ -424,6 +431,8 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 		block = c.extend(block, selectRequest(r.DB))
 	}
 	block = c.extend(block, rawExec)
+	copy(block.B[len(rawMulti)-len("MULTI\r\n"):], t.first[:])
+	copy(block.B[len(block.B)-len("EXEC\r\n"):], t.last[:])
 	t.block = nil
 	switch tracking := c.tracking; {
 	case t.pin != nil:
