@@ -51,8 +51,8 @@ import (
 // another one. It is less than what asynchronous replication may lose, and the
 // alternative is an error for each blocked client at each failover, most of which
 // lost nothing. Those who want every such case to be told set FailBlocked. BLMOVE
-// and XREADGROUP lose nothing even then: the element is in the other list, the
-// entry among those pending.
+// and XREADGROUP (without NOACK) lose nothing even then: the element is in the
+// other list, the entry among those pending.
 type call struct {
 	pin *pin
 	b   *session.Blocked
@@ -408,10 +408,11 @@ func (c *call) apply() {
 			c.unblock()
 		default:
 			c.lastWords()
-			if c.state == callSent {
+			switch c.state {
+			case callSent:
 				p.leave(errReplaced)
 				c.replaced()
-			} else if c.state == callInDoubt {
+			case callInDoubt:
 				c.replaced()
 			}
 		}

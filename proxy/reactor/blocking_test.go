@@ -406,6 +406,16 @@ func TestRepliesOfADyingMaster(t *testing.T) {
 		p.waitAck(epoch)
 		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "a" }))
 	}
+	// Half an answer, which is then lost, cannot be given again.
+	c := p.dial()
+	n := old.set(never)
+	c.send("BLPOP", "k", "0")
+	old.waitGot(n + 1)
+	time.Sleep(5 * time.Millisecond)
+	old.say(":7\r\n*2\r\n$1\r\nk\r\n$3\r\nha")
+	time.Sleep(20 * time.Millisecond)
+	p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "b" })
+	c.wantNext(replaced)
 	if n := next.MustDo("LLEN", "k"); fmt.Sprint(n) != "1" {
 		t.Errorf("%v elements", n)
 	}
@@ -491,4 +501,49 @@ func TestDrainEndsBlockedClients(t *testing.T) {
 		c.wantNext("EOF")
 	}
 	blockedNow(t, servers[0], 0)
+}
+
+// TestManyBlockedClients: they cost little memory, an epoch is acked soon with all
+// of them, and each gets one element.
+func TestManyBlockedClients(t *testing.T) {
+	const many = 400
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{MaxPinned: many}, shards...)
+	var clients []*client
+	for i := range many {
+		c := p.dial()
+		c.send("BLPOP", []string{"foo", "bar"}[i%2], "0")
+		clients = append(clients, c)
+	}
+	all := func() {
+		t.Helper()
+		for _, s := range servers {
+			blockedNow(t, s, many/2)
+		}
+	}
+	all()
+	extra := p.dial()
+	if got := extra.do("BLPOP", "foo", "0"); !strings.Contains(got, "max-pinned") {
+		t.Error(got)
+	}
+	if s := p.Stats(); s.ClientsBlocked != many || s.Pinned != many || s.MemoryBytes > many*2<<10 {
+		t.Errorf("%d clients are blocked on %d connections with %d bytes", s.ClientsBlocked, s.Pinned, s.MemoryBytes)
+	}
+	begin := time.Now()
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[1].Frozen = true, true }))
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("acked after %s", took)
+	}
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[1].Frozen = false, false }))
+	all()
+	for i := range many {
+		extra.send("RPUSH", []string{"foo", "bar"}[i%2], fmt.Sprint(i))
+	}
+	seen := map[string]bool{}
+	for _, c := range clients {
+		seen[c.read()] = true
+	}
+	if len(seen) != many {
+		t.Errorf("%d elements arrived", len(seen))
+	}
 }

@@ -45,7 +45,8 @@
 // subscriptions.go).
 //
 // A transaction is one request of several commands (backend.Block). A client
-// that WATCHes has a server connection of its own meanwhile (pin).
+// that WATCHes, or waits for a command that blocks, has a server connection of
+// its own meanwhile (pin, call).
 //
 // # Epochs
 //

@@ -35,6 +35,8 @@ import (
 //     waits until the server confirmed a SELECT.
 //  5. A released connection is kept idle for the next client, after UNWATCH if
 //     need be, or closed when the shard is blocked: nothing may be sent then.
+//  6. A pin for a command that blocks has a call instead of requests that wait
+//     (blocking.go), which does not lose it.
 //
 // Their number is limited (Config.MaxPinned), for the servers limit theirs.
 

@@ -153,7 +153,7 @@ func (c *Client) IsBlocked() bool { return c.blocking != nil }
 
 // deadline reads a time limit; 0 for none, or if the server will refuse it.
 func (b *Blocked) deadline(arg []byte) int64 {
-	limit := 0.0
+	var limit float64
 	if b.unit == time.Second {
 		limit, _ = strconv.ParseFloat(string(arg), 64) // 0 when it is no number
 	} else {
@@ -313,11 +313,11 @@ func (c *Client) cancel(timeout bool, done func(unblocked bool)) {
 		return
 	}
 	k.cancelling = true
-	left, any := len(k.parts)+1, false
+	left, some := len(k.parts)+1, false
 	ended := func(unblocked bool) {
-		any = any || unblocked
+		some = some || unblocked
 		if left--; left == 0 {
-			done(any)
+			done(some)
 		}
 	}
 	for _, b := range k.parts {
