@@ -375,15 +375,6 @@ func TestBlockedAndBrokenConnection(t *testing.T) {
 // TestRepliesOfADyingMaster: what a master wrote before an epoch replaced it is
 // the answer, and is not asked for again.
 func TestRepliesOfADyingMaster(t *testing.T) {
-	answer := func(args []string) string {
-		switch args[0] {
-		case "CLIENT":
-			return ":7\r\n"
-		case "BLPOP":
-			return "*2\r\n$1\r\nk\r\n$3\r\nold\r\n"
-		}
-		return "+OK\r\n"
-	}
 	old := startFake(t, never)
 	next := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{Loops: 1}, twoNodes(old.ln.Addr().String(), next.Address))
@@ -393,16 +384,19 @@ func TestRepliesOfADyingMaster(t *testing.T) {
 		n := old.set(never)
 		c.send("BLPOP", "k", "0")
 		old.waitGot(n + 1)
-		time.Sleep(5 * time.Millisecond)
-		old.set(answer)
 		epoch := p.cluster.Epoch + 1
-		go old.say(":7\r\n*2\r\n$1\r\nk\r\n$3\r\nold\r\n")
+		said := make(chan struct{})
+		go func() {
+			old.say("*2\r\n$1\r\nk\r\n$3\r\nold\r\n")
+			close(said)
+		}()
 		p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "b" })
 		if got := c.read(); got != "[k old]" && got != "[k new]" {
 			t.Fatal(got)
 		} else if got == "[k new]" {
 			next.MustDo("RPUSH", "k", "new")
 		}
+		<-said
 		p.waitAck(epoch)
 		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "a" }))
 	}
@@ -411,8 +405,7 @@ func TestRepliesOfADyingMaster(t *testing.T) {
 	n := old.set(never)
 	c.send("BLPOP", "k", "0")
 	old.waitGot(n + 1)
-	time.Sleep(5 * time.Millisecond)
-	old.say(":7\r\n*2\r\n$1\r\nk\r\n$3\r\nha")
+	old.say("*2\r\n$1\r\nk\r\n$3\r\nha")
 	time.Sleep(20 * time.Millisecond)
 	p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "b" })
 	c.wantNext(replaced)
