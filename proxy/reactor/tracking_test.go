@@ -259,6 +259,23 @@ func TestTrackingAndEpochs(t *testing.T) {
 	}
 }
 
+// TestReadsThatAreNotTracked: what is read through a connection of the client's
+// own is not tracked, so the client is told not to keep it.
+func TestReadsThatAreNotTracked(t *testing.T) {
+	shards, _ := realShards(t, 2)
+	c := startProxy(t, reactor.Config{Loops: 1}, shards...).dial()
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "on")
+	c.want("OK", "WATCH", "k")
+	c.want("OK", "MULTI")
+	c.want("QUEUED", "GET", "k")
+	c.want("[(nil)]", "EXEC")
+	c.wantNext("[invalidate [k]]")
+	c.want("1-1", "XADD", "s", "1-1", "f", "v")
+	c.want("[s [[1-1 [f v]]]]", "XREAD", "BLOCK", "1000", "STREAMS", "s", "0")
+	c.wantNext("[invalidate [s]]")
+}
+
 // TestTrackingAndBrokenConnections: a server forgets what was read through a
 // connection that ended, so its client must forget it, too.
 func TestTrackingAndBrokenConnections(t *testing.T) {

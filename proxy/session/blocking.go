@@ -111,6 +111,7 @@ func (c *Client) block(spec *command.Spec, at int, unit time.Duration, args [][]
 	b.timeoutAt, b.unit = at, unit
 	b.Deadline = b.deadline(args[at])
 	b.fresh, b.streams = spec.NewEntries(args)
+	c.unkept(r, b.words.B)
 	c.wait(b)
 	return true
 }

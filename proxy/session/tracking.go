@@ -45,8 +45,8 @@ import (
 //     such a connection is made again, clients are told to drop everything, for
 //     changes may have been missed.
 //
-// A read on a connection that is only pinned (EXEC behind WATCH) is not tracked:
-// the client is told to drop its keys at once. Reads of clients that track go to
+// A read on a connection that is only pinned (EXEC behind WATCH, XREAD BLOCK) is
+// not tracked: the client is told to drop its keys at once (unkept). Reads of clients that track go to
 // masters.
 //
 // Differences: with NOLOOP the client is told of its own changes all the same,
@@ -348,6 +348,14 @@ func (c *Client) saw(r, whole *backend.Request) {
 	}
 	keysRead(r.Raw(), func(key []byte) { c.sh.Invalidations.remember(string(key), c) })
 	whole.Registered, c.sh.Invalidations.dropped = true, false
+}
+
+// unkept is for what is read through a connection of the client's own, where it
+// is not tracked: behind the reply the client is told to forget the keys.
+func (c *Client) unkept(whole *backend.Request, raw []byte) {
+	if c.tracking != nil && !c.tracking.bcast && c.proto == 3 {
+		keysRead(raw, func(key []byte) { follow(whole, appendInvalidation(nil, key)) })
+	}
 }
 
 // anyLimits are for requests that were accepted.

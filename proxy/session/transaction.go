@@ -436,11 +436,7 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	t.block = nil
 	switch tracking := c.tracking; {
 	case t.pin != nil:
-		if tracking != nil && !tracking.bcast && r.Proto == 3 {
-			// It is not tracked there: what it reads may not be kept.
-			whole := c.last
-			keysRead(block.B, func(key []byte) { whole.After = appendInvalidation(whole.After, key) })
-		}
+		c.unkept(c.last, block.B)
 		t.pin.Send(r, block.B)
 		t.pin.Release(true)
 	case tracking != nil && tracking.now:
