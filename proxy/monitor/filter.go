@@ -41,7 +41,8 @@ type Filter struct {
 // source is one connection to the server.
 type source struct {
 	proxy bool
-	// multi: between MULTI and EXEC. login: the last line was one of a login.
+	// multi: between MULTI and EXEC. login: it logged in, and no application's
+	// command came since.
 	multi, login bool
 }
 
@@ -132,44 +133,43 @@ func (f *Filter) judge(line []byte, certain bool, show func([]byte)) bool {
 		}
 		return true
 	}
-	if s.proxy && s.applications(spec, words) {
+	if s.proxy && s.applications(spec) {
 		show(line)
 	}
 	return true
 }
 
 // applications tells if an application sent a command that a proxy passed on.
-func (s *source) applications(spec *command.Spec, words [][]byte) bool {
-	login := s.login
-	s.login = false
+func (s *source) applications(spec *command.Spec) bool {
 	if spec == nil {
 		return true // of a later server
 	}
 	switch spec.Name {
-	case "multi":
-		s.multi = true
-		return true
-	case "exec":
-		s.multi = false
-		return true
-	case "watch":
+	case "multi", "exec":
+		s.multi, s.login = spec.Name == "multi", false
 		return true
 	case "hello", "auth":
 		s.login = true
 		return false
 	case "info":
-		return !login
+		return !s.login
 	}
-	if s.multi {
-		return true
+	if !s.multi && spec.Name != "watch" && ownBusiness(spec) {
+		return false
 	}
+	s.login = false
+	return true
+}
+
+// ownBusiness tells if proxies answer a command themselves when a client sends it.
+func ownBusiness(spec *command.Spec) bool {
 	switch spec.Kind {
 	case command.Local, command.Unsupported:
-		return false
+		return true
 	case command.PubSub:
-		return !strings.HasSuffix(spec.Name, "subscribe")
+		return strings.HasSuffix(spec.Name, "subscribe")
 	}
-	return true
+	return false
 }
 
 // parse returns the address of a line and the first words of its command:

@@ -53,13 +53,13 @@ func TestOwnBusinessIsNotShown(t *testing.T) {
 	lines := []string{
 		proxyAddr + " set k v", otherProxy + " GET k", control + " SET k v", control + " PING", control + " INFO",
 		proxyAddr + " PING", proxyAddr + " SELECT 3", proxyAddr + " UNWATCH", proxyAddr + " subscribe a b", proxyAddr + " CLIENT SETNAME x",
-		proxyAddr + " HELLO 3 AUTH (redacted) (redacted)", proxyAddr + " INFO server", proxyAddr + " INFO server",
+		otherProxy + " INFO server", proxyAddr + " HELLO 3 AUTH (redacted) (redacted)", proxyAddr + " SELECT 3", proxyAddr + " INFO server",
 		proxyAddr + " AUTH (redacted) (redacted)", proxyAddr + " GET k", proxyAddr + " INFO",
 		proxyAddr + " MULTI", proxyAddr + " PING", otherProxy + " PING", proxyAddr + " ECHO x", proxyAddr + " EXEC", proxyAddr + " PING",
 		proxyAddr + " WATCH k", proxyAddr + " PUBLISH a b", proxyAddr + " PUBSUB CHANNELS", proxyAddr + " EVAL x 0", "lua SET k v", proxyAddr + " BRANDNEW x",
 	}
 	want := []string{
-		proxyAddr + " set k v", otherProxy + " GET k", proxyAddr + " INFO server", proxyAddr + " GET k", proxyAddr + " INFO",
+		proxyAddr + " set k v", otherProxy + " GET k", otherProxy + " INFO server", proxyAddr + " GET k", proxyAddr + " INFO",
 		proxyAddr + " MULTI", proxyAddr + " PING", proxyAddr + " ECHO x", proxyAddr + " EXEC",
 		proxyAddr + " WATCH k", proxyAddr + " PUBLISH a b", proxyAddr + " PUBSUB CHANNELS", proxyAddr + " EVAL x 0", "lua SET k v", proxyAddr + " BRANDNEW x",
 	}

@@ -118,6 +118,15 @@ func (c *Conn) Pipeline(commands ...[]string) ([]Reply, error) {
 	return replies, nil
 }
 
+// Receive reads what the peer sends by itself, as it does to a subscriber. The
+// error of one that sends nothing is a net.Error with Timeout.
+func (c *Conn) Receive(limit time.Duration) (Reply, error) {
+	if err := c.net.SetDeadline(time.Now().Add(limit)); err != nil {
+		return Reply{}, err
+	}
+	return c.read()
+}
+
 // AppendCommand appends a command in RESP to dst.
 func AppendCommand(dst []byte, args ...string) []byte {
 	dst = append(dst, '*')
