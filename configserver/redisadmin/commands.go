@@ -144,7 +144,7 @@ var proxyRules = []any{
 	"+debug|listpack", "+debug|loadaof", "+debug|log", "+debug|object", "+debug|pause-cron", "+debug|protocol",
 	"+debug|quicklist", "+debug|quicklist-packed-threshold", "+debug|reload", "+debug|replybuffer", "+debug|sdslen",
 	"+debug|set-active-expire", "+debug|set-disable-deny-scripts", "+debug|set-skip-checksum-validation", "+debug|sleep",
-	"+debug|stringmatch-test", "+debug|structsize",
+	"+debug|structsize",
 }
 
 // GrantProxy switches the proxies' user of a generation on, with exactly this
