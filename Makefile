@@ -29,14 +29,14 @@ export GOTOOLCHAIN := local
 GOLANGCI = golangci-lint run --config $(CURDIR)/.golangci.yml ./...
 
 # Variables of `make run`; they reach the runner through the environment.
-export SHARDS REPLICAS PROXIES PORT CONFIGSERVERS DATA_DIR REDIS_SERVER
+export SHARDS REPLICAS PROXIES PORT CONFIGSERVERS DATA_DIR REDIS_SERVER DEBUG
 
 .PHONY: help
 help: ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: redis-server build ## a sharded Redis behind 127.0.0.1:6380; Ctrl-C stops it (SHARDS REPLICAS PROXIES PORT CONFIGSERVERS DATA_DIR REDIS_SERVER)
+run: redis-server build ## a sharded Redis behind 127.0.0.1:6380; Ctrl-C stops it (SHARDS REPLICAS PROXIES PORT CONFIGSERVERS DATA_DIR REDIS_SERVER DEBUG)
 	@exec $(BIN)/basaltctl local up
 
 .PHONY: build

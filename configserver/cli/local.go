@@ -40,7 +40,8 @@ with etcd, redis-servers and proxies. It stays in the foreground; Ctrl-C stops
 every process it started.
 
 Flags have their defaults from the environment: SHARDS, REPLICAS, PROXIES, PORT,
-CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE.`,
+CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE, DEBUG (1 is
+--enable-debug).`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if optionsErr != nil {
 				return usageError{optionsErr}
@@ -65,6 +66,7 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE.`,
 	fs.StringVar(&o.RedisServer, "redis-server", o.RedisServer, "server `binary`, Redis or Valkey")
 	fs.StringVar(&o.BinDir, "bin-dir", o.BinDir, "`directory` of the programs configserver and proxy")
 	fs.StringVar(&o.ClientPasswordFile, "client-password-file", o.ClientPasswordFile, "`file` with the password clients must AUTH with (default: none needed)")
+	fs.BoolVar(&o.EnableDebug, "enable-debug", o.EnableDebug, "let clients use DEBUG, as the tests of Redis do")
 	fs.StringArrayVar(&o.RedisConfig, "redis-config", nil, "further `line` of every redis.conf, repeatable")
 	fs.StringArrayVar(&o.ConfigserverFlags, "configserver-flag", nil, "further `flag` of every Configserver, --name=value, repeatable")
 	fs.StringArrayVar(&o.ConfigserverEnv, "configserver-env", nil, "`KEY=VALUE` in the environment of every Configserver, repeatable")

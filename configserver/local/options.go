@@ -44,6 +44,8 @@ type Options struct {
 	// ClientPasswordFile holds the passwords (one or two lines) that clients must
 	// AUTH with at the proxies; none when empty.
 	ClientPasswordFile string
+	// EnableDebug lets clients use DEBUG, as Redis's own tests do.
+	EnableDebug bool
 	// RedisConfig are further lines for every redis.conf.
 	RedisConfig []string
 	// Passed through to the processes: "KEY=VALUE", "--flag=value".
@@ -56,7 +58,7 @@ type Options struct {
 }
 
 // DefaultOptions are the defaults, overridden by the environment: SHARDS,
-// REPLICAS, PROXIES, PORT, CONFIGSERVERS, DATA_DIR, REDIS_SERVER,
+// REPLICAS, PROXIES, PORT, CONFIGSERVERS, DATA_DIR, REDIS_SERVER, DEBUG=1,
 // CLIENT_PASSWORD_FILE, BASALT_LOCAL_STATE. A variable that is set to nothing
 // counts as unset.
 func DefaultOptions() (Options, error) {
@@ -103,6 +105,10 @@ func DefaultOptions() (Options, error) {
 			*v.into = text
 		}
 	}
+	switch os.Getenv("DEBUG") {
+	case "1", "yes", "true":
+		o.EnableDebug = true
+	}
 	if exe, err := os.Executable(); err == nil {
 		o.BinDir = filepath.Dir(exe)
 	}
@@ -145,6 +151,10 @@ func (o *Options) check() error {
 		if _, err := exec.LookPath(filepath.Join(o.BinDir, name)); err != nil {
 			return fmt.Errorf("no %s in %s: run `make build`, or name the directory with --bin-dir", name, o.BinDir)
 		}
+	}
+	if o.EnableDebug {
+		o.RedisConfig = append(o.RedisConfig, "enable-debug-command yes")
+		o.ProxyFlags = append(o.ProxyFlags, "--enable-debug-command")
 	}
 	for _, kv := range append(append([]string{}, o.ConfigserverEnv...), o.ProxyEnv...) {
 		if err := checkEnv(kv); err != nil {

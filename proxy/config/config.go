@@ -42,6 +42,7 @@ type Config struct {
 	SlowLogThreshold          time.Duration
 	SlowLogLength             int
 	Pprof                     bool
+	EnableDebugCommand        bool
 	LogLevel, LogFormat       string
 	ShowVersion               bool
 }
@@ -61,6 +62,7 @@ func Flags(c *Config) *pflag.FlagSet {
 	fs.IntVar(&c.MaxClients, "max-clients", 20000, "clients connected at once; one more is turned away")
 	fs.IntVar(&c.MaxPinned, "max-pinned", 2000, "server connections that may serve a single client each at once, as WATCH and blocking commands need; of all proxies together it must stay below the servers' maxclients")
 	fs.StringVar(&c.BlockedOnFailover, "blocked-on-failover", "reissue", "what becomes of blocked commands (BLPOP …) when a failover replaces their master: reissue sends them to the new one, fail answers that they may or may not have been executed")
+	fs.BoolVar(&c.EnableDebugCommand, "enable-debug-command", false, "pass DEBUG on to servers that were started with enable-debug-command; for tests")
 	settings.BytesVar(fs, &c.MaxRequestBytes, "max-request-bytes", 512<<20, "longest request, and longest argument")
 	fs.IntVar(&c.MaxArgs, "max-args", 1<<20, "most arguments of one request")
 	settings.BytesVar(fs, &c.MaxInlineBytes, "max-inline-bytes", 64<<10, "longest inline request")

@@ -48,6 +48,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc"
+
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
@@ -118,6 +120,8 @@ type Client struct {
 	sights map[string]*basaltv1.NodeSight
 	seenAt map[string]time.Time
 	unsent map[string]bool
+	// conn is the connection whose stream is open.
+	conn *grpc.ClientConn
 	// ackUnsent: status.AckedEpoch was not told to this stream.
 	ackUnsent bool
 	// applied are the revisions given to the engine and not acked yet.

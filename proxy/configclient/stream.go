@@ -82,6 +82,8 @@ func (c *Client) stream(ctx context.Context, address string) (connected bool, er
 	case <-first:
 	}
 	slow.Stop()
+	c.setPeer(conn)
+	defer c.setPeer(nil)
 	c.connected(address)
 	go checkHealth(own, conn, c.cfg.HealthInterval, cut)
 	sent := make(chan error, 1)

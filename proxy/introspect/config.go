@@ -1,6 +1,7 @@
 package introspect
 
 import (
+	"bytes"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,8 +10,9 @@ import (
 	"github.com/basalt-redis/basalt/proxy/glob"
 )
 
-// Parameters are what CONFIG GET shows: the proxy's settings under the names of
-// Redis's parameters, and the values that describe the whole behind it.
+// Parameters are the proxy's settings under the names of Redis's parameters.
+// CONFIG GET shows them in place of the servers', of which it shows the rest:
+// they are what clients of the proxy have to do with.
 type Parameters struct {
 	// Port and Bind are where clients connect.
 	Port int
@@ -24,75 +26,100 @@ type Parameters struct {
 	ClientReplyBufferBytes int64
 	// ClientPubSubBufferBytes is that of a client with subscriptions.
 	ClientPubSubBufferBytes int64
-	// SlowLogThresholdMicros and SlowLogLength of the proxy's slow log.
-	SlowLogThresholdMicros int64
-	SlowLogLength          int
-	// LogLevel in Redis's words: debug, notice, warning.
-	LogLevel string
+	// Debug: DEBUG is passed on.
+	Debug bool
 }
 
-// parameter is one line of CONFIG GET.
-type parameter struct{ name, value string }
+// parameter is one line of CONFIG GET, and why it cannot be set.
+type parameter struct{ name, value, reason string }
 
-// list is sorted by name. A parameter that only a server can have, and that can
-// differ from server to server, is not here: an absent one is better than a
-// wrong one. Those that clients and benchmarks ask for are.
+// Reasons.
+const (
+	immutable = "can't set immutable config"
+	secret    = "it is a secret, which comes from the Configserver's credentials files"
+)
+
+func ownSetting(flag string) string { return "it is a setting of the proxy, --" + flag }
+
+// list is sorted by name. Secrets are here so that those of the servers are
+// never shown: there are none for clients of the proxy.
 func (p Parameters) list() []parameter {
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	params := []parameter{
-		{"appendfsync", "everysec"},
-		{"appendonly", "no"},
-		{"bind", p.Bind},
-		{"client-output-buffer-limit", "normal " + number(p.ClientReplyBufferBytes) + " 0 0 slave 0 0 0 pubsub " + number(p.ClientPubSubBufferBytes) + " 0 0"},
-		{"client-query-buffer-limit", number(p.RequestBytes)},
-		{"cluster-enabled", yesNo(p.ClusterMode)},
-		{"daemonize", "no"},
-		{"databases", strconv.Itoa(command.Databases)},
-		{"io-threads", strconv.Itoa(p.Loops)},
-		{"loglevel", p.LogLevel},
-		{"maxclients", strconv.Itoa(p.MaxClients)},
-		{"maxmemory", "0"},
-		{"maxmemory-policy", "noeviction"},
-		{"notify-keyspace-events", ""},
-		{"port", strconv.Itoa(p.Port)},
-		{"proto-inline-max-len", number(p.InlineBytes)},
-		{"proto-max-bulk-len", number(p.RequestBytes)},
-		{"protected-mode", "no"},
-		{"save", ""},
-		{"slowlog-log-slower-than", number(p.SlowLogThresholdMicros)},
-		{"slowlog-max-len", strconv.Itoa(p.SlowLogLength)},
-		{"tcp-keepalive", "300"},
-		{"timeout", "0"},
-		{"tls-port", "0"},
+		{"bind", p.Bind, ownSetting("listen")},
+		{
+			"client-output-buffer-limit", "normal " + number(p.ClientReplyBufferBytes) + " 0 0 slave 0 0 0 pubsub " + number(p.ClientPubSubBufferBytes) + " 0 0",
+			ownSetting("client-reply-buffer-bytes and --client-pubsub-buffer-bytes"),
+		},
+		{"client-query-buffer-limit", number(p.RequestBytes), ownSetting("max-request-bytes")},
+		{"cluster-enabled", yesNo(p.ClusterMode), immutable},
+		{"databases", strconv.Itoa(command.Databases), immutable},
+		{"enable-debug-command", yesNo(p.Debug), immutable},
+		{"io-threads", strconv.Itoa(p.Loops), immutable},
+		{"masterauth", "", secret},
+		{"masteruser", "", secret},
+		{"maxclients", strconv.Itoa(p.MaxClients), ownSetting("max-clients")},
+		{"port", strconv.Itoa(p.Port), ownSetting("listen")},
+		{"proto-inline-max-len", number(p.InlineBytes), ownSetting("max-inline-bytes")},
+		{"proto-max-bulk-len", number(p.RequestBytes), ownSetting("max-request-bytes")},
+		{"protected-mode", "no", "clients connect to the proxy, which has no such mode"},
+		{"requirepass", "", secret},
+		{"timeout", "0", "the proxy keeps the connections of its clients"},
+		{"tls-client-key-file-pass", "", secret},
+		{"tls-key-file-pass", "", secret},
+		{"tls-port", "0", "the proxy has no TLS yet"},
 	}
 	slices.SortFunc(params, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
 	return params
 }
 
-// Config appends the reply to CONFIG GET or CONFIG RESETSTAT. The request has
-// passed command.Lookup, which refuses the rest of CONFIG. resetStats is called
-// for RESETSTAT.
-func Config(dst []byte, args [][]byte, proto int, p Parameters, resetStats func()) []byte {
-	if strings.EqualFold(string(args[1]), "get") {
-		return configGet(dst, args[2:], proto, p)
-	}
-	resetStats()
-	return append(dst, "+OK\r\n"...)
-}
-
-func configGet(dst []byte, patterns [][]byte, proto int, p Parameters) []byte {
-	n, body := 0, []byte(nil)
-	for _, param := range p.list() {
-		if slices.ContainsFunc(patterns, func(g []byte) bool { return glob.Fold(string(g), param.name) }) {
-			body = appendBulk(appendBulk(body, param.name), param.value)
-			n++
+// ConfigGet appends the reply to CONFIG GET: the proxy's own parameters that
+// match, and those of a server's reply, names and values in turn.
+func ConfigGet(dst []byte, args [][]byte, proto int, p Parameters, server []string) []byte {
+	own := p.list()
+	shown := make([]parameter, 0, len(own)+len(server)/2)
+	for _, param := range own {
+		if slices.ContainsFunc(args[2:], func(g []byte) bool { return glob.Fold(string(g), param.name) }) {
+			shown = append(shown, param)
 		}
 	}
-	return inProtocol(dst, append(appendHeader(nil, '%', n), body...), proto)
+	for i := 0; i+1 < len(server); i += 2 {
+		if !slices.ContainsFunc(own, func(o parameter) bool { return strings.EqualFold(o.name, server[i]) }) {
+			shown = append(shown, parameter{name: server[i], value: server[i+1]})
+		}
+	}
+	slices.SortFunc(shown, func(a, b parameter) int { return strings.Compare(a.name, b.name) })
+	body := []byte(nil)
+	for _, param := range shown {
+		body = appendBulk(appendBulk(body, param.name), param.value)
+	}
+	return inProtocol(dst, append(appendHeader(nil, '%', len(shown)), body...), proto)
 }
 
-func yesNo(on bool) string {
-	if on {
+// ConfigSet looks at the parameters of a CONFIG SET. Those of the proxy are not
+// to be changed: a value that is another one is refused with line, the same one
+// is no change, for there are tools that write back what CONFIG GET showed them.
+// rest are the names and values for the servers, in turn.
+func ConfigSet(args [][]byte, p Parameters) (rest []string, line []byte) {
+	if len(args)%2 != 0 {
+		return nil, []byte("-ERR syntax error\r\n")
+	}
+	own := p.list()
+	for i := 2; i < len(args); i += 2 {
+		name, value := string(args[i]), string(args[i+1])
+		at := slices.IndexFunc(own, func(o parameter) bool { return strings.EqualFold(o.name, name) })
+		switch {
+		case at < 0:
+			rest = append(rest, name, value)
+		case own[at].reason == immutable || own[at].value != value:
+			return nil, command.ErrorLine("CONFIG SET failed (possibly related to argument '", bytes.ToLower(args[i]), "') - "+own[at].reason)
+		}
+	}
+	return rest, nil
+}
+
+func yesNo(b bool) string {
+	if b {
 		return "yes"
 	}
 	return "no"

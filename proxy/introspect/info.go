@@ -313,6 +313,7 @@ func proxyInfo(p *Proxy, _ [][]section) []field {
 		{"shards", strconv.Itoa(p.Shards)},
 		{"nodes", strconv.Itoa(p.Nodes)},
 		{"loops", strconv.Itoa(p.Loops)},
+		{"commands_processed", unsigned(p.Commands)},
 		{"in_flight_requests", strconv.Itoa(p.InFlight)},
 		{"held_requests", strconv.Itoa(p.Held)},
 		{"held_bytes", decimal(p.HeldBytes)},

@@ -8,31 +8,53 @@ import (
 )
 
 func TestConfig(t *testing.T) {
-	p := Parameters{Port: 6380, Bind: "127.0.0.1", MaxClients: 10000, RequestBytes: 512 << 20, LogLevel: "notice"}
-	resets := 0
-	ask := func(proto int, words ...string) string {
-		return string(Config(nil, split(words), proto, p, func() { resets++ }))
+	p := Parameters{Port: 6380, Bind: "127.0.0.1", MaxClients: 10000, RequestBytes: 512 << 20}
+	server := []string{"maxmemory", "100", "appendonly", "yes", "port", "7001", "MasterAuth", "a-secret", "maxclients", "4064"}
+	get := func(proto int, words ...string) string {
+		return string(ConfigGet(nil, split(append([]string{"config", "get"}, words...)), proto, p, server))
 	}
-	for want, got := range map[string]string{
-		"*4\r\n$10\r\nappendonly\r\n$2\r\nno\r\n$4\r\nsave\r\n$0\r\n\r\n": ask(2, "config", "get", "save", "APPENDONLY"),
-		"%1\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n":                      ask(3, "CONFIG", "GET", "maxcl*"),
-		"*0\r\n":  ask(2, "config", "get", "nosuch"),
-		"+OK\r\n": ask(2, "config", "resetstat"),
-		"*2\r\n$18\r\nproto-max-bulk-len\r\n$9\r\n536870912\r\n": ask(2, "config", "get", "proto-max-bulk-len"),
+	for _, c := range []struct{ want, got string }{
+		{"*10\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$10\r\nmasterauth\r\n$0\r\n\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n$9\r\nmaxmemory\r\n$3\r\n100\r\n" +
+			"$4\r\nport\r\n$4\r\n6380\r\n", get(2, "PORT", "maxmem*", "appendonly", "masterauth", "maxclients")},
+		{"%2\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$9\r\nmaxmemory\r\n$3\r\n100\r\n", get(3, "appendonly", "maxmemory")},
 	} {
-		if got != want {
-			t.Errorf("got %q, want %q", got, want)
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
 		}
 	}
-	if resets != 1 {
-		t.Errorf("%d resets", resets)
+	if all := get(2, "*"); strings.Contains(all, "a-secret") || strings.Contains(all, "7001") || strings.Contains(all, "4064") {
+		t.Errorf("the server's own: %q", all)
 	}
 	names := []string{}
 	for _, param := range p.list() {
 		names = append(names, param.name)
+		if param.reason == "" {
+			t.Errorf("%s without a reason", param.name)
+		}
 	}
 	if !slices.IsSorted(names) || len(slices.Compact(slices.Clone(names))) != len(names) {
 		t.Errorf("parameters %v", names)
+	}
+}
+
+func TestConfigSet(t *testing.T) {
+	p := Parameters{Port: 6380, MaxClients: 10000}
+	for _, c := range []struct{ request, rest, line string }{
+		{"maxmemory 1mb hz 20", "maxmemory 1mb hz 20", ""},
+		{"port 6380 MAXCLIENTS 10000", "", ""},
+		{"port 6380 hz 20", "hz 20", ""},
+		{"maxmemory 1mb Port 1", "", "-ERR CONFIG SET failed (possibly related to argument 'port') - it is a setting of the proxy, --listen"},
+		{"requirepass s3cret", "", "-ERR CONFIG SET failed (possibly related to argument 'requirepass') - it is a secret"},
+		{"databases 1", "", "-ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config\r\n"},
+		{"maxmemory 1mb hz", "", "-ERR syntax error\r\n"},
+	} {
+		rest, line := ConfigSet(split(append([]string{"config", "set"}, strings.Fields(c.request)...)), p)
+		if got := strings.Join(rest, " "); got != c.rest || !strings.HasPrefix(string(line), c.line) || (line == nil) != (c.line == "") {
+			t.Errorf("%s: %q, %q", c.request, got, line)
+		}
+		if strings.Contains(string(line), "s3cret") {
+			t.Errorf("%s: %q repeats a secret", c.request, line)
+		}
 	}
 }
 
@@ -62,7 +84,7 @@ func TestInfoMerges(t *testing.T) {
 	text := string(Info(nil, []string{"everything"}, [][]byte{a, b}, p))
 	for _, want := range []string{
 		"redis_version:7.0.15", "used_memory:2097152", "used_memory_human:2.00M", "mem_fragmentation_ratio:2.00", "maxmemory_policy:mixed",
-		"loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err", "total_commands_processed:77", "expired_keys:7",
+		"loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err", "total_commands_processed:10", "commands_processed:77", "expired_keys:7",
 		"instantaneous_input_kbps:1.75", "connected_slaves:3", "master_repl_offset:111", "used_cpu_sys:1.750000", "errorstat_ERR:count=3",
 		"errorstat_WRONGTYPE:count=4", "db0:keys=15,expires=8,avg_ttl=250",
 		"cmdstat_get:calls=4,usec=10,usec_per_call=2.50,rejected_calls=0,failed_calls=1",

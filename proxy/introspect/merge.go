@@ -189,12 +189,12 @@ func persistenceInfo(_ *Proxy, shards [][]section) []field {
 	return merge("Persistence", shards, rules)
 }
 
-// statsInfo sums what shards did with data; connections and commands are those
-// of the proxy's own clients.
+// statsInfo sums what the shards did, for clients of all proxies; connections and
+// error replies are those of this proxy's own clients, and so are the commands in
+// the section Proxy.
 func statsInfo(p *Proxy, shards [][]section) []field {
 	fields := []field{
 		{"total_connections_received", unsigned(p.ClientsAccepted)},
-		{"total_commands_processed", unsigned(p.Commands)},
 		{"rejected_connections", unsigned(p.ClientsRejected)},
 		{"total_error_replies", unsigned(p.Errors)},
 	}

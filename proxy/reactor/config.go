@@ -83,7 +83,13 @@ type Config struct {
 	// none ever did.
 	OnSight func(node string, sight Sight, sinceReply time.Duration, err error)
 
-	// The next four run outside of the loops, so they may call Stats.
+	// GatherMaxBytes is how long the answers of all shards to one command of
+	// administration may be together; 64 MiB.
+	GatherMaxBytes int
+	// EnableDebug passes DEBUG on to the servers.
+	EnableDebug bool
+
+	// The next five run outside of the loops, so they may call Stats.
 
 	// Command answers COMMAND and its subcommands: it appends a reply in the
 	// given protocol version (2 or 3) to dst.
@@ -91,8 +97,11 @@ type Config struct {
 	// Cluster answers CLUSTER, when ClusterMode is set; local is the address that
 	// the client is connected to.
 	Cluster func(dst []byte, args [][]byte, proto int, local netip.AddrPort) []byte
-	// ConfigGet answers CONFIG GET and the rest of CONFIG.
-	ConfigGet func(dst []byte, args [][]byte, proto int) []byte
+	// ConfigGet answers CONFIG GET; server are names and values of what a server
+	// says, in turn.
+	ConfigGet func(dst []byte, args [][]byte, proto int, server []string) []byte
+	// ConfigSet does CONFIG SET, and appends the reply. It is called once at a time.
+	ConfigSet func(dst []byte, args [][]byte) []byte
 	// Info merges the INFO texts of the shards' masters (nil for a shard that
 	// gave none) and appends the whole text, not yet a RESP string, to dst.
 	Info func(dst []byte, args [][]byte, shards [][]byte) []byte

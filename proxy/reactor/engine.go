@@ -47,6 +47,7 @@ type Engine struct {
 	directory *pubsub.Directory
 	accepting acceptor
 	slow      slowLog
+	sets      inOrder
 	logs      rareLogs
 }
 
@@ -71,6 +72,7 @@ func (cfg *Config) setDefaults() {
 	setDefault(&cfg.MemoryBudgetBytes, 1<<30)
 	setDefault(&cfg.HoldTimeout, 10*time.Second)
 	setDefault(&cfg.HoldMaxBytes, 256<<20)
+	setDefault(&cfg.GatherMaxBytes, 64<<20)
 	setDefault(&cfg.NodeTimeout, time.Second)
 	setDefault(&cfg.SlowLogThreshold, 10*time.Millisecond)
 	setDefault(&cfg.SlowLogLength, 128)

@@ -16,7 +16,7 @@ import (
 
 var lineNoAnswer = []byte("-ERR this proxy was built without an answer to that command\r\n")
 
-// Local answers COMMAND, CONFIG, CLUSTER, and those of CLIENT that concern other
+// Local answers COMMAND, CONFIG SET, CLUSTER, and those of CLIENT that concern other
 // clients.
 func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 	own := make([][]byte, len(args))
@@ -30,6 +30,9 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 	case "client|kill":
 		l.clientKill(c, r, own)
 		return
+	case "config|set":
+		l.configSet(c, r, own)
+		return
 	case "client|pause":
 		l.clientPause(c, r, own)
 		return
@@ -41,7 +44,7 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 		l.clientUnblock(c, r, own)
 		return
 	}
-	answer := l.eng.cfg.ConfigGet
+	var answer func(dst []byte, args [][]byte, proto int) []byte
 	switch name, _, _ := strings.Cut(r.Spec.Name, "|"); {
 	case name == "command":
 		answer = l.eng.cfg.Command

@@ -37,6 +37,7 @@ func (l *loop) timers() {
 	l.pinTimers()
 	l.subs.timers()
 	l.monitors.timers()
+	l.sh.Overdue()
 	l.pauseTimer()
 	if l.sh.OverBudget {
 		l.relieve()

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/internal/version"
@@ -18,21 +17,6 @@ import (
 
 func (s *Server) command(dst []byte, args [][]byte, proto int) []byte {
 	return introspect.Command(dst, args, proto)
-}
-
-func (s *Server) configGet(dst []byte, args [][]byte, proto int) []byte {
-	c := s.cfg
-	level := map[string]string{"debug": "debug", "info": "notice"}[strings.ToLower(c.LogLevel)]
-	if level == "" {
-		level = "warning"
-	}
-	return introspect.Config(dst, args, proto, introspect.Parameters{
-		Port: s.port(), Bind: s.host(), ClusterMode: c.ClusterMode, MaxClients: c.MaxClients, Loops: s.loops(),
-		RequestBytes: c.MaxRequestBytes, InlineBytes: c.MaxInlineBytes, ClientReplyBufferBytes: c.ClientReplyBufferBytes,
-		ClientPubSubBufferBytes: c.ClientPubSubBufferBytes,
-		SlowLogThresholdMicros:  max(c.SlowLogThreshold.Microseconds(), -1), SlowLogLength: c.SlowLogLength,
-		LogLevel: level,
-	}, s.engine.ResetStats)
 }
 
 func (s *Server) loops() int {

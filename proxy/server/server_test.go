@@ -28,6 +28,7 @@ import (
 type configserver struct {
 	basaltv1.UnimplementedTopologyServiceServer
 	address string
+	stop    func()
 
 	mu      sync.Mutex
 	current *basaltv1.Snapshot
@@ -37,7 +38,7 @@ type configserver struct {
 	loads   int
 }
 
-func startConfigserver(t *testing.T) *configserver {
+func startConfigserver(t *testing.T, clusters ...basaltv1.ClusterServiceServer) *configserver {
 	t.Helper()
 	c := &configserver{changed: make(chan struct{})}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -47,6 +48,10 @@ func startConfigserver(t *testing.T) *configserver {
 	c.address = l.Addr().String()
 	s := grpc.NewServer()
 	basaltv1.RegisterTopologyServiceServer(s, c)
+	for _, service := range clusters {
+		basaltv1.RegisterClusterServiceServer(s, service)
+	}
+	c.stop = s.Stop
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(s.Stop)
 	return c

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"strings"
 
 	"github.com/tidwall/redcon"
 
@@ -89,7 +90,11 @@ func handlingOf(spec *command.Spec) handling {
 		switch spec.Name {
 		case "dbsize", "keys", "flushall", "flushdb", "lastsave", "bgsave", "bgrewriteaof":
 			return alsoOthers
-		case "scan", "randomkey", "info", "role":
+		case "scan", "randomkey", "info", "role", "debug":
+			return aloneAfter
+		}
+		switch container, _, _ := strings.Cut(spec.Name, "|"); container {
+		case "slowlog", "latency", "memory", "config":
 			return aloneAfter
 		}
 		return refused
@@ -103,7 +108,7 @@ func handlingOf(spec *command.Spec) handling {
 		return served
 	case "select":
 		return alsoHere
-	case "auth", "hello", "readonly", "readwrite", "command", "config|get", "config|resetstat",
+	case "auth", "hello", "readonly", "readwrite", "command", "config|set",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
 		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "monitor", "client|no-evict", "client|no-touch", "client|help",
 		"client|tracking", "client|caching", "client|getredir", "client|trackinginfo":

@@ -34,7 +34,7 @@ var (
 // all earlier ones must have been answered.
 func (c *Client) mustWait(spec *command.Spec, args [][]byte) bool {
 	switch spec.Name {
-	case "hello", "reset", "watch", "wait", "waitaof", "monitor":
+	case "hello", "reset", "watch", "wait", "waitaof", "monitor", "config|set":
 		return true
 	case "exec":
 		return c.watching()
@@ -133,6 +133,9 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		}
 		r := c.begin(spec)
 		c.sh.Router.Local(c, r, args)
+		if spec.Name == "config|set" {
+			c.waitForAll() // what follows may depend on it
+		}
 		return
 	}
 	c.sh.text = text

@@ -24,6 +24,15 @@ type merge struct {
 	// join makes the whole reply from all parts; it returns nil when somebody else
 	// completes the whole.
 	join func(m *merge, dst []byte) ([]byte, error)
+
+	// nodes are who answers the parts; limit, size and deadline are the bounds of
+	// a gathering (gather.go), over says that it ended before its parts did.
+	nodes       []string
+	limit, size int
+	deadline    int64
+	over        bool
+	// tolerant: join looks at errors itself.
+	tolerant bool
 }
 
 // newMerge begins a command of n parts.
@@ -42,6 +51,14 @@ func (m *merge) send(i, shard int, raw []byte) {
 
 // Reply takes a piece of the reply to a part.
 func (m *merge) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
+	m.tooLong(len(piece))
+	if m.over {
+		r.Out.Reset(&m.sh.Pool)
+		if last {
+			m.sh.Requests.Put(r)
+		}
+		return
+	}
 	r.Out.Append(&m.sh.Pool, piece)
 	if !last {
 		return
@@ -61,7 +78,7 @@ func (m *merge) Fail(r *backend.Request, line []byte) {
 }
 
 func (m *merge) finish() {
-	if line := fanout.FirstError(m.replies); line != nil {
+	if line := fanout.FirstError(m.replies); line != nil && !m.tolerant {
 		m.client.Complete(m.whole, line)
 		return
 	}
@@ -101,6 +118,9 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 		c.answer(spec, noShards)
 		return
 	}
+	if c.administer(spec, args) {
+		return
+	}
 	switch spec.Name {
 	case "scan":
 		c.scanShards(spec, args, shards)
@@ -111,11 +131,14 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 	case "role":
 		c.role(spec, args)
 	case "info":
+		if c.infoOfShard(spec, args) {
+			return
+		}
 		own := make([][]byte, len(args)) // args are the loop's memory
 		for i, a := range args {
 			own[i] = bytes.Clone(a)
 		}
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
 			texts := make([][]byte, len(m.replies))
 			for i, reply := range m.replies {
 				texts[i], _ = fanout.Bulk(reply)

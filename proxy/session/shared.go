@@ -53,6 +53,14 @@ type Shared struct {
 	// Invalidations has the loop's clients that track keys.
 	Invalidations Invalidations
 
+	// Debug: DEBUG is passed on. GatherTimeout is how long, in nanoseconds, the
+	// shards may take to answer a command of administration, and GatherLimit how
+	// many bytes their answers may have together; 0 is for no bound.
+	Debug         bool
+	GatherTimeout int64
+	GatherLimit   int
+	gathering     []*merge
+
 	args   [][]byte // scratch of the parser
 	text   []byte   // scratch of replies
 	keys   []int    // scratch: where the keys are
@@ -97,6 +105,10 @@ type Router interface {
 	Monitor(c *Client, r *backend.Request)
 	Unmonitor(c *Client)
 	Show(line []byte)
+	// Parameters completes r, a CONFIG GET, from names and values of a server.
+	Parameters(c *Client, r *backend.Request, args [][]byte, server []string)
+	// ResetStats sets the proxy's own counters back to zero.
+	ResetStats()
 	// Info completes r, an INFO, from the texts of the shards.
 	Info(c *Client, r *backend.Request, args, shards [][]byte)
 	// Refused counts a request that is in no command table, Malformed a client

@@ -308,6 +308,9 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		t.slot = at
 		return nil
 	case command.AllShards:
+		if spec.Name == "debug" && !sh.Debug {
+			return lineNoDebug
+		}
 		if handlingOf(spec) != refused {
 			return nil
 		}

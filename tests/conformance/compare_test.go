@@ -56,6 +56,10 @@ var hows = func() map[string]how {
 // howOf says how replies to a request are compared.
 func howOf(name string, args [][]byte) how {
 	switch name {
+	case "debug":
+		if len(args) > 1 && slices.Contains([]string{"OBJECT", "SDSLEN", "LISTPACK", "HTSTATS-KEY"}, strings.ToUpper(string(args[1]))) {
+			return kinds // addresses and sizes in memory
+		}
 	case "xadd":
 		if slices.ContainsFunc(args, func(a []byte) bool { return string(a) == "*" }) {
 			return shape

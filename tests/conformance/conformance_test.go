@@ -37,10 +37,10 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 
 func start(t *testing.T) *runner {
 	t.Helper()
-	c := harness.Start(t, harness.Options{Replicas: -1})
+	c := harness.Start(t, harness.Options{Replicas: -1, Flags: []string{"--enable-debug"}})
 	r := &runner{
 		t:     t,
-		redis: &side{addr: harness.StartRedis(t).Address}, basalt: &side{addr: c.Proxies[0]},
+		redis: &side{addr: harness.StartRedis(t, "--enable-debug-command", "yes").Address}, basalt: &side{addr: c.Proxies[0]},
 		node:     &side{addr: harness.StartRedis(t, "--cluster-enabled", "yes").Address},
 		failures: map[string]bool{}, differences: differences(), missing: map[string]*difference{},
 	}
@@ -210,7 +210,7 @@ func (r *runner) requireCoverage() {
 
 // dangerous are commands a plain server must not get.
 func dangerous(name string) bool {
-	return slices.Contains(strings.Fields("shutdown replicaof slaveof failover replconf psync sync monitor save migrate debug module|load module|loadex module|unload"), name)
+	return slices.Contains(strings.Fields("shutdown replicaof slaveof failover replconf psync sync monitor save migrate module|load module|loadex module|unload"), name)
 }
 
 // neverAnswers are commands that a plain server answers with errors only.
@@ -273,7 +273,7 @@ func (r *runner) arities() {
 func sensitive(name string) bool {
 	base, _, _ := strings.Cut(name, "|")
 	return dangerous(name) || strings.HasSuffix(name, "subscribe") || slices.Contains(strings.Fields(
-		"multi exec discard watch unwatch quit reset hello auth acl config script function cluster asking wait"), base) ||
+		"multi exec discard watch unwatch quit reset hello auth acl config debug script function cluster asking wait"), base) ||
 		slices.Contains(strings.Fields("client|reply client|pause client|kill client|tracking client|unblock client|caching select bgsave bgrewriteaof"), name)
 }
 

@@ -119,7 +119,7 @@ func cleanEnv() []string {
 	for _, kv := range os.Environ() {
 		name, _, _ := strings.Cut(kv, "=")
 		switch name {
-		case "SHARDS", "REPLICAS", "PROXIES", "PORT", "CONFIGSERVERS", "DATA_DIR", "CLIENT_PASSWORD_FILE":
+		case "SHARDS", "REPLICAS", "PROXIES", "PORT", "CONFIGSERVERS", "DATA_DIR", "CLIENT_PASSWORD_FILE", "DEBUG":
 			continue
 		}
 		if !strings.HasPrefix(name, "BASALT_") {

@@ -1,0 +1,82 @@
+package reactor
+
+import (
+	"sync"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/session"
+)
+
+// maxWaiting is how many CONFIG SET may wait for those before them.
+const maxWaiting = 4096
+
+var lineManySets = []byte("-ERR CONFIG SET failed - too many wait for the Configserver, nothing was changed\r\n")
+
+// inOrder runs functions one after the other, in the order they came.
+type inOrder struct {
+	mu      sync.Mutex
+	waiting []func()
+	running bool
+}
+
+// add has f run; false when too many wait.
+func (q *inOrder) add(f func()) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.waiting) >= maxWaiting {
+		return false
+	}
+	q.waiting = append(q.waiting, f)
+	if !q.running {
+		q.running = true
+		go q.run()
+	}
+	return true
+}
+
+func (q *inOrder) run() {
+	for {
+		q.mu.Lock()
+		if len(q.waiting) == 0 {
+			q.running = false
+			q.mu.Unlock()
+			return
+		}
+		f := q.waiting[0]
+		q.waiting = q.waiting[1:]
+		q.mu.Unlock()
+		f()
+	}
+}
+
+// configSet answers CONFIG SET. Several of one transaction stay in their order.
+func (l *loop) configSet(c *session.Client, r *backend.Request, args [][]byte) {
+	set := l.eng.cfg.ConfigSet
+	if set == nil {
+		c.Complete(r, lineNoAnswer)
+		return
+	}
+	if !l.eng.sets.add(func() {
+		reply := set(nil, args)
+		l.post(func() { c.Complete(r, reply) })
+	}) {
+		c.Complete(r, lineManySets)
+	}
+}
+
+// Parameters answers CONFIG GET from the reply of a server.
+func (l *loop) Parameters(c *session.Client, r *backend.Request, args [][]byte, server []string) {
+	get := l.eng.cfg.ConfigGet
+	if get == nil {
+		c.Complete(r, lineNoAnswer)
+		return
+	}
+	proto := int(r.Proto)
+	go func() {
+		reply := get(nil, args, proto, server)
+		l.post(func() { c.Complete(r, reply) })
+	}()
+}
+
+// ResetStats sets the counters of commands back to zero.
+func (l *loop) ResetStats() { l.eng.ResetStats() }
