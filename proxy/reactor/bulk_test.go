@@ -209,3 +209,27 @@ func TestSlowReadersDoNotFillMemory(t *testing.T) {
 		t.Errorf("%d clients were closed", s.ClientsEvicted+s.ClientsTooSlow)
 	}
 }
+
+// TestWholePipelineBeforeReading: a client that sends far more than sockets hold
+// before it reads anything gets its replies, as from a server.
+func TestWholePipelineBeforeReading(t *testing.T) {
+	shards, _ := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	c := p.dial()
+	const n = 20_000
+	value := strings.Repeat("v", 2000)
+	var b strings.Builder
+	for i := range n {
+		k := fmt.Sprintf("k%d", i%100)
+		b.WriteString(encode("SET", k, value))
+		b.WriteString(encode("GET", k))
+	}
+	if err := c.SetWriteDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	c.write(b.String())
+	for range n {
+		c.wantNext("OK")
+		c.wantNext(value)
+	}
+}

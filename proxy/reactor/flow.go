@@ -10,9 +10,9 @@ import (
 // Goal: a client that takes a large reply slower than the server gives it does
 // not fill the memory: what it cannot take yet stays in the server.
 //
-//  1. As long as memory is plenty (used below flowFrom of the budget), replies
-//     are read as fast as servers give them: that is best for others.
-//  2. Above that, the connection for bulk whose current reply goes to a client
+//  1. As long as memory is plenty, replies are read as fast as servers give them:
+//     that is best for others.
+//  2. Beyond that, the connection for bulk whose current reply goes to a client
 //     with more than flowHigh unread is not read (paused) until the client has
 //     flowLow left. Others' large replies stand behind it and wait; ordinary
 //     requests are not concerned, they have other connections.
@@ -28,9 +28,6 @@ const (
 	flowLow      = 1 << 20
 	flowPatience = int64(2e9)
 )
-
-// flowFrom is how much memory must be in use for connections to be paused.
-func flowFrom(budget int64) int64 { return budget / 4 }
 
 // pausedConn is a connection that is not read, because of a client.
 type pausedConn struct {
@@ -49,7 +46,7 @@ func (l *loop) throttle(c *backend.Conn) {
 	if !ok || client.Unsent() <= flowHigh || !client.Takes(l.sh.Now-untaken) {
 		return
 	}
-	if l.eng.used.Load() <= flowFrom(l.eng.cfg.MemoryBudgetBytes) {
+	if l.eng.used.Load() <= plenty(l.eng.cfg.MemoryBudgetBytes) {
 		return
 	}
 	c.Paused = true

@@ -50,6 +50,10 @@ const (
 // resumeBelow is what must be in use for clients to be read again.
 func resumeBelow(budget int64) int64 { return budget / 4 * 3 }
 
+// plenty is how much may be in use for memory to be plenty: clients may leave
+// more unread, and replies are read as fast as they come (flow.go).
+func plenty(budget int64) int64 { return budget / 4 }
+
 // memory is a loop's part of the budget.
 type memory struct {
 	published int64 // of the loop's memory, in Engine.used
@@ -81,6 +85,13 @@ func (l *loop) checkBudget() {
 	case all <= resumeBelow(budget) && over.Load():
 		over.Store(false)
 		l.wakeOthers()
+	}
+	switch roomy := l.sh.Roomy; {
+	case !roomy && all <= budget/5:
+		l.sh.Roomy = true
+		l.eachClient(func(c *session.Client) { c.Unstall() })
+	case roomy && all > plenty(budget):
+		l.sh.Roomy = false
 	}
 	switch now := over.Load(); {
 	case now == l.sh.OverBudget:

@@ -78,7 +78,7 @@ func (l *LargeSlots) has(slot int) bool {
 	return n > 0 && n <= mostLarge && slot >= 0 && l.known[slot/64].Load()&(1<<(slot%64)) != 0
 }
 
-// Age forgets the slots that were not noted since the last call but one. It is
+// Age forgets the slots that were not noted since the last call. It is
 // to be called every minute or so, by one goroutine or loop at a time.
 func (l *LargeSlots) Age() {
 	if l.count.Load() == 0 {

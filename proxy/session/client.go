@@ -331,7 +331,14 @@ func (c *Client) blocked() bool {
 	if c.barrier {
 		return c.first != nil
 	}
-	return c.pending > c.window()/2 || c.out.Len() > maxUnread/2 || c.sh.OverBudget
+	return c.pending > c.window()/2 || c.out.Len() > maxUnread/2 && !c.mayOwe() || c.sh.OverBudget
+}
+
+// mayOwe tells if the client may leave more unread than maxUnread and still be
+// read: many write a whole pipeline before they read anything, and would wait for
+// ever. Redis keeps all replies; the proxy does while there is plenty of memory.
+func (c *Client) mayOwe() bool {
+	return c.sh.Roomy && c.out.Len() < c.sh.ReplyLimit/2 && !c.Subscribed()
 }
 
 // unstall asks the loop to resume the client when nothing is in the way.
@@ -359,7 +366,7 @@ func (c *Client) handleAll(b []byte) (used int) {
 			c.unstall()
 			return used
 		}
-		if c.out.Len() >= maxUnread || c.sh.OverBudget {
+		if c.out.Len() >= maxUnread && !c.mayOwe() || c.sh.OverBudget {
 			c.stalled = true
 			c.unstall()
 			return used

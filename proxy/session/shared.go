@@ -27,8 +27,8 @@ type Shared struct {
 	ReplyLimit int
 	// Large are the slots that hold something large; never nil.
 	Large *LargeSlots
-	// OverBudget: memory is short, clients are not read.
-	OverBudget bool
+	// OverBudget: memory is short, clients are not read. Roomy: there is plenty.
+	OverBudget, Roomy bool
 	// Pause is what CLIENT PAUSE holds back now; Postponed is how many clients of
 	// the loop wait for its end.
 	Pause     Pause
