@@ -188,8 +188,8 @@ func TestMonitorFollowsTheMasters(t *testing.T) {
 		waitFor(t, what, func() bool {
 			c.do("SET", key, "v")
 			_ = m.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-			defer m.SetReadDeadline(time.Now().Add(30 * time.Second))
 			line, err := m.reply()
+			_ = m.SetReadDeadline(time.Now().Add(30 * time.Second))
 			return err == nil && strings.Contains(line, key)
 		})
 	}
