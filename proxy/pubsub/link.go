@@ -106,6 +106,27 @@ func (h *Hub) After(name []byte, fn func()) {
 	fn()
 }
 
+// Delivered calls fn when everything that the servers sent so far about names of
+// a kind was delivered to a client. One that unsubscribes gets what was published
+// before, as from a single server.
+func (h *Hub) Delivered(m *Member, k Kind, fn func()) {
+	missing := 1
+	done := func() {
+		if missing--; missing == 0 {
+			fn()
+		}
+	}
+	if len(m.sets[k]) > 0 {
+		for _, link := range h.links {
+			if link.synced && link.wire != nil {
+				missing++
+				link.wire.Send(ping, &Batch{link: link, after: done})
+			}
+		}
+	}
+	done()
+}
+
 // Done: the server did what was asked.
 func (b *Batch) Done() {
 	if b.sync {

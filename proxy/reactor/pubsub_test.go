@@ -591,3 +591,29 @@ func TestSubscribeNeedsAuthentication(t *testing.T) {
 }
 
 func passwordSum(password string) [sha256.Size]byte { return sha256.Sum256([]byte(password)) }
+
+// TestUnsubscribeComesBehindMessages: what was published before a client
+// unsubscribes is delivered, although it comes on another connection.
+func TestUnsubscribeComesBehindMessages(t *testing.T) {
+	shards, _ := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
+	publisher := p.dial()
+	for _, kind := range []struct{ on, off, name, publish string }{
+		{"SUBSCRIBE", "UNSUBSCRIBE", "ch", "PUBLISH"}, {"PSUBSCRIBE", "PUNSUBSCRIBE", "c?", "PUBLISH"}, {"SSUBSCRIBE", "SUNSUBSCRIBE", "ch", "SPUBLISH"},
+	} {
+		c := p.dial()
+		c.send(kind.on, kind.name)
+		c.read()
+		for i := range 100 {
+			publisher.do(kind.publish, "ch", fmt.Sprint(i))
+			c.send(kind.off, kind.name)
+			c.send(kind.on, kind.name)
+			if got := c.read(); !strings.HasSuffix(got, fmt.Sprintf(" ch %d]", i)) {
+				t.Fatalf("%s: message %d was published before %s, first came %q", kind.on, i, kind.off, got)
+			}
+			c.read()
+			c.read()
+		}
+		c.Close()
+	}
+}

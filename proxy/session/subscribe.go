@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/tidwall/redcon"
@@ -122,7 +123,17 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 	if listen {
 		c.sh.Hub.Subscribe(c.subs.member, kind, names, done)
 	} else {
-		c.sh.Hub.Unsubscribe(c.subs.member, kind, names, done)
+		own := make([][]byte, len(names)) // names are the loop's memory
+		for i, name := range names {
+			own[i] = bytes.Clone(name)
+		}
+		c.sh.Hub.Delivered(c.subs.member, kind, func() {
+			if c.Closed {
+				done(nil)
+				return
+			}
+			c.sh.Hub.Unsubscribe(c.subs.member, kind, own, done)
+		})
 	}
 	if c.first != nil {
 		// What follows waits for the answer.
