@@ -1,7 +1,7 @@
 package introspect
 
 import (
-	"crypto/sha1"
+	"crypto/sha256"
 	"encoding/hex"
 	"net/netip"
 	"strconv"
@@ -43,8 +43,8 @@ const busOffset = 10000
 
 // nodeID is the 40 hex digits that clients know a proxy by.
 func (n *ClusterNode) nodeID() string {
-	sum := sha1.Sum([]byte(n.ID)) //nolint:gosec // an identifier of the right length, nothing to protect
-	return hex.EncodeToString(sum[:])
+	sum := sha256.Sum256([]byte(n.ID))
+	return hex.EncodeToString(sum[:20])
 }
 
 // slots are the first and last slot that CLUSTER gives node i of n; none when

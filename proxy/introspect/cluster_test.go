@@ -20,7 +20,7 @@ func TestClusterOfProxies(t *testing.T) {
 	v := &ClusterView{Epoch: 9, Serving: true, Nodes: []ClusterNode{
 		{ID: "a", Host: "10.0.0.1", Port: 6379}, {ID: "b", Host: "proxy-b.example", Port: 6380, Self: true}, {ID: "c", Host: "::1", Port: 6381},
 	}}
-	const idA, idB, idC = "86f7e437faa5a7fce15d1ddcb9eaeaea377667b8", "e9d71f5ee7c92d6dc9e92ffdad17b8bd49418f98", "84a516841ba77a5b4648de2cd0dfcb30ea46dbb4"
+	const idA, idB, idC = "ca978112ca1bbdcafac231b39a23dc4da786eff8", "3e23e8160039594a33894f6564e1b1348bbd7a00", "2e7d2c03a9507ae265ecf5b5356885a53393a202"
 	bulk := func(s string) string { return string(appendBulk(nil, s)) }
 	for _, c := range []struct {
 		words string
