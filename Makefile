@@ -55,7 +55,11 @@ test-unit: redis-server ## unit, property and component tests of every module
 # harm of tests/chaos has a fixed seed here; `make chaos` looks for new ones.
 .PHONY: test-blackbox
 test-blackbox: redis-server build ## the built binaries, killed and abused, against real servers
-	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_SEED=$${BASALT_CHAOS_SEED:-7} BASALT_CHAOS_TIME=$${BASALT_CHAOS_TIME:-30s} go test -timeout 20m -count 1 -p 1 -v ./...
+	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_SEED=$${BASALT_CHAOS_SEED:-7} BASALT_CHAOS_TIME=$${BASALT_CHAOS_TIME:-30s} go test -timeout 20m -count 1 -p 1 -v $$(go list ./... | grep -v '/clients$$')
+
+.PHONY: test-clients
+test-clients: client-libraries build ## programs with the clients that people use, each beside a plain server and through a failover
+	@cd tests && BASALT_BIN=$(BIN) go test -timeout 10m -count 1 -v ./clients
 
 .PHONY: chaos
 chaos: redis-server build ## random harm under load for CHAOS_TIME (5m), a new seed each time
@@ -105,11 +109,17 @@ deps: redis-server nutcracker tools ## all that building, testing and benchmarks
 
 # $(1) command, $(2) Debian package that has it.
 define ensure
-	@command -v $(1) >/dev/null || { \
-	  command -v apt-get >/dev/null || { echo "$(1) is missing: install it with your package manager, or name one with REDIS_SERVER=/path"; exit 1; }; \
+	$(call ensure-that,command -v $(1),$(1),$(2))
+endef
+
+# $(1) shell command that succeeds when it is there, $(2) what it is, $(3) Debian
+# packages that have it.
+define ensure-that
+	@{ $(1); } >/dev/null 2>&1 || { \
+	  command -v apt-get >/dev/null || { echo "$(2) is missing: install it with your package manager; another redis-server can be named with REDIS_SERVER=/path"; exit 1; }; \
 	  sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
-	  echo "installing $(2)"; \
-	  $$sudo apt-get install -y -q $(2) >/dev/null 2>&1 || { $$sudo apt-get update -q >/dev/null && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $(2) >/dev/null; }; }
+	  echo "installing $(3)"; \
+	  $$sudo apt-get install -y -q $(3) >/dev/null 2>&1 || { $$sudo apt-get update -q >/dev/null && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -q $(3) >/dev/null; }; }
 endef
 
 .PHONY: redis-server
@@ -119,6 +129,27 @@ redis-server:
 .PHONY: nutcracker
 nutcracker:
 	$(call ensure,nutcracker,nutcracker)
+
+# What the programs of tests/clients are written with: Debian's packages, for
+# Debian's interpreters, and npm's at the versions of package-lock.json.
+NODE_PROGRAMS := tests/clients/programs/node
+
+.PHONY: client-libraries
+client-libraries: redis-server
+	$(call ensure,redis-benchmark,redis-tools)
+	$(call ensure-that,/usr/bin/python3 -c 'import redis',redis-py,python3 python3-redis)
+	$(call ensure-that,/usr/bin/ruby -e 'require "redis"',ruby-redis,ruby ruby-redis)
+	$(call ensure-that,/usr/bin/php -r 'exit(class_exists("Redis") ? 0 : 1);',phpredis,php-cli php-redis)
+	$(call ensure-that,test -e /usr/include/hiredis/hiredis.h,hiredis,libhiredis-dev)
+	$(call ensure-that,command -v gcc && test -e /usr/include/stdio.h,gcc,gcc libc6-dev)
+	$(call ensure,node,nodejs)
+	$(call ensure,npm,npm)
+	@$(MAKE) $(NODE_PROGRAMS)/node_modules/.package-lock.json
+
+$(NODE_PROGRAMS)/node_modules/.package-lock.json: $(NODE_PROGRAMS)/package.json $(NODE_PROGRAMS)/package-lock.json
+	@echo "installing ioredis and node-redis"
+	@cd $(NODE_PROGRAMS) && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
 
 .PHONY: tools
 tools: $(TOOLS)/buf-$(BUF_VERSION) $(TOOLS)/protoc-gen-go-$(PROTOC_GEN_GO_VERSION) $(TOOLS)/protoc-gen-go-grpc-$(PROTOC_GEN_GRPC_VERSION) $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION)
@@ -142,4 +173,4 @@ $(TOOLS)/golangci-lint-$(GOLANGCI_VERSION):
 
 .PHONY: clean
 clean: ## what was built here
-	@rm -rf $(BIN) $(TOOLS)
+	@rm -rf $(BIN) $(TOOLS) $(NODE_PROGRAMS)/node_modules
