@@ -47,6 +47,11 @@ func TestTranscripts(t *testing.T) {
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
 			"credentials rotate",
 		},
+		"acl": {
+			"acl list blue", "acl list -o json", "acl set blue app on ~app:* -@all +@read (~x +set)", "acl set --password-file testdata/password.txt blue app resetpass",
+			"acl set blue app >secret", "acl set blue app (", "acl set blue app +nosuch", "acl set --password-file testdata/nosuch.txt blue app",
+			"acl delete blue app other", "acl delete blue",
+		},
 		"operation": {
 			"failover blue shard-0", "failover shard-0 -o json", "switchover blue shard-0 --to shard-0-1", "switchover",
 		},
@@ -178,5 +183,16 @@ func TestCompletion(t *testing.T) {
 		if code := a.main(context.Background(), args); code != exitOK || !strings.Contains(out.String(), want) {
 			t.Errorf("%s: %d %s", line, code, out.String())
 		}
+	}
+}
+
+// A password from a file travels as its sum, and is the only one with resetpass.
+func TestPasswordsAreHashed(t *testing.T) {
+	f, address := startFake(t)
+	if code, _, errOut := run(t, address, "acl set --password-file testdata/password.txt blue app resetpass ( ~a +get )"); code != exitOK {
+		t.Fatal(errOut)
+	}
+	if want := "app resetpass|( ~a +get )|#2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; len(f.asked) != 1 || f.asked[0] != want {
+		t.Errorf("asked %q, want %q", f.asked, want)
 	}
 }

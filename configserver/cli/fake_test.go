@@ -27,6 +27,7 @@ type fakeConfigserver struct {
 	basaltv1.UnimplementedClusterServiceServer
 	basaltv1.UnimplementedTopologyServiceServer
 	basaltv1.UnimplementedEventServiceServer
+	basaltv1.UnimplementedUserServiceServer
 
 	clusters []*basaltv1.Cluster
 	// ownerless is how many calls are answered with "no configserver owns".
@@ -46,6 +47,7 @@ func startFake(t *testing.T) (*fakeConfigserver, string) {
 	basaltv1.RegisterClusterServiceServer(server, f)
 	basaltv1.RegisterTopologyServiceServer(server, f)
 	basaltv1.RegisterEventServiceServer(server, f)
+	basaltv1.RegisterUserServiceServer(server, f)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
 	return f, listener.Addr().String()
@@ -260,4 +262,32 @@ func (f *fakeConfigserver) ListEvents(_ context.Context, r *basaltv1.ListEventsR
 		}
 	}
 	return out, nil
+}
+
+func (f *fakeConfigserver) ListUsers(context.Context, *basaltv1.ListUsersRequest) (*basaltv1.ListUsersResponse, error) {
+	return &basaltv1.ListUsersResponse{Epoch: 12, DefaultPasswordFromFile: true, Users: []*basaltv1.User{
+		{Rules: "user app on #2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b ~app:* resetchannels -@all +@read", Created: 9},
+		{Rules: "user default on #2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b ~* &* +@all"},
+		{Rules: "user guest off nopass resetchannels -@all", Created: 11},
+		{Rules: "user later on resetchannels -@all +nosuch", Created: 11},
+	}}, nil
+}
+
+func (f *fakeConfigserver) SetUser(_ context.Context, r *basaltv1.SetUserRequest) (*basaltv1.SetUserResponse, error) {
+	words := make([]string, 0, len(r.GetModifiers()))
+	for _, m := range r.GetModifiers() {
+		words = append(words, string(m))
+	}
+	f.asked = append(f.asked, string(r.GetUser())+" "+strings.Join(words, "|"))
+	if strings.Contains(f.asked[len(f.asked)-1], "nosuch") {
+		return nil, status.Error(codes.InvalidArgument, "Error in ACL SETUSER modifier '+nosuch': Unknown command or category name in ACL")
+	}
+	return &basaltv1.SetUserResponse{Epoch: 13}, nil
+}
+
+func (f *fakeConfigserver) DeleteUsers(_ context.Context, r *basaltv1.DeleteUsersRequest) (*basaltv1.DeleteUsersResponse, error) {
+	if !r.GetResetDefault() {
+		return nil, status.Error(codes.InvalidArgument, "reset_default is not set")
+	}
+	return &basaltv1.DeleteUsersResponse{Deleted: 1, Epoch: 14}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/acl"
 )
 
 // UpdatePolicy implements API.
@@ -254,5 +255,6 @@ func (l *Loop) exclusive(ctx context.Context, shard, name string, yields bool, f
 func isRefusal(err error) bool {
 	var precondition *topology.PreconditionError
 	var invalid *topology.InvalidError
-	return errors.As(err, &precondition) || errors.As(err, &invalid) || errors.Is(err, store.ErrNotFound)
+	var rule *acl.Error
+	return errors.As(err, &precondition) || errors.As(err, &invalid) || errors.As(err, &rule) || errors.Is(err, store.ErrNotFound)
 }

@@ -39,6 +39,15 @@ type API interface {
 	// Rotate puts the credentials now on file into force; it returns the
 	// generation of each shard.
 	Rotate(ctx context.Context) (map[string]uint64, error)
+	// Users are the applications' users as they are in force.
+	Users() []topology.User
+	// SetUser and DeleteUsers change users and return when every proxy obeys, or
+	// was shut out at the servers; a *topology.PreconditionError says that a change
+	// is committed and not obeyed everywhere yet. SetUser fails with an *acl.Error
+	// when a modifier is wrong. DeleteUsers makes the default user what it is at
+	// first.
+	SetUser(ctx context.Context, name string, modifiers []string) (topology.Cluster, error)
+	DeleteUsers(ctx context.Context, names []string) (deleted int, c topology.Cluster, err error)
 	// Delete fences the nodes and removes the cluster.
 	Delete(ctx context.Context) error
 	// Barrier waits until every member acked the epoch (0: the newest) or was
@@ -78,10 +87,12 @@ type ProxyStream interface {
 type View struct {
 	Cluster     topology.Cluster
 	Credentials []ShardCredential
-	// ClientPasswordSHA256 are the accepted passwords; empty: none needed.
+	// ClientPasswordSHA256 are the default user's passwords; empty: none needed.
 	ClientPasswordSHA256 [][]byte
 	// Proxies are those connected now, in order of their ids.
 	Proxies []Proxy
+	// Users are in force instead of Cluster.Users.
+	Users []topology.User
 }
 
 // Proxy is where clients reach a proxy.

@@ -221,7 +221,8 @@ func (l *Loop) makeView() {
 		view.Credentials = append(view.Credentials, ShardCredential{Shard: s.ID, Generation: s.Generation,
 			Username: proxyUser(s.Generation), Password: password})
 	}
-	view.ClientPasswordSHA256 = set.ClientPasswordSHA256ByIDs(c.ClientSecretIDs)
+	passwords := set.ClientPasswordSHA256ByIDs(c.ClientSecretIDs)
+	view.ClientPasswordSHA256, view.Users = c.DefaultPasswords(passwords), c.EffectiveUsers(passwords)
 	l.view = view
 }
 

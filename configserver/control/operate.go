@@ -242,7 +242,7 @@ func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
 		if s.SecretID == "" {
 			return // no node was admitted yet: it begins with the new secret
 		}
-		if err := l.rotateShard(ctx, s.ID); err != nil {
+		if err := l.rotateShard(ctx, s.ID, byAdmin); err != nil {
 			mu.Lock()
 			errs = append(errs, fmt.Errorf("%s: %w", s.ID, err))
 			mu.Unlock()
@@ -256,10 +256,10 @@ func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
 }
 
 // rotateShard rotates one shard, and begins again when a failover came between.
-func (l *Loop) rotateShard(ctx context.Context, shard string) error {
+func (l *Loop) rotateShard(ctx context.Context, shard, cause string) error {
 	for {
 		err := l.exclusive(ctx, shard, "rotation", true, func(ctx context.Context, x *failover.Executor) error {
-			if _, err := l.Commit(ctx, shard+": rotates credentials", failover.BeginRotation(shard, newID(), byAdmin, time.Now())); err != nil {
+			if _, err := l.Commit(ctx, shard+": rotates credentials", failover.BeginRotation(shard, newID(), cause, time.Now())); err != nil {
 				return err
 			}
 			for {

@@ -48,10 +48,13 @@ func difference(sent, next *control.View) *basaltv1.WatchTopologyResponse {
 	if !slices.EqualFunc(sent.ClientPasswordSHA256, next.ClientPasswordSHA256, bytes.Equal) {
 		delta.ClientAuth = clientAuth(next)
 	}
+	if !slices.Equal(sent.Users, next.Users) {
+		delta.Users = &basaltv1.Users{Users: usersToProto(next.Users)}
+	}
 	if !slices.Equal(sent.Proxies, next.Proxies) {
 		delta.Proxies = proxyList(next)
 	}
-	if sent.Cluster.Epoch == next.Cluster.Epoch && len(delta.Topology.Shards) == 0 && delta.ClientAuth == nil && delta.Proxies == nil {
+	if sent.Cluster.Epoch == next.Cluster.Epoch && len(delta.Topology.Shards) == 0 && delta.ClientAuth == nil && delta.Proxies == nil && delta.Users == nil {
 		return nil
 	}
 	return &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: delta}}
@@ -62,6 +65,7 @@ func snapshot(view *control.View) *basaltv1.WatchTopologyResponse {
 		Topology:   topologyToProto(&view.Cluster),
 		ClientAuth: clientAuth(view),
 		Proxies:    proxyList(view),
+		Users:      &basaltv1.Users{Users: usersToProto(view.Users)},
 	}
 	for _, c := range view.Credentials {
 		out.Credentials = append(out.Credentials, credentialToProto(c))

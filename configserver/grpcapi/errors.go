@@ -12,6 +12,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/control"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/acl"
 )
 
 // toStatus gives every error its gRPC code and a message that says what to do.
@@ -27,9 +28,12 @@ func toStatus(err error) error {
 	var invalid *topology.InvalidError
 	var precondition *topology.PreconditionError
 	var refusal *topology.RefusalError
+	var rule *acl.Error
 	switch {
 	case errors.As(err, &refusal):
 		return status.Error(codes.InvalidArgument, refusal.Reply)
+	case errors.As(err, &rule):
+		return status.Error(codes.InvalidArgument, strings.ToValidUTF8(rule.Error(), "?")) // it holds no password, only their sums
 	case errors.As(err, &invalid):
 		// Several fields may be wrong at once: errors.Join puts one on a line.
 		return status.Error(codes.InvalidArgument, strings.ReplaceAll(err.Error(), "\n", "; "))

@@ -82,6 +82,7 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	basaltv1.RegisterClusterServiceServer(r, clusterService{Server: s})
 	basaltv1.RegisterTopologyServiceServer(r, topologyService{Server: s})
 	basaltv1.RegisterEventServiceServer(r, eventService{Server: s})
+	basaltv1.RegisterUserServiceServer(r, userService{Server: s})
 	basaltv1.RegisterScriptServiceServer(r, scriptService{Server: s})
 }
 
@@ -117,6 +118,11 @@ type clusterService struct {
 
 type topologyService struct {
 	basaltv1.UnimplementedTopologyServiceServer
+	*Server
+}
+
+type userService struct {
+	basaltv1.UnimplementedUserServiceServer
 	*Server
 }
 

@@ -69,9 +69,10 @@ type Store interface {
 	Cluster(ctx context.Context, name string) (topology.Cluster, error)
 	// Clusters returns the newest record of each cluster, by name.
 	Clusters(ctx context.Context) ([]topology.Cluster, error)
-	// Epoch returns the record as it was at an epoch; ErrNotFound.
+	// Epoch returns the record as it was at an epoch, without its users;
+	// ErrNotFound.
 	Epoch(ctx context.Context, name string, epoch uint64) (topology.Cluster, error)
-	// Epochs returns up to limit kept records, newest first.
+	// Epochs returns up to limit kept records, newest first, without users.
 	Epochs(ctx context.Context, name string, limit int) ([]topology.Cluster, error)
 	// Members lists the proxies of a cluster by id.
 	Members(ctx context.Context, name string) ([]Member, error)

@@ -7,6 +7,7 @@ import "slices"
 func (c Cluster) Clone() Cluster {
 	c.ClientSecretIDs = slices.Clone(c.ClientSecretIDs)
 	c.Settings = slices.Clone(c.Settings)
+	c.Users = slices.Clone(c.Users)
 	c.Shards = slices.Clone(c.Shards)
 	for i := range c.Shards {
 		c.Shards[i] = c.Shards[i].Clone()

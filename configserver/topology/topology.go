@@ -57,6 +57,11 @@ type Cluster struct {
 	// by name; SettingsEpoch is the epoch that changed them last.
 	Settings      []Setting `json:"settings,omitempty"`
 	SettingsEpoch uint64    `json:"settingsEpoch,omitempty"`
+	// Users are the applications' users, by name (see users.go). The default user
+	// is among them only when something about it was set. OwnPasswords: its
+	// passwords were, too, and those that ClientSecretIDs name are of no meaning.
+	Users        []User `json:"users,omitempty"`
+	OwnPasswords bool   `json:"ownPasswords,omitempty"`
 }
 
 // Policy holds the thresholds of one cluster, all set (see DefaultPolicy).

@@ -97,6 +97,9 @@ func (c Cluster) Validate() error {
 	if c.Epoch == 0 {
 		return fmt.Errorf("cluster %s: epoch 0, the first is 1", c.Name)
 	}
+	if err := c.validateUsers(); err != nil {
+		return err
+	}
 	var (
 		owned        slot.Set
 		nodes        = map[string]string{}

@@ -32,15 +32,15 @@ func Categories() []string { return slices.Clone(categories) }
 // proxy's command table.
 func Commands() []Command { return commands[:] }
 
-// InCategory returns the names of a category's commands, by name; ok is false
-// when there is no such category.
+// InCategory returns the names of a category's commands, by name, without Later
+// ones; ok is false when there is no such category.
 func InCategory(name string) (names []string, ok bool) {
 	bit := categoryBit(name)
 	if bit == 0 {
 		return nil, false
 	}
 	for i := range commands {
-		if commands[i].Categories&bit != 0 {
+		if commands[i].Categories&bit != 0 && !commands[i].Later {
 			names = append(names, commands[i].Name)
 		}
 	}

@@ -12,7 +12,14 @@ import (
 )
 
 // later are commands that the server does not have.
-var later = []string{"client|no-touch", "client|setinfo"}
+var later = func() (names []string) {
+	for _, c := range acl.Commands() {
+		if c.Later {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}()
 
 // modifiers makes random words, most of them good.
 func modifiers(r *rand.Rand) []string {
@@ -26,7 +33,9 @@ func modifiers(r *rand.Rand) []string {
 			}
 		}
 	}
-	pattern := func() string { return pick("a", "a*", "*", "b:[0-9]", "{x}*", "", "c)", "(d", `e\x`, `f"g`, "h'", "é", "i~j") }
+	pattern := func() string {
+		return pick("a", "a*", "*", "b:[0-9]", "{x}*", "", "c)", "(d", `e\x`, `f"g`, "h'", "é", "i~j")
+	}
 	sign := func() string { return pick("+", "+", "-") }
 	var one func(root bool) string
 	one = func(root bool) string {

@@ -67,6 +67,9 @@ func Parse(text string) (*User, error) {
 			reason = u.apply(rule)
 		}
 		if reason != "" {
+			if strings.HasPrefix(rule, "#") || strings.HasPrefix(rule, "!") {
+				word = "(redacted)"
+			}
 			return nil, fmt.Errorf("user %q: rule %q: %s", u.Name, word, reason)
 		}
 		if last {

@@ -101,7 +101,9 @@ func (s *Selector) clone() Selector {
 }
 
 // Full tells if the user may do everything, now and in later versions.
-func (u *User) Full() bool { return slices.ContainsFunc(u.Selectors, func(s Selector) bool { return s.Full() }) }
+func (u *User) Full() bool {
+	return slices.ContainsFunc(u.Selectors, func(s Selector) bool { return s.Full() })
+}
 
 // Full tells if the selector has no limit.
 func (s *Selector) Full() bool {

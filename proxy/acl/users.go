@@ -16,8 +16,29 @@ type User struct {
 	Rules *rules.User
 	// Limits are what it may do; nil when that is everything.
 	Limits *Limits
+	// Created tells the user from one of the same name before it.
+	Created uint64
 
 	text string
+}
+
+// Text is a user as the topology brings it.
+type Text struct {
+	// Rules are those of rules.User.Text.
+	Rules string
+	// Created is User.Created.
+	Created uint64
+}
+
+// Keeper is who keeps the users of a cluster: the Configserver. Both methods
+// return when every proxy obeys; their errors are for clients to read, without
+// "ERR".
+type Keeper interface {
+	// SetUser changes a user, or makes it, by modifiers that were merged and carry
+	// no passwords (rules.Merge, rules.Hashed).
+	SetUser(name string, modifiers []string) error
+	// DeleteUsers tells how many of the users there were.
+	DeleteUsers(names []string) (int, error)
 }
 
 // Name of the user.
@@ -44,22 +65,25 @@ func (u *Users) All() []*User { return u.sorted }
 // those in force: users whose text did not change are taken over. The default
 // user is made when it is not among the texts. The errors name users that
 // cannot be understood; they are off.
-func Compile(texts []string, before *Users) (*Users, []error) {
+func Compile(texts []Text, before *Users) (*Users, []error) {
 	var errs []error
 	users := &Users{byName: make(map[string]*User, len(texts)+1)}
-	known := map[string]*User{}
+	known := map[Text]*User{}
 	if before != nil {
 		for _, u := range before.sorted {
-			known[u.text] = u
+			known[Text{u.text, u.Created}] = u
 		}
 	}
 	for _, text := range texts {
+		if rules.NameOf(text.Rules) == rules.DefaultUser {
+			text.Created = 0 // it is never deleted
+		}
 		u := known[text]
 		if u == nil {
-			r, err := rules.Parse(text)
+			r, err := rules.Parse(text.Rules)
 			if err != nil {
 				errs = append(errs, err)
-				r = rules.NewUser(rules.NameOf(text))
+				r = rules.NewUser(rules.NameOf(text.Rules))
 			}
 			u = newUser(r, text)
 		}
@@ -67,9 +91,10 @@ func Compile(texts []string, before *Users) (*Users, []error) {
 	}
 	if users.byName[rules.DefaultUser] == nil {
 		r := rules.NewDefault()
-		u := known[r.Text()]
+		text := Text{Rules: r.Text()}
+		u := known[text]
 		if u == nil {
-			u = newUser(r, r.Text())
+			u = newUser(r, text)
 		}
 		users.byName[rules.DefaultUser] = u
 	}
@@ -91,12 +116,12 @@ func OnlyDefault(passwords [][sha256.Size]byte) *Users {
 			panic(fmt.Sprintf("acl: %v", err)) // a sum in hex is always right
 		}
 	}
-	users, _ := Compile([]string{u.Text()}, nil)
+	users, _ := Compile([]Text{{Rules: u.Text()}}, nil)
 	return users
 }
 
-func newUser(r *rules.User, text string) *User {
-	u := &User{Rules: r, text: text}
+func newUser(r *rules.User, text Text) *User {
+	u := &User{Rules: r, text: text.Rules, Created: text.Created}
 	if !r.Full() {
 		u.Limits = newLimits(r)
 	}

@@ -88,7 +88,9 @@ func (s *Spec) Redact(args [][]byte) [][]byte {
 	case "hello":
 		secret = func(i int) bool { return i > 2 && isWord(args[i-1], "AUTH") || i > 3 && isWord(args[i-2], "AUTH") }
 	case "migrate":
-		secret = func(i int) bool { return i > 5 && (isWord(args[i-1], "AUTH") || isWord(args[i-1], "AUTH2") || isWord(args[i-2], "AUTH2")) }
+		secret = func(i int) bool {
+			return i > 5 && (isWord(args[i-1], "AUTH") || isWord(args[i-1], "AUTH2") || isWord(args[i-2], "AUTH2"))
+		}
 	}
 	clean := args
 	for i := range args {

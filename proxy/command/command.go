@@ -129,6 +129,12 @@ func Lookup(args [][]byte) (*Spec, []byte) {
 	return s, s.refusal
 }
 
+// Refuses tells if an error line of Lookup is the sentence of an Unsupported
+// command: the request is well-formed, so who sent it must be allowed to.
+func (s *Spec) Refuses(line []byte) bool {
+	return s != nil && len(line) > 0 && len(s.refusal) > 0 && &line[0] == &s.refusal[0]
+}
+
 // subcommand finds a subcommand by its own name in any case.
 func (s *Spec) subcommand(name []byte) *Spec {
 	for i := s.subFirst; i < s.subEnd; i++ {

@@ -51,6 +51,7 @@ import (
 	"google.golang.org/grpc"
 
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
@@ -133,6 +134,7 @@ type Client struct {
 
 	// Only Run's goroutine uses these.
 	state    state
+	users    *acl.Users // those of state, compiled
 	revision uint64
 	// greeted: a hello was sent, so the proxy may be a member. left: a goodbye
 	// was taken note of.

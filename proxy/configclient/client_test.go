@@ -431,7 +431,7 @@ func TestASecretWithoutANewEpochIsApplied(t *testing.T) {
 	s.acked(6)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.tables) != 3 || len(p.tables[1].ClientPasswords) != 1 || len(p.tables[2].ClientPasswords) != 1 || p.tables[2].Epoch != 7 {
+	if len(p.tables) != 3 || p.tables[1].Users.Open || p.tables[2].Users.Open || p.tables[2].Epoch != 7 {
 		t.Errorf("%d tables", len(p.tables))
 	}
 }

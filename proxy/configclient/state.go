@@ -11,6 +11,7 @@ import (
 
 	"github.com/basalt-redis/basalt/internal/slot"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
@@ -21,6 +22,7 @@ type state struct {
 	shards      []*basaltv1.Shard
 	credentials map[string]*basaltv1.ShardCredential
 	clientAuth  *basaltv1.ClientAuth
+	users       *basaltv1.Users     // nil from a Configserver that does not know users
 	proxies     *basaltv1.ProxyList // not part of what is routed by
 }
 
@@ -35,7 +37,7 @@ func fromSnapshot(s *basaltv1.Snapshot, cluster string) (state, error) {
 	case t.GetEpoch() == 0:
 		return state{}, fmt.Errorf("snapshot without an epoch")
 	}
-	next := state{topology: head(t), shards: t.GetShards(), credentials: map[string]*basaltv1.ShardCredential{}, clientAuth: s.GetClientAuth(), proxies: s.GetProxies()}
+	next := state{topology: head(t), shards: t.GetShards(), credentials: map[string]*basaltv1.ShardCredential{}, clientAuth: s.GetClientAuth(), users: s.GetUsers(), proxies: s.GetProxies()}
 	for _, c := range s.GetCredentials() {
 		next.credentials[c.GetShard()] = c
 	}
@@ -59,7 +61,7 @@ func (s state) apply(d *basaltv1.Delta) (state, error) {
 	case t.GetCluster() != s.topology.GetCluster():
 		return s, fmt.Errorf("delta of cluster %q, asked for %q", t.GetCluster(), s.topology.GetCluster())
 	}
-	next := state{topology: head(t), clientAuth: s.clientAuth, proxies: s.proxies, credentials: make(map[string]*basaltv1.ShardCredential, len(s.credentials))}
+	next := state{topology: head(t), clientAuth: s.clientAuth, users: s.users, proxies: s.proxies, credentials: make(map[string]*basaltv1.ShardCredential, len(s.credentials))}
 	changed := make(map[string]*basaltv1.Shard, len(t.GetShards()))
 	for _, shard := range t.GetShards() {
 		changed[shard.GetId()] = shard
@@ -94,6 +96,9 @@ func (s state) apply(d *basaltv1.Delta) (state, error) {
 	if d.ClientAuth != nil {
 		next.clientAuth = d.GetClientAuth()
 	}
+	if d.Users != nil {
+		next.users = d.GetUsers()
+	}
 	if d.Proxies != nil {
 		next.proxies = d.GetProxies()
 	}
@@ -114,13 +119,14 @@ func (s state) deleting() bool {
 	return s.topology.GetPhase() == basaltv1.ClusterPhase_CLUSTER_PHASE_DELETING
 }
 
-// table compiles the state for the event loops under the given revision.
+// table compiles the state for the event loops under the given revision; users
+// are those of the state, compiled.
 //
 // A shard without a credential is held as if it had no master: its servers
 // would refuse every command of a proxy that is not logged in, and requests
 // should wait rather than fail for what the next epoch will most likely bring.
-func (s state) table(revision uint64, log *slog.Logger) (*routing.Table, error) {
-	c := routing.Cluster{Name: s.topology.GetCluster(), Epoch: revision}
+func (s state) table(revision uint64, users *acl.Users, log *slog.Logger) (*routing.Table, error) {
+	c := routing.Cluster{Name: s.topology.GetCluster(), Epoch: revision, Users: users}
 	switch s.topology.GetPhase() {
 	case basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING:
 		c.Phase = routing.Serving
@@ -176,7 +182,7 @@ func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, er
 func (s state) same(o state) bool {
 	if s.topology == nil || s.epoch() != o.epoch() || s.topology.GetPhase() != o.topology.GetPhase() ||
 		s.topology.GetReadPolicy() != o.topology.GetReadPolicy() ||
-		!proto.Equal(s.clientAuth, o.clientAuth) || len(s.credentials) != len(o.credentials) {
+		!proto.Equal(s.clientAuth, o.clientAuth) || !proto.Equal(s.users, o.users) || len(s.credentials) != len(o.credentials) {
 		return false
 	}
 	for id, c := range s.credentials {

@@ -206,7 +206,8 @@ func (c *Client) obey(next state) error {
 		return nil
 	}
 	number := max(next.epoch(), c.revision+1)
-	table, err := next.table(number, c.log)
+	users := c.compileUsers(next)
+	table, err := next.table(number, users, c.log)
 	if err != nil {
 		return err
 	}
@@ -214,7 +215,7 @@ func (c *Client) obey(next state) error {
 	if next.epoch() < c.state.epoch() { // a new cluster: the old one's acks mean nothing to it
 		c.status.AckedEpoch, c.ackUnsent, c.applied = 0, false, nil
 	}
-	c.state, c.revision = next, number
+	c.state, c.revision, c.users = next, number, users
 	c.status.Epoch = next.epoch()
 	c.status.Phase = phaseName(next.topology.GetPhase())
 	c.applied = append(c.applied, revision{number, next.epoch()})

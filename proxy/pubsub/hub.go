@@ -94,6 +94,16 @@ func (m *Member) Count(k Kind) int { return len(m.sets[k]) }
 // Total is the number of all names.
 func (m *Member) Total() int { return len(m.sets[Channel]) + len(m.sets[Pattern]) + len(m.sets[Shard]) }
 
+// Each calls fn for everything that the client listens to. fn must not change
+// any subscription.
+func (m *Member) Each(fn func(k Kind, name string)) {
+	for k := range m.sets {
+		for t := range m.sets[k] {
+			fn(t.kind, t.name)
+		}
+	}
+}
+
 // Memory is what the subscriptions take, about, in bytes.
 func (m *Member) Memory() int { return m.bytes }
 

@@ -29,6 +29,9 @@ import (
 //  5. Held requests are routed again, by the new table.
 //  6. The connections of subscriptions and MONITOR follow the masters.
 //     Nobody waits for them.
+//  7. If the users changed, every client gets the rights of its own, or is
+//     closed. That happens before the ack, like all of this: who waits for the
+//     ack knows that no old right is left.
 //
 // The loop obeys the epoch when no connection is left that must drain
 // (loop.waiting). Connections that carry only reads, those to replicas, are cut
@@ -101,6 +104,9 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	l.subs.apply(t)
 	l.monitors.apply()
+	if t.Users != old.Users {
+		l.eachClient((*session.Client).UsersChanged)
+	}
 }
 
 // rehold puts requests into the hold queues of the shards they belong to now.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidwall/redcon"
 
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/session"
@@ -147,12 +148,13 @@ type killFilter struct {
 	addr      string // "" for any
 	laddr     string
 	kind      clientType
+	user      *acl.User // nil for any
 	withSelf  bool
 	oldSyntax bool
 }
 
 // killOptions reads the arguments of CLIENT KILL; line is an error.
-func killOptions(args [][]byte) (f killFilter, line []byte) {
+func killOptions(args [][]byte, users *acl.Users) (f killFilter, line []byte) {
 	if len(args) == 3 {
 		return killFilter{addr: string(args[2]), withSelf: true, oldSyntax: true}, nil
 	}
@@ -177,7 +179,7 @@ func killOptions(args [][]byte) (f killFilter, line []byte) {
 		case "laddr":
 			f.laddr = string(value)
 		case "user":
-			if string(value) != "default" { // all clients are of that user
+			if f.user = users.Find(value); f.user == nil {
 				return f, command.ErrorLine("No such user '", value, "'")
 			}
 		case "skipme":
@@ -198,14 +200,14 @@ func killOptions(args [][]byte) (f killFilter, line []byte) {
 
 // matches tells if a client is among those to kill, whoever asks.
 func (f *killFilter) matches(c *session.Client) bool {
-	return (f.id == 0 || f.id == c.ID()) && f.kind.matches(c) &&
+	return (f.id == 0 || f.id == c.ID()) && f.kind.matches(c) && (f.user == nil || f.user.Name() == c.User()) &&
 		(f.addr == "" || f.addr == c.Address().String()) && (f.laddr == "" || f.laddr == c.LocalAddress().String())
 }
 
 // clientKill serves CLIENT KILL. Others are closed at once, with what they wait
 // for; the client that asks is closed behind the reply.
 func (l *loop) clientKill(c *session.Client, r *backend.Request, args [][]byte) {
-	filter, line := killOptions(args)
+	filter, line := killOptions(args, l.sh.Table.Users)
 	if line != nil {
 		c.Complete(r, line)
 		return

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/resp"
 )
@@ -88,6 +89,10 @@ type Config struct {
 	GatherMaxBytes int
 	// EnableDebug passes DEBUG on to the servers.
 	EnableDebug bool
+
+	// Users changes users for ACL SETUSER and ACL DELUSER, outside of the loops;
+	// without it these are refused.
+	Users acl.Keeper
 
 	// The next five run outside of the loops, so they may call Stats.
 

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
@@ -48,6 +49,7 @@ type Engine struct {
 	accepting acceptor
 	slow      slowLog
 	sets      inOrder
+	denied    acl.Log
 	logs      rareLogs
 }
 

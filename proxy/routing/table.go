@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/basalt-redis/basalt/internal/slot"
+	"github.com/basalt-redis/basalt/proxy/acl"
 )
 
 // Phase is where the cluster is in its life.
@@ -50,8 +51,11 @@ type Cluster struct {
 	ReadPolicy ReadPolicy
 	// Shards in the order of their ids.
 	Shards []Shard
+	// Users are what clients may log in as. When nil, there is only the default
+	// user, with all rights and ClientPasswords.
+	Users *acl.Users
 	// ClientPasswords are the SHA-256 sums of the passwords clients may use;
-	// none means that no password is needed.
+	// none means that no password is needed. Users knows better.
 	ClientPasswords [][sha256.Size]byte
 }
 
@@ -102,8 +106,8 @@ type Table struct {
 	Phase      Phase
 	ReadPolicy ReadPolicy
 	Shards     []TableShard
-	// ClientPasswords as in Cluster.
-	ClientPasswords [][sha256.Size]byte
+	// Users are what clients may log in as; never nil.
+	Users *acl.Users
 }
 
 // TableShard is a Shard with its references resolved.
@@ -127,8 +131,10 @@ func Build(c Cluster) (*Table, error) {
 	}
 	t := &Table{
 		Epoch: c.Epoch, Name: c.Name, Phase: c.Phase, ReadPolicy: c.ReadPolicy,
-		Shards:          make([]TableShard, len(c.Shards)),
-		ClientPasswords: append([][sha256.Size]byte(nil), c.ClientPasswords...),
+		Shards: make([]TableShard, len(c.Shards)), Users: c.Users,
+	}
+	if t.Users == nil {
+		t.Users = acl.OnlyDefault(c.ClientPasswords)
 	}
 	for i := range t.Owner {
 		t.Owner[i] = NoShard

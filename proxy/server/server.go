@@ -151,6 +151,7 @@ func (s *Server) engineConfig() reactor.Config {
 		OnSight: func(node string, sight reactor.Sight, sinceReply time.Duration, err error) {
 			s.client.Report(node, basaltv1.Sight(sight), sinceReply, err) // both in the order of the proto
 		},
+		Users:       s.client,
 		ClusterMode: c.ClusterMode, Command: s.command, Cluster: s.cluster, ConfigGet: s.configGet, ConfigSet: s.configSet, EnableDebug: c.EnableDebugCommand, Info: s.info,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
@@ -47,12 +48,17 @@ type Client struct {
 	barrier   bool // they wait for all earlier ones to be answered
 	draining  bool // nothing more is read
 	ending    bool // close when everything was answered and written
-	authed    bool
-	readonly  bool // READONLY was sent
-	proto     uint8
-	db        uint8 // SELECT
-	mode      replyMode
-	bulk      bulk
+	// authed: it need not authenticate, or did. user is who it is; limits, nil
+	// when there are none, are what that user may do (acl.go).
+	authed   bool
+	user     *acl.User
+	limits   *acl.Limits
+	removing bool // it asked for its own user to be deleted
+	readonly bool // READONLY was sent
+	proto    uint8
+	db       uint8 // SELECT
+	mode     replyMode
+	bulk     bulk
 	// latest is the ID of the command it sent last, -1 for none.
 	latest int16
 	// asking is the length of the request that asks for the list of clients.
@@ -111,7 +117,9 @@ const (
 
 // New makes a client; the socket is non-blocking.
 func New(sh *Shared, fd int, id uint64, addr netip.AddrPort) *Client {
-	return &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, latest: -1, bulk: bulk{window: firstWindow}, created: sh.Now, active: sh.Now}
+	c := &Client{FD: fd, sh: sh, id: id, addr: addr, proto: 2, latest: -1, bulk: bulk{window: firstWindow}, created: sh.Now, active: sh.Now}
+	c.becomeDefault()
+	return c
 }
 
 // ID is the number CLIENT ID tells.
@@ -395,7 +403,7 @@ func (c *Client) handleAll(b []byte) (used int) {
 }
 
 // open tells if the client need not authenticate any more.
-func (c *Client) open() bool { return c.authed || len(c.sh.Table.ClientPasswords) == 0 }
+func (c *Client) open() bool { return c.authed || c.sh.Table.Users.Open }
 
 var noAuth = []byte("-NOAUTH Authentication required.\r\n")
 
@@ -419,8 +427,12 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	if c.latest = -1; spec != nil {
 		c.latest = int16(spec.ID)
 	}
-	if line == nil && !c.open() && !spec.NoAuth {
-		line = noAuth
+	if line == nil || spec.Refuses(line) {
+		if !c.open() && !spec.NoAuth {
+			line = noAuth
+		} else if c.limits != nil {
+			line = c.forbidden(spec, args, line)
+		}
 	}
 	if line != nil {
 		if spec == nil {

@@ -78,7 +78,7 @@ func (c *Client) Describe(dst []byte) []byte {
 		name = command.ByID(int(c.latest)).Name
 	}
 	text("cmd", name)
-	text("user", "default")
+	text("user", c.user.Name())
 	number("redir", c.redirection())
 	number("resp", int64(c.proto))
 	if x.libName != "" || x.libVersion != "" {

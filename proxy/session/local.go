@@ -1,14 +1,13 @@
 package session
 
 import (
-	"crypto/sha256"
-	"crypto/subtle"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/tidwall/redcon"
 
+	rules "github.com/basalt-redis/basalt/internal/acl"
 	"github.com/basalt-redis/basalt/proxy/command"
 )
 
@@ -72,7 +71,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		c.unsubscribeAll()
 		c.stopTracking()
 		c.proto, c.db, c.readonly, c.mode, c.extra = 2, 0, false, replyOn, nil
-		c.authed = false
+		c.becomeDefault()
 		text = append(text, lineReset...)
 	case "time":
 		now := time.Now()
@@ -125,11 +124,18 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	case "client|help":
 		text = append(text, clientHelp...)
+	case "acl|setuser", "acl|deluser":
+		c.changeUsers(spec, args)
+		return
 	default:
 		if !c.sh.ClusterMode && strings.HasPrefix(spec.Name, "cluster|") {
 			// Clients know this answer, and go on without cluster mode.
 			c.answer(spec, lineNoCluster)
 			return
+		}
+		if strings.HasPrefix(spec.Name, "acl|") {
+			text = c.askUsers(text, spec, args)
+			break
 		}
 		r := c.begin(spec)
 		c.sh.Router.Local(c, r, args)
@@ -173,37 +179,19 @@ func selectRequest(db uint8) []byte {
 	return appendCommand(nil, [][]byte{[]byte("SELECT"), strconv.AppendUint(nil, uint64(db), 10)})
 }
 
-// auth checks AUTH [user] password. The only user is "default".
+// auth checks AUTH [user] password.
 func (c *Client) auth(args [][]byte) []byte {
 	switch {
 	case len(args) > 3:
 		return lineSyntax
-	case len(args) == 2 && len(c.sh.Table.ClientPasswords) == 0:
+	case len(args) == 2 && c.sh.Table.Users.Default.Rules.NoPass:
 		return lineNoPass
 	}
-	user := []byte("default")
+	user := []byte(rules.DefaultUser)
 	if len(args) == 3 {
 		user = args[1]
 	}
-	return c.login(user, args[len(args)-1])
-}
-
-// login checks a user and a password, in constant time.
-func (c *Client) login(user, password []byte) []byte {
-	passwords := c.sh.Table.ClientPasswords
-	sum := sha256.Sum256(password)
-	ok := 0
-	for i := range passwords {
-		ok |= subtle.ConstantTimeCompare(sum[:], passwords[i][:])
-	}
-	if len(passwords) == 0 {
-		ok = 1 // as Redis does for a user without a password
-	}
-	if ok == 0 || string(user) != "default" {
-		return lineWrongPass
-	}
-	c.authed = true
-	return lineOK
+	return c.login(args[0], user, args[len(args)-1])
 }
 
 // hello serves HELLO [version [AUTH user password] [SETNAME name]].
@@ -233,11 +221,11 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 		}
 	}
 	if user != nil {
-		if line := c.login(user, password); line[0] == '-' {
+		if line := c.login(args[0], user, password); line[0] == '-' {
 			return append(dst, line...)
 		}
 	}
-	if !c.open() {
+	if !c.authed {
 		return append(dst, lineHelloAuth...)
 	}
 	if name != nil {

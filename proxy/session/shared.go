@@ -4,6 +4,7 @@
 package session
 
 import (
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
@@ -61,6 +62,10 @@ type Shared struct {
 	GatherLimit   int
 	gathering     []*merge
 
+	// Denied is where refusals of users are noted.
+	Denied *acl.Log
+
+	rights acl.Scratch
 	args   [][]byte // scratch of the parser
 	text   []byte   // scratch of replies
 	keys   []int    // scratch: where the keys are
@@ -111,6 +116,9 @@ type Router interface {
 	ResetStats()
 	// Info completes r, an INFO, from the texts of the shards.
 	Info(c *Client, r *backend.Request, args, shards [][]byte)
+	// ChangeUsers has the Configserver change a user by modifiers (ACL SETUSER), or
+	// delete users (ACL DELUSER), and completes r when every proxy obeys.
+	ChangeUsers(c *Client, r *backend.Request, names, modifiers []string)
 	// Refused counts a request that is in no command table, Malformed a client
 	// that is closed because of its bytes, Attacked one that is closed because
 	// they are those of an HTTP request (cross-protocol scripting).

@@ -119,7 +119,12 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 	if c.subs == nil {
 		c.subs = &subscriptions{member: pubsub.NewMember(c)}
 	}
-	done := func(reply []byte) { c.Complete(r, reply) }
+	user := c.user
+	done := func(reply []byte) {
+		if c.Complete(r, reply); c.user != user && !c.Closed {
+			c.checkChannels() // its rights changed while the servers were asked
+		}
+	}
 	if listen {
 		c.sh.Hub.Subscribe(c.subs.member, kind, names, done)
 	} else {

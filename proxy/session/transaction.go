@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/basalt-redis/basalt/internal/slot"
+	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
@@ -51,6 +52,8 @@ import (
 // A refusal by the server itself (out of memory) is only seen at EXEC, with its
 // reason: the proxy had no way to know it at queueing.
 type transaction struct {
+	// limits of the user when MULTI was sent.
+	limits *acl.Limits
 	// multi: between MULTI and EXEC. Without it, only WATCH was sent.
 	multi bool
 	// dirty: a command could not be queued, EXEC will be refused.
@@ -170,7 +173,7 @@ func (c *Client) transact(spec *command.Spec, args [][]byte, raw []byte) {
 			return
 		}
 		t := c.begun()
-		t.multi = true
+		t.multi, t.limits = true, c.limits
 		copy(t.first[:], args[0])
 		c.answer(spec, lineOK)
 	case "discard":
@@ -400,6 +403,13 @@ func (c *Client) exec(spec *command.Spec, args [][]byte) {
 		c.dropTransaction()
 		c.answer(spec, lineEmpty)
 		return
+	}
+	if t.limits != c.limits && c.limits != nil {
+		if line := c.recheck(t); line != nil {
+			c.dropTransaction()
+			c.answer(spec, line)
+			return
+		}
 	}
 	c.tx = nil
 	copy(t.last[:], args[0])

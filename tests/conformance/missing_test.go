@@ -17,9 +17,6 @@ func missing() (all []*difference) {
 type refusal struct{ commands, sentence, why string }
 
 var refusals = []refusal{
-	{"acl|cat acl|deluser acl|dryrun acl|genpass acl|getuser acl|help acl|list acl|load acl|log acl|save acl|setuser acl|users acl|whoami",
-		"%s is not supported behind the proxy: users and passwords are managed by the Configserver",
-		"users and passwords are managed by the Configserver"},
 	{"save",
 		"%s is not supported behind the proxy: every master would stand still until it is done, use BGSAVE and LASTSAVE",
 		"every master would stand still until it is done, BGSAVE and LASTSAVE work"},

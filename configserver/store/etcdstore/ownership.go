@@ -63,6 +63,10 @@ func (o *ownership) Commit(ctx context.Context, next topology.Cluster, events ..
 	if err != nil {
 		return fmt.Errorf("commit %s: %w", o.cluster, err)
 	}
+	history, err := encode(next.WithoutUsers())
+	if err != nil {
+		return fmt.Errorf("commit %s: %w", o.cluster, err)
+	}
 	k := o.store().keys
 	compare := []clientv3.Cmp{
 		present(k.epoch(o.cluster, next.Epoch-1)),
@@ -70,7 +74,7 @@ func (o *ownership) Commit(ctx context.Context, next topology.Cluster, events ..
 	}
 	then := []clientv3.Op{
 		clientv3.OpPut(k.record(o.cluster), value),
-		clientv3.OpPut(k.epoch(o.cluster, next.Epoch), value),
+		clientv3.OpPut(k.epoch(o.cluster, next.Epoch), history),
 	}
 	if keep := uint64(o.store().cfg.KeepEpochs); next.Epoch > keep {
 		then = append(then, clientv3.OpDelete(k.epoch(o.cluster, 0),

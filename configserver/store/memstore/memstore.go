@@ -227,7 +227,7 @@ func (s *Store) Epoch(ctx context.Context, name string, epoch uint64) (topology.
 	}
 	for _, record := range c.epochs {
 		if record.Epoch == epoch {
-			return record.Clone(), nil
+			return record.WithoutUsers().Clone(), nil
 		}
 	}
 	return topology.Cluster{}, fmt.Errorf("epoch %d of cluster %s: %w", epoch, name, store.ErrNotFound)
@@ -249,7 +249,7 @@ func (s *Store) Epochs(ctx context.Context, name string, limit int) ([]topology.
 		if len(list) >= limit {
 			break
 		}
-		list = append(list, record.Clone())
+		list = append(list, record.WithoutUsers().Clone())
 	}
 	return list, nil
 }

@@ -81,6 +81,33 @@ func commitKeepsHistory(t *testing.T, s *suite) {
 	}
 }
 
+// usersAreNoHistory: users are part of the record, and of no epoch.
+func usersAreNoHistory(t *testing.T, s *suite) {
+	c, o := s.own(t)
+	for range 2 {
+		c.Epoch++
+		if err := c.SetUser("app", []string{"on", "nopass"}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.Commit(s.ctx, c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := must[topology.Cluster](t)(s.Other.Cluster(s.ctx, c.Name)); !reflect.DeepEqual(got.Users, c.Users) || len(got.Users) != 1 {
+		t.Errorf("users %v, want %v", got.Users, c.Users)
+	}
+	all := must[[]topology.Cluster](t)(s.Other.Clusters(s.ctx))
+	if len(all) != 1 || len(all[0].Users) != 1 {
+		t.Errorf("all clusters: %v", all)
+	}
+	history := append(must[[]topology.Cluster](t)(s.Other.Epochs(s.ctx, c.Name, 10)), must[topology.Cluster](t)(s.Other.Epoch(s.ctx, c.Name, 2)), must[topology.Cluster](t)(s.Other.Epoch(s.ctx, c.Name, 3)))
+	for _, past := range history {
+		if len(past.Users) > 0 {
+			t.Errorf("epoch %d has users", past.Epoch)
+		}
+	}
+}
+
 func commitRefusesInvalid(t *testing.T, s *suite) {
 	c, o := s.own(t)
 	bad := Next(c, "no master")

@@ -78,6 +78,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"CreateAndRead", createAndRead},
 		{"CreateRefuses", createRefuses},
 		{"CommitKeepsHistory", commitKeepsHistory},
+		{"UsersAreNoHistory", usersAreNoHistory},
 		{"CommitRefusesInvalid", commitRefusesInvalid},
 		{"ConflictingEpochs", conflictingEpochs},
 		{"ClaimersRace", claimersRace},

@@ -1439,9 +1439,13 @@ type Snapshot struct {
 	// One entry per shard.
 	Credentials []*ShardCredential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Passwords that clients may use with AUTH; none means no password needed.
+	// They are those of the default user in users, for proxies that do not know
+	// users.
 	ClientAuth *ClientAuth `protobuf:"bytes,3,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
 	// Proxies that are connected now.
-	Proxies       *ProxyList `protobuf:"bytes,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	Proxies *ProxyList `protobuf:"bytes,4,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// Users that clients may log in as, and what these may do.
+	Users         *Users `protobuf:"bytes,5,opt,name=users,proto3" json:"users,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1504,6 +1508,13 @@ func (x *Snapshot) GetProxies() *ProxyList {
 	return nil
 }
 
+func (x *Snapshot) GetUsers() *Users {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
 // Delta carries the shards that changed. Apply it to epoch from_epoch; on any
 // other epoch, drop the stream and start again with a snapshot.
 type Delta struct {
@@ -1519,7 +1530,9 @@ type Delta struct {
 	// Set when the clients' passwords changed.
 	ClientAuth *ClientAuth `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
 	// Set when a proxy came or went.
-	Proxies       *ProxyList `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	Proxies *ProxyList `protobuf:"bytes,6,opt,name=proxies,proto3" json:"proxies,omitempty"`
+	// Set when users changed.
+	Users         *Users `protobuf:"bytes,7,opt,name=users,proto3" json:"users,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1592,6 +1605,13 @@ func (x *Delta) GetClientAuth() *ClientAuth {
 func (x *Delta) GetProxies() *ProxyList {
 	if x != nil {
 		return x.Proxies
+	}
+	return nil
+}
+
+func (x *Delta) GetUsers() *Users {
+	if x != nil {
+		return x.Users
 	}
 	return nil
 }
@@ -1818,6 +1838,109 @@ func (x *ClientAuth) GetPasswordSha256() [][]byte {
 	return nil
 }
 
+// Users are all users of a cluster, by name.
+type Users struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The default user is among them.
+	Users         []*User `protobuf:"bytes,1,rep,name=users,proto3" json:"users,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Users) Reset() {
+	*x = Users{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Users) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Users) ProtoMessage() {}
+
+func (x *Users) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Users.ProtoReflect.Descriptor instead.
+func (*Users) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Users) GetUsers() []*User {
+	if x != nil {
+		return x.Users
+	}
+	return nil
+}
+
+// User is whom clients may log in as.
+type User struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name and rules, with the SHA-256 of the passwords: the line of ACL LIST in
+	// plain ASCII, other bytes written \xHH.
+	Rules string `protobuf:"bytes,1,opt,name=rules,proto3" json:"rules,omitempty"`
+	// Epoch in which the user was created: one that is deleted and created again
+	// is another, for connections that are logged in. 0 for the default user.
+	Created       uint64 `protobuf:"varint,2,opt,name=created,proto3" json:"created,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *User) Reset() {
+	*x = User{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *User) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*User) ProtoMessage() {}
+
+func (x *User) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use User.ProtoReflect.Descriptor instead.
+func (*User) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *User) GetRules() string {
+	if x != nil {
+		return x.Rules
+	}
+	return ""
+}
+
+func (x *User) GetCreated() uint64 {
+	if x != nil {
+		return x.Created
+	}
+	return 0
+}
+
 // BarrierRequest waits for the proxies.
 type BarrierRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1833,7 +1956,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1845,7 +1968,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1858,7 +1981,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *BarrierRequest) GetCluster() string {
@@ -1895,7 +2018,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1907,7 +2030,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1920,7 +2043,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BarrierResponse) GetEpoch() uint64 {
@@ -2025,13 +2148,14 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x15WatchTopologyResponse\x121\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x13.basalt.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
 	"\x05delta\x18\x02 \x01(\v2\x10.basalt.v1.DeltaH\x00R\x05deltaB\t\n" +
-	"\amessage\"\xe1\x01\n" +
+	"\amessage\"\x89\x02\n" +
 	"\bSnapshot\x12/\n" +
 	"\btopology\x18\x01 \x01(\v2\x13.basalt.v1.TopologyR\btopology\x12<\n" +
 	"\vcredentials\x18\x02 \x03(\v2\x1a.basalt.v1.ShardCredentialR\vcredentials\x126\n" +
 	"\vclient_auth\x18\x03 \x01(\v2\x15.basalt.v1.ClientAuthR\n" +
 	"clientAuth\x12.\n" +
-	"\aproxies\x18\x04 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\"\xa4\x02\n" +
+	"\aproxies\x18\x04 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\x12&\n" +
+	"\x05users\x18\x05 \x01(\v2\x10.basalt.v1.UsersR\x05users\"\xcc\x02\n" +
 	"\x05Delta\x12\x1d\n" +
 	"\n" +
 	"from_epoch\x18\x01 \x01(\x04R\tfromEpoch\x12/\n" +
@@ -2040,7 +2164,8 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\vcredentials\x18\x04 \x03(\v2\x1a.basalt.v1.ShardCredentialR\vcredentials\x126\n" +
 	"\vclient_auth\x18\x05 \x01(\v2\x15.basalt.v1.ClientAuthR\n" +
 	"clientAuth\x12.\n" +
-	"\aproxies\x18\x06 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\"7\n" +
+	"\aproxies\x18\x06 \x01(\v2\x14.basalt.v1.ProxyListR\aproxies\x12&\n" +
+	"\x05users\x18\a \x01(\v2\x10.basalt.v1.UsersR\x05users\"7\n" +
 	"\tProxyList\x12*\n" +
 	"\aproxies\x18\x01 \x03(\v2\x10.basalt.v1.ProxyR\aproxies\"1\n" +
 	"\x05Proxy\x12\x0e\n" +
@@ -2055,7 +2180,12 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\bpassword\x18\x04 \x01(\tB\x03\x80\x01\x01R\bpassword\":\n" +
 	"\n" +
 	"ClientAuth\x12,\n" +
-	"\x0fpassword_sha256\x18\x01 \x03(\fB\x03\x80\x01\x01R\x0epasswordSha256\"u\n" +
+	"\x0fpassword_sha256\x18\x01 \x03(\fB\x03\x80\x01\x01R\x0epasswordSha256\".\n" +
+	"\x05Users\x12%\n" +
+	"\x05users\x18\x01 \x03(\v2\x0f.basalt.v1.UserR\x05users\";\n" +
+	"\x04User\x12\x19\n" +
+	"\x05rules\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05rules\x12\x18\n" +
+	"\acreated\x18\x02 \x01(\x04R\acreated\"u\n" +
 	"\x0eBarrierRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x123\n" +
@@ -2106,7 +2236,7 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
+var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
@@ -2134,13 +2264,15 @@ var file_basalt_v1_topology_proto_goTypes = []any{
 	(*Proxy)(nil),                 // 23: basalt.v1.Proxy
 	(*ShardCredential)(nil),       // 24: basalt.v1.ShardCredential
 	(*ClientAuth)(nil),            // 25: basalt.v1.ClientAuth
-	(*BarrierRequest)(nil),        // 26: basalt.v1.BarrierRequest
-	(*BarrierResponse)(nil),       // 27: basalt.v1.BarrierResponse
-	(*timestamppb.Timestamp)(nil), // 28: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
+	(*Users)(nil),                 // 26: basalt.v1.Users
+	(*User)(nil),                  // 27: basalt.v1.User
+	(*BarrierRequest)(nil),        // 28: basalt.v1.BarrierRequest
+	(*BarrierResponse)(nil),       // 29: basalt.v1.BarrierResponse
+	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	28, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	30, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
 	6,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
@@ -2148,7 +2280,7 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	7,  // 5: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
 	8,  // 6: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
 	2,  // 7: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	28, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	30, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
 	5,  // 9: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
 	13, // 10: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
 	14, // 11: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
@@ -2157,32 +2289,35 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	18, // 14: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
 	16, // 15: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
 	3,  // 16: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	29, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	31, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
 	20, // 18: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
 	21, // 19: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
 	5,  // 20: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
 	24, // 21: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
 	25, // 22: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
 	22, // 23: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
-	5,  // 24: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	24, // 25: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	25, // 26: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	22, // 27: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
-	23, // 28: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
-	29, // 29: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	9,  // 30: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	10, // 31: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	12, // 32: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	26, // 33: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	5,  // 34: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	11, // 35: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	19, // 36: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	27, // 37: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	34, // [34:38] is the sub-list for method output_type
-	30, // [30:34] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	26, // 24: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
+	5,  // 25: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	24, // 26: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	25, // 27: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	22, // 28: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	26, // 29: basalt.v1.Delta.users:type_name -> basalt.v1.Users
+	23, // 30: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	27, // 31: basalt.v1.Users.users:type_name -> basalt.v1.User
+	31, // 32: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	9,  // 33: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	10, // 34: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	12, // 35: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	28, // 36: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	5,  // 37: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	11, // 38: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	19, // 39: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	29, // 40: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	37, // [37:41] is the sub-list for method output_type
+	33, // [33:37] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2207,7 +2342,7 @@ func file_basalt_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   24,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -34,6 +34,7 @@ var byName = merge(
 	decide("Local", "", "config|set"),
 	decide("AnyShard", "", "lolwut pfselftest object|help xinfo|help xgroup|help memory|help slowlog|help latency|help config|help command|help module|help module|list"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
+	decide("Local", "", "acl"),
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
 	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
 	decide("Keyed", "ruleSort", "sort sort_ro"),
@@ -48,7 +49,6 @@ var byName = merge(
 		"replicaof slaveof failover replconf psync sync"),
 	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
 	refuse(never+"the databases of all shards cannot be exchanged at one instant, SELECT the other one instead", "swapdb"),
-	refuse(never+"users and passwords are managed by the Configserver", "acl"),
 	refuse(never+"there is nothing to rewrite, the Configserver keeps what CONFIG SET sets and sets it again when a server starts",
 		"config|rewrite"),
 	refuse(never+"servers load modules when they are started, by whoever runs them",

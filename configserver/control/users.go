@@ -1,0 +1,115 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/lifecycle"
+)
+
+// The users of applications.
+//
+// Goal: when a change was answered, no proxy lets anybody do what it takes away.
+//
+//  1. The change is an epoch like any other: one commit, fenced by the lease.
+//     Proxies get it by their stream, and acknowledge it when every client of
+//     theirs has its new rights.
+//  2. The answer waits for the acks. A proxy that is connected gets usersAck,
+//     one that is away the policy's ack timeout.
+//  3. A proxy that did not say so may be cut off from here and still serve by the
+//     rights it knew. The servers do not know the applications' users, but they
+//     know the proxies: a rotation in every shard shuts it out. That happens once
+//     for a proxy that died: afterwards it is no member any more.
+//  4. If that is not possible now (a shard is failing over), the answer says so.
+//     The change stays; asking for it again waits again.
+//
+// What may be lost: nothing. A request that a proxy let in before is carried out.
+
+// usersAck is how long a connected proxy gets to obey a change of users.
+const usersAck = 3 * time.Second
+
+// Users implements API.
+func (l *Loop) Users() []topology.User {
+	c := l.Topology()
+	return c.EffectiveUsers(l.filePasswords(&c))
+}
+
+// filePasswords are the default user's passwords on file.
+func (l *Loop) filePasswords(c *topology.Cluster) [][]byte {
+	return l.Credentials().ClientPasswordSHA256ByIDs(c.ClientSecretIDs)
+}
+
+// SetUser implements API.
+func (l *Loop) SetUser(ctx context.Context, name string, modifiers []string) (topology.Cluster, error) {
+	c, err := l.changeUsers(ctx, "UserChanged", fmt.Sprintf("user %q changed", name), func(c *topology.Cluster) error {
+		return c.SetUser(name, modifiers, l.filePasswords(c))
+	})
+	return c, err
+}
+
+// DeleteUsers implements API.
+func (l *Loop) DeleteUsers(ctx context.Context, names []string) (deleted int, c topology.Cluster, err error) {
+	c, err = l.changeUsers(ctx, "UsersDeleted", fmt.Sprintf("users %q deleted", names), func(c *topology.Cluster) error {
+		deleted = c.DeleteUsers(names)
+		return nil
+	})
+	return deleted, c, err
+}
+
+// changeUsers commits a change of users and waits until it is obeyed.
+func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c *topology.Cluster) error) (topology.Cluster, error) {
+	c, err := l.Commit(ctx, what, func(c *topology.Cluster) ([]topology.Event, error) {
+		if c.Phase == topology.Deleting {
+			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
+		}
+		if err := change(c); err != nil {
+			return nil, err
+		}
+		return []topology.Event{{Time: time.Now(), Kind: kind, Severity: topology.Info, Epoch: c.Epoch, Message: what}}, nil
+	})
+	if err != nil {
+		return topology.Cluster{}, err
+	}
+	late := l.AwaitAcks(ctx, "", c.Epoch, usersAck, c.Policy.AckTimeout)
+	err = ctx.Err()
+	if err == nil && len(late) > 0 {
+		err = l.shutOut(ctx, late)
+	}
+	if err == nil {
+		err = l.Owned() // AwaitAcks ends with the loop, too
+	}
+	if err != nil {
+		return c, topology.Preconditionf("%s at epoch %d, but not every proxy obeys yet (%v): until then one may let old rights pass; ask for the same again to wait for it", what, c.Epoch, err)
+	}
+	return c, nil
+}
+
+// shutOut takes the credentials of proxies that do not answer away from them.
+func (l *Loop) shutOut(ctx context.Context, late []string) error {
+	l.log.Warn("proxies do not obey a change of users: shuts them out", "proxies", late)
+	var (
+		mu   sync.Mutex
+		errs []error
+	)
+	c := l.Topology()
+	lifecycle.Parallel(len(c.Shards), rotateAtOnce, func(i int) {
+		s := &c.Shards[i]
+		if s.SecretID == "" {
+			return // no node was admitted yet, no proxy has credentials
+		}
+		if err := l.rotateShard(ctx, s.ID, "proxies did not obey a change of users"); err != nil {
+			mu.Lock()
+			errs = append(errs, fmt.Errorf("%s: %w", s.ID, err))
+			mu.Unlock()
+		}
+	})
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("%s did not answer and could not be shut out: %s", strings.Join(late, ", "), strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	return nil
+}
