@@ -28,8 +28,7 @@ const failover = "failover"
 var awaited = map[string]string{
 	"scripts":   "SCRIPT LOAD, scripts without keys",
 	"functions": "FUNCTION",
-	"acl":       "ACL",
-	"errors":    "FUNCTION, ACL",
+	"errors":    "FUNCTION",
 	"blocking":  "SCRIPT LOAD, with which redis-py releases a lock",
 }
 

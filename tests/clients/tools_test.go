@@ -73,7 +73,7 @@ var redisCLI = []tool{
 	{name: "-n", args: []string{"-n", "3", "GET", "elsewhere"}},
 	{name: "-x", args: []string{"-x", "SET", "cli:input"}, input: "from the standard input"},
 	{name: "-e", args: []string{"-e", "LPUSH", "cli:1", "x"}},
-	{name: "--user", args: []string{"--user", "default", "--pass", password, "--no-auth-warning", "ACL", "WHOAMI"}, awaited: "ACL"},
+	{name: "--user", args: []string{"--user", "default", "--pass", password, "--no-auth-warning", "ACL", "WHOAMI"}},
 	{name: "-r", args: []string{"-r", "20", "INCR", "cli:counter"}},
 	{name: "--eval", args: []string{"--eval", "testdata/script.lua", "cli:1", "{cli:1}:missing", ",", "an argument"}},
 	{name: "--eval of one key", args: []string{"--eval", "testdata/script.lua", "cli:1", ",", "an argument"}},
