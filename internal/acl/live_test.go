@@ -83,7 +83,7 @@ func TestRulesAreThoseOfTheServer(t *testing.T) {
 	s := redistest.Start(t, redistest.Options{Open: true})
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's
+	r := rand.New(rand.NewPCG(seed, 1))
 	users := map[string]*acl.User{}
 	for i := range 1500 {
 		name := fmt.Sprintf("u%d", r.IntN(40))

@@ -57,7 +57,8 @@ func Parse(text string) (*User, error) {
 			at = len(u.Selectors) - 1
 			word, last = strings.CutSuffix(rest, ")")
 		}
-		rule, reason := unescapeWord(word), ""
+		var reason string
+		rule := unescapeWord(word)
 		switch {
 		case at >= 0:
 			reason = u.Selectors[at].apply(rule)

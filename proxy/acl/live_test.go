@@ -105,7 +105,7 @@ func TestVerdictsAreThoseOfTheServer(t *testing.T) {
 	s := redistest.Start(t, redistest.Options{Open: true})
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	r := rand.New(rand.NewPCG(seed, 2)) //nolint:gosec // a test's
+	r := rand.New(rand.NewPCG(seed, 2))
 	var scratch acl.Scratch
 	allowed, denied := 0, 0
 	for range 200 {

@@ -91,7 +91,7 @@ func (s *slowLog) add(l *loop, c *session.Client, r *backend.Request, took time.
 	s.next++
 }
 
-// slowWords are the arguments of a command, cut short. Of one that was not sent
+// slowWords are the arguments of a command, cut short and without secrets. Of one that was not sent
 // as it came, only the name is known.
 func slowWords(r *backend.Request) []string {
 	raw := r.Raw()
@@ -102,6 +102,7 @@ func slowWords(r *backend.Request) []string {
 	if err != nil {
 		return []string{r.Spec.Name}
 	}
+	args = r.Spec.Redact(args)
 	words := make([]string, 0, min(len(args), slowArgs))
 	for _, a := range args[:min(len(args), slowArgs)] {
 		words = append(words, string(a[:min(len(a), slowArgBytes)]))

@@ -73,7 +73,7 @@ func (c *Client) forbiddenInExec(spec *command.Spec, args [][]byte) []byte {
 	if c.limits == nil {
 		return nil
 	}
-	reason := ""
+	var reason string
 	switch verdict := c.check(spec, args); verdict {
 	case acl.Allowed:
 		return nil
