@@ -132,6 +132,9 @@ type Target struct {
 	DB uint8
 	// Bulk: it is for what is large or many.
 	Bulk bool
+	// Control: it must reach a server that is busy with a script, and asks nothing
+	// but to be let in.
+	Control bool
 }
 
 // Host is the loop that owns a Conn.

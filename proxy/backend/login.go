@@ -117,10 +117,15 @@ func (c *Conn) login() {
 		hello = appendCommand(hello, "HELLO", "3")
 	case t.Username != "":
 		hello = appendCommand(hello, "AUTH", t.Username, t.Password)
+	case t.Control:
+		hello = appendCommand(hello, "HELLO", "2")
 	default:
 		hello = appendCommand(hello, "PING")
 	}
 	c.ask(askLogin, hello)
+	if t.Control {
+		return
+	}
 	if t.Proto == 3 {
 		// Whatever is read behind CLIENT CACHING YES is tracked from then on.
 		c.ask(askTracking, appendCommand(nil, "CLIENT", "TRACKING", "ON", "OPTIN"))

@@ -47,6 +47,9 @@ type Request struct {
 	// Block is for a request of several commands, or one that depends on its
 	// connection; else nil.
 	Block *Block
+	// Scripted: it runs scripts by their SHA-1, so a server that it was not meant
+	// for at first may have to be given their sources.
+	Scripted bool
 
 	// After is what follows the reply: pushes that came when the reply, or a part
 	// of it, was there, and its turn had not come. Registered: such pushes may

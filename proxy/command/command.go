@@ -26,6 +26,11 @@ const (
 	AllShards
 	// Local commands are answered by the proxy itself.
 	Local
+	// Script commands run a script or function: at the shard that owns the slot
+	// of their keys, at any without keys.
+	Script
+	// ScriptAdmin commands concern the scripts and functions of all shards.
+	ScriptAdmin
 	// PubSub commands publish, subscribe, or tell about subscriptions.
 	PubSub
 	// AnyShard commands name no key: any shard that serves can answer them. Slot
@@ -37,7 +42,7 @@ const (
 
 // String is the name in logs and metrics.
 func (k Kind) String() string {
-	return [...]string{"keyed", "split", "all-shards", "local", "pubsub", "any-shard", "unsupported"}[k]
+	return [...]string{"keyed", "split", "all-shards", "local", "script", "script-admin", "pubsub", "any-shard", "unsupported"}[k]
 }
 
 // Spec is one command or subcommand. Specs are read-only.
@@ -98,7 +103,7 @@ func ByName(name string) *Spec {
 func (s *Spec) IsContainer() bool { return s.subEnd > s.subFirst }
 
 // IsScript tells if the command runs a script or function of the client's.
-func (s *Spec) IsScript() bool { return s.rule == ruleScript }
+func (s *Spec) IsScript() bool { return s.Kind == Script }
 
 // HasKeys tells if some arguments of the command are keys.
 func (s *Spec) HasKeys() bool { return len(s.keys) > 0 || s.rule == ruleSort }

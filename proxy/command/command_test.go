@@ -73,7 +73,7 @@ func TestNoOtherNameIsFound(t *testing.T) {
 
 func TestKinds(t *testing.T) {
 	for line, want := range map[string]Kind{
-		"GET k": Keyed, "EVAL s 1 k": Keyed, "XREAD STREAMS s 0": Keyed, "MEMORY USAGE k": Keyed, "OBJECT ENCODING k": Keyed,
+		"GET k": Keyed, "EVAL s 1 k": Script, "EVALSHA s 0": Script, "FCALL_RO f 0": Script, "SCRIPT LOAD x": ScriptAdmin, "FUNCTION LIST": ScriptAdmin, "XREAD STREAMS s 0": Keyed, "MEMORY USAGE k": Keyed, "OBJECT ENCODING k": Keyed,
 		"MGET a": Split, "MSET a 1": Split, "DEL a": Split, "UNLINK a": Split, "EXISTS a": Split, "TOUCH a": Split,
 		"DBSIZE": AllShards, "SCAN 0": AllShards, "KEYS *": AllShards, "INFO": AllShards, "FLUSHALL": AllShards, "RANDOMKEY": AllShards, "CONFIG GET *": AllShards, "SLOWLOG GET": AllShards,
 		"PING": Local, "CLIENT ID": Local, "CLIENT SETINFO LIB-NAME x": Local, "CONFIG SET a b": Local, "COMMAND": Local, "HELLO": Local, "MULTI": Local, "WATCH a": Local,
@@ -85,7 +85,7 @@ func TestKinds(t *testing.T) {
 	for line, want := range map[string]string{
 		"MULTI x":         "-ERR wrong number of arguments for 'multi' command\r\n",
 		"CONFIG REWRITE":  "-ERR CONFIG REWRITE is not supported behind the proxy: ",
-		"SCRIPT LOAD x":   "-ERR SCRIPT LOAD is not supported behind the proxy yet: ",
+		"SCRIPT DEBUG NO": "-ERR SCRIPT DEBUG is not supported behind the proxy: ",
 		"REPLICAOF a 1":   "-ERR REPLICAOF is not supported behind the proxy: ",
 		"MIGRATE h 1 k 0": "-ERR wrong number of arguments for 'migrate' command\r\n",
 		"CLIENT":          "-ERR wrong number of arguments for 'client' command\r\n",
@@ -113,7 +113,7 @@ func TestSlot(t *testing.T) {
 		"SINTERSTORE {x}d {x}1 {x}2": tagged, "EVAL s 2 {x}1 {x}2 other": tagged, "ZUNIONSTORE {x}d 2 {x}1 {x}2 WEIGHTS 1 2": tagged,
 		"XREAD COUNT 2 STREAMS {x}1 {x}2 0 0": tagged, "SORT {x}k BY nosort GET # STORE {x}d": tagged,
 		"SORT {x}k BY {x}w_* GET {x}*->f": tagged, "GEORADIUS {x}k 1 1 1 km STORE {x}d": tagged, "COPY {x}a {x}b DB 0": tagged, "COPY {x}a {x}b REPLACE DB 1": tagged,
-		"PING": NoSlot, "DBSIZE": NoSlot,
+		"PING": NoSlot, "DBSIZE": NoSlot, "EVAL s 0": NoSlot, "FCALL f 0 arg": NoSlot,
 		// Malformed ones reach a server, which says what is wrong.
 		"EVAL s 5 a": 0, "EVAL s x a": 0, "XREAD COUNT 1 a": 0, "ZUNIONSTORE a 9 b": a,
 		"XREAD STREAMS a b c 0 0": 0, "XREADGROUP GROUP g c STREAMS a b >": 0,
@@ -128,8 +128,6 @@ func TestSlot(t *testing.T) {
 		"RENAME a b": cross, "MSETNX a 1 b 2": cross, "EVAL s 2 a b": cross, "SORT a STORE b": cross, "GEORADIUS a 1 1 1 km STOREDIST b": cross,
 		"XREAD STREAMS a b 0 0":                 cross,
 		"MSET a 1 b":                            "-ERR wrong number of arguments for 'mset' command\r\n",
-		"EVAL s 0":                              "-ERR EVAL without keys is not supported",
-		"FCALL f 0 arg":                         "-ERR FCALL without keys is not supported",
 		"SORT a BY w_*":                         "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
 		"SORT a GET # GET o_*":                  "-ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
 		"SORT_RO {x}a BY *{x}":                  "-ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",

@@ -2,7 +2,6 @@ package command
 
 import (
 	"bytes"
-	"strings"
 
 	"github.com/basalt-redis/basalt/internal/slot"
 )
@@ -232,7 +231,7 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 			}
 		}
 	}
-	if found == NoSlot && len(s.keys) > 0 && (s.rule != ruleScript || k.malformed) {
+	if found == NoSlot && len(s.keys) > 0 && (s.Kind != Script || k.malformed) {
 		return 0, nil
 	}
 	return found, nil
@@ -257,8 +256,6 @@ const (
 	ruleNone rule = iota
 	// rulePairs: keys and values alternate (MSET).
 	rulePairs
-	// ruleScript: at least one key must be named (EVAL, FCALL).
-	ruleScript
 	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
 	ruleSort
 )
@@ -271,10 +268,6 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 		if len(args)%2 == 0 {
 			return s.wrongArity()
 		}
-	case ruleScript:
-		if k.n == 0 && !k.malformed {
-			return refusal(s.title() + " without keys is not supported behind the proxy yet: name at least one key, it tells which shard runs the script")
-		}
 	case ruleSort:
 		if option := strayPattern(args); option != "" {
 			return refusal(option + " option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.")
@@ -282,9 +275,6 @@ func (s *Spec) refuse(args [][]byte, k *spans) []byte {
 	}
 	return nil
 }
-
-// title is the name as people write it.
-func (s *Spec) title() string { return strings.ToUpper(s.Name) }
 
 func refusal(sentence string) []byte { return []byte("-ERR " + sentence + "\r\n") }
 

@@ -153,7 +153,7 @@ func generate(r *rand.Rand) (requests [][][]byte) {
 	vocabulary := words("a b {t}c dd 0 1 2 3 4 STREAMS store STOREDIST By GET LIMIT KEYS COUNT GROUP asc withscores")
 	for i := range command.Count() {
 		s := command.ByID(i)
-		if s.Kind != command.Keyed && s.Kind != command.Split {
+		if s.Kind != command.Keyed && s.Kind != command.Split && s.Kind != command.Script {
 			continue
 		}
 		least := max(s.Arity, -s.Arity)
@@ -235,7 +235,7 @@ func TestKeysAreWhereTheServerSeesThem(t *testing.T) {
 		compared[spec.Name]++
 	}
 	for i := range command.Count() {
-		if c := command.ByID(i); (c.Kind == command.Keyed || c.Kind == command.Split) && compared[c.Name] < 5 {
+		if c := command.ByID(i); (c.Kind == command.Keyed || c.Kind == command.Split || c.Kind == command.Script) && compared[c.Name] < 5 {
 			t.Errorf("%s: only %d requests were compared", c.Name, compared[c.Name])
 		}
 	}

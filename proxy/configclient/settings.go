@@ -56,5 +56,9 @@ func (c *Client) peer() *grpc.ClientConn {
 func (c *Client) setPeer(conn *grpc.ClientConn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn = conn
+	if c.conn = conn; conn != nil {
+		close(c.online)
+	} else {
+		c.online = make(chan struct{})
+	}
 }

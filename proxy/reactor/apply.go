@@ -96,6 +96,7 @@ func (l *loop) apply(t *routing.Table) {
 	l.rehold(&retried, old)
 	l.tellLosses(old, t)
 	l.applyPins()
+	l.applyControls()
 	for _, s := range l.shards {
 		s.releaseLater()
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/resp"
+	"github.com/basalt-redis/basalt/proxy/scripts"
 )
 
 // Sight is what the proxy saw of a node: one vantage point of the failure
@@ -72,6 +73,9 @@ type Config struct {
 	ServerVersion string
 	// ClusterMode tells clients that this is a Redis Cluster of proxies.
 	ClusterMode bool
+	// Scripts remembers the sources of scripts; one that forgets them with the
+	// process when nil.
+	Scripts *scripts.Library
 	// Logger; slog.Default() when nil.
 	Logger *slog.Logger
 

@@ -14,6 +14,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/scripts"
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
@@ -81,6 +82,9 @@ func (cfg *Config) setDefaults() {
 	setDefault(&cfg.ServerVersion, command.ServerVersion)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
+	}
+	if cfg.Scripts == nil {
+		cfg.Scripts = scripts.New(nil, cfg.Logger)
 	}
 }
 

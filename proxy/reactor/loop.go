@@ -56,11 +56,14 @@ type loop struct {
 	// pins are the connections of single clients, idlePins those of none.
 	pins     map[*pin]struct{}
 	idlePins []idlePin
+	controls map[*control]struct{}
 	text     []byte // scratch of requests
 	subs     subscriptions
 	monitors monitors
 	// pausedConns are those that are not read (flow.go).
 	pausedConns []pausedConn
+	// flushed is Scripts.Flushed when the loop last forgot what servers have.
+	flushed uint64
 	// waiting counts connections that must drain before the epoch is obeyed.
 	waiting  int
 	deleting bool
@@ -96,12 +99,12 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	}
 	l := &loop{
 		eng: eng, index: index, log: eng.cfg.Logger, epfd: epfd, evfd: evfd,
-		scratch: make([]byte, scratchSize), done: make(chan struct{}), pins: map[*pin]struct{}{},
+		scratch: make([]byte, scratchSize), done: make(chan struct{}), pins: map[*pin]struct{}{}, controls: map[*control]struct{}{},
 	}
 	l.sh = session.Shared{
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
 		Debug: eng.cfg.EnableDebug, GatherTimeout: int64(eng.cfg.HoldTimeout), GatherLimit: eng.cfg.GatherMaxBytes,
-		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l, Denied: &eng.denied, Large: &eng.large,
+		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l, Scripts: eng.cfg.Scripts, Denied: &eng.denied, Large: &eng.large,
 	}
 	l.subs.init(l)
 	l.monitors.init(l)

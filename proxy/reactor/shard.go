@@ -11,6 +11,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // shard is what one loop knows of one shard.
@@ -62,6 +63,9 @@ type node struct {
 	conns  [backend.Lanes]*backend.Conn
 	// opened and sent of connections that are gone.
 	opened, sent uint64
+	// loaded are the scripts that it has: a server loses them when it is restarted,
+	// and is another incarnation then.
+	loaded session.Loaded
 }
 
 var (
@@ -256,6 +260,9 @@ func (s *shard) releaseLane(from *lane) {
 		}
 		if conn := s.connFor(r, true); conn != nil {
 			l.heldMore(-int64(len(raw)))
+			if r.Scripted && !r.Replica {
+				raw = l.sh.WithSources(r, s.master.loaded, raw)
+			}
 			conn.Enqueue(r, raw)
 			continue
 		}
@@ -417,6 +424,9 @@ func (l *loop) Opened(c *backend.Conn) {
 	n.watch.answered(l, nil)
 	if c.Retired {
 		return
+	}
+	if n.loaded == nil || c.Target.Incarnation == "" {
+		n.loaded = session.Loaded{}
 	}
 	n.shard.publish()
 	n.shard.releaseLater()

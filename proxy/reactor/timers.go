@@ -35,6 +35,7 @@ func (l *loop) timers() {
 	}
 	l.holdTimer(l.orphan)
 	l.pinTimers()
+	l.controlTimers()
 	l.subs.timers()
 	l.monitors.timers()
 	l.sh.Overdue()

@@ -25,6 +25,7 @@ var trackingScripts = map[string]string{
 	"transaction":  "CLIENT TRACKING on|MULTI|GET {t}m|SET {t}n 1|EXEC|!SET {t}m 1|!SET {t}n 2|GET {t}n|MULTI|SET {t}n 3|EXEC",
 	"with others":  "CLIENT TRACKING on|MULTI|GET {t}m|CLIENT GETNAME|EXEC|!SET {t}m 1",
 	"script":       "CLIENT TRACKING on|EVAL return(redis.call('get',KEYS[1])) 1 e|!SET e 1|!SET e 2",
+	"script sha":   "CLIENT TRACKING on|SCRIPT LOAD return(redis.call('get',KEYS[1]))|EVALSHA c77382aa965ed715a9230ae8a1d2409e254c2b00 1 e|!SET e 1|!SET e 2",
 	"optin":        "CLIENT TRACKING on optin|GET a|!SET a 1|CLIENT CACHING no|CLIENT CACHING maybe|CLIENT CACHING yes|GET a|GET b|!SET b 1|!SET a 2",
 	"optin multi":  "CLIENT TRACKING on optin|CLIENT CACHING yes|MULTI|GET {t}a|GET {t}b|EXEC|GET {t}c|!SET {t}c 1|!SET {t}b 1|!SET {t}a 1",
 	"optout":       "CLIENT TRACKING on optout|CLIENT CACHING yes|CLIENT CACHING no|GET a|GET b|!SET a 1|!SET b 1|CLIENT TRACKING on optin",

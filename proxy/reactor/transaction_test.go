@@ -47,9 +47,9 @@ func (p *pair) do(t *testing.T, args ...string) string {
 	return got
 }
 
-// scripts are what clients do with transactions. A line begins with the number
+// sessions are what clients do with transactions. A line begins with the number
 // of the client when it is not the first; "_" stands for an empty argument.
-var scripts = map[string]string{
+var sessions = map[string]string{
 	"plain":         "MULTI|SET {t}a 1|INCR {t}a|GET {t}a|EXEC|GET {t}a",
 	"empty":         "MULTI|EXEC",
 	"no multi":      "EXEC|DISCARD|UNWATCH",
@@ -103,7 +103,7 @@ func TestTransactionsEqualRedis(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		shards, _ := realShards(t, n)
 		p := startProxy(t, reactor.Config{}, shards...)
-		for name, script := range scripts {
+		for name, script := range sessions {
 			for _, proto := range []string{"2", "3"} {
 				t.Run(fmt.Sprintf("%d shards/%s/RESP%s", n, name, proto), func(t *testing.T) {
 					pairs := map[string]*pair{}

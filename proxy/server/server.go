@@ -39,6 +39,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/reactor"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/scripts"
 )
 
 // Server is one proxy. Run it once.
@@ -52,6 +53,7 @@ type Server struct {
 	http     *observe.HTTP
 	engine   *reactor.Engine
 	client   *configclient.Client
+	scripts  *scripts.Library
 	load     loadMeter
 
 	// topology closes with the first table.
@@ -87,6 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 	group := lifecycle.Group{Log: s.log}
 	group.Add("http", s.http.Run)
 	group.Add("configclient", s.client.Run)
+	group.Add("scripts", s.scripts.Run)
 	group.Add("clients", s.serveClients)
 	err := group.Run(ctx)
 	if err == nil {
@@ -126,6 +129,7 @@ func (s *Server) open() (err error) {
 		Addresses: s.cfg.ConfigServers, Cluster: s.cfg.Cluster, Address: s.advertised(), Version: version.String(),
 		Apply: s.apply, Load: func() configclient.Load { return s.load.measure(s.engine.Stats()) }, Logger: s.log,
 	})
+	s.scripts = scripts.New(s.client, s.log)
 	s.engine, err = reactor.New(s.engineConfig())
 	if err != nil {
 		return errors.Join(err, s.listener.Close())
@@ -146,7 +150,7 @@ func (s *Server) engineConfig() reactor.Config {
 		Limits:                 resp.Limits{RequestBytes: int(c.MaxRequestBytes), Args: c.MaxArgs, InlineBytes: int(c.MaxInlineBytes)},
 		ClientReplyBufferBytes: c.ClientReplyBufferBytes, ClientPubSubBufferBytes: c.ClientPubSubBufferBytes, MemoryBudgetBytes: c.MemoryBudgetBytes,
 		HoldTimeout: c.HoldTimeout, HoldMaxBytes: c.HoldMaxBytes, NodeTimeout: c.NodeTimeout,
-		SlowLogThreshold: slowest, SlowLogLength: c.SlowLogLength, Logger: s.log,
+		SlowLogThreshold: slowest, SlowLogLength: c.SlowLogLength, Scripts: s.scripts, Logger: s.log,
 		OnAck: s.client.Ack,
 		OnSight: func(node string, sight reactor.Sight, sinceReply time.Duration, err error) {
 			s.client.Report(node, basaltv1.Sight(sight), sinceReply, err) // both in the order of the proto

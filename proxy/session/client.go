@@ -518,6 +518,15 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			return false
 		}
 		c.allShards(spec, args)
+	case command.Script:
+		return c.script(spec, args, raw, chunk)
+	case command.ScriptAdmin:
+		if c.first != nil {
+			c.stalled, c.barrier = true, true
+			return false
+		}
+		c.scriptAdmin(spec, args)
+		c.waitForAll()
 	case command.PubSub:
 		if !c.enter(command.NoSlot, len(raw)) {
 			return false

@@ -86,8 +86,10 @@ const (
 // handlingOf decides. What is not known to be right is refused.
 func handlingOf(spec *command.Spec) handling {
 	switch spec.Kind {
-	case command.Keyed, command.Split, command.AnyShard:
+	case command.Keyed, command.Split, command.Script, command.AnyShard:
 		return served
+	case command.ScriptAdmin:
+		return scriptHandling(spec)
 	case command.AllShards:
 		switch spec.Name {
 		case "dbsize", "keys", "flushall", "flushdb", "lastsave", "bgsave", "bgrewriteaof":
@@ -222,6 +224,8 @@ func (e *execution) run() {
 			c.allShards(a.spec, a.args)
 		case a.spec.Kind == command.PubSub:
 			c.askPubSub(a.spec, a.args)
+		case a.spec.Kind == command.ScriptAdmin:
+			c.scriptAdmin(a.spec, a.args)
 		default:
 			c.local(a.spec, a.args, nil)
 			c.show(a.spec, a.args)
@@ -243,18 +247,26 @@ func (e *execution) askOthers(a *aside) {
 			others = append(others, i)
 		}
 	}
-	if own[0] == '-' || len(others) == 0 {
+	if own[0] == '-' || len(others) == 0 && a.spec.Name != "script|load" {
 		e.replies[e.running] = own
 		e.answered()
 		return
 	}
-	m := c.newMerge(a.spec, len(others)+1, joinReplies)
+	join := joinReplies
+	if a.spec.Kind == command.ScriptAdmin {
+		join = func(m *merge, _ []byte) ([]byte, error) { return joinScripts(m, a.args, append(others, home)) }
+	}
+	m := c.newMerge(a.spec, len(others)+1, join)
 	m.whole.ReadOnly = a.spec.ReadOnly
+	m.tolerant = a.spec.Kind == command.ScriptAdmin
 	m.replies[len(others)] = own
 	m.waiting--
 	raw := appendCommand(nil, a.args)
 	for i, shard := range others {
 		m.send(i, shard, raw)
+	}
+	if len(others) == 0 {
+		m.finish() // only the Configserver must still hear of it
 	}
 }
 

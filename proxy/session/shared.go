@@ -10,6 +10,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/scripts"
 )
 
 // Shared is what all clients of one loop have in common. It belongs to the
@@ -50,6 +51,11 @@ type Shared struct {
 	// bytes may wait to be read by a client that has some.
 	Hub         *pubsub.Hub
 	PubSubLimit int
+	// Scripts are the sources that the proxy remembers.
+	Scripts *scripts.Library
+
+	known knownScripts
+	sha   [40]byte // scratch of EVALSHA
 
 	// Invalidations has the loop's clients that track keys.
 	Invalidations Invalidations
@@ -92,6 +98,17 @@ type Router interface {
 	// Block sends a command that may block over a connection of its own; the
 	// second result is an error line when there are too many.
 	Block(b *Blocked) (Blocking, []byte)
+	// Control asks the masters of all shards something on connections that nothing
+	// else uses, which are closed afterwards: raw goes to each, and done is called
+	// with their replies, in the order of the table's shards. A shard that does not
+	// answer has an error line for a reply. It returns an error line when too many
+	// such connections are in use.
+	Control(proto uint8, raw []byte, done func(replies [][]byte)) []byte
+	// Loaded is what is known of the scripts at the server that a request goes to;
+	// nil when that cannot be said now.
+	Loaded(r *backend.Request) Loaded
+	// Async runs work outside of the loop, and done in it afterwards.
+	Async(work, done func())
 	// FlushClient asks for a call of Client.Flush at the end of the wake-up.
 	FlushClient(c *Client)
 	// Resume asks for a call of Client.Resume at the end of the wake-up, Yield

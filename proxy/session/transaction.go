@@ -76,6 +76,8 @@ type transaction struct {
 	asideBytes  int
 	// selects: a SELECT is in the block.
 	selects bool
+	// scripts it uses.
+	scripts blockScripts
 	// pin is the connection that watches; nil without WATCH.
 	pin Pinned
 }
@@ -230,7 +232,7 @@ func (c *Client) abort() {
 	if t.block != nil {
 		c.sh.Pool.Put(t.block)
 	}
-	t.block, t.asides, t.asideBytes = nil, nil, 0
+	t.block, t.asides, t.asideBytes, t.scripts = nil, nil, 0, blockScripts{}
 }
 
 // watch serves WATCH.
@@ -291,7 +293,7 @@ func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 	t, sh := c.tx, c.sh
 	switch spec.Kind {
-	case command.Keyed, command.Split, command.AnyShard:
+	case command.Keyed, command.Split, command.Script, command.AnyShard:
 		at, line := spec.Slot(args)
 		if bytes.HasPrefix(line, wrongNumber) {
 			return nil // a key without a value: the server will say so
@@ -310,7 +312,7 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		}
 		t.slot = at
 		return nil
-	case command.AllShards:
+	case command.AllShards, command.ScriptAdmin:
 		if spec.Name == "debug" && !sh.Debug {
 			return lineNoDebug
 		}
@@ -369,6 +371,9 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 		return lineTooLong
 	}
 	t.block = c.extend(t.block, raw)
+	if spec.Kind == command.Script {
+		t.scripts.note(sh, spec, args)
+	}
 	return nil
 }
 
@@ -447,12 +452,35 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	copy(block.B[len(rawMulti)-len("MULTI\r\n"):], t.first[:])
 	copy(block.B[len(block.B)-len("EXEC\r\n"):], t.last[:])
 	t.block = nil
+	if t.scripts.any() {
+		if t.pin == nil && c.tracking != nil && c.tracking.now {
+			block = c.trackedBlock(r, block)
+		}
+		c.withScripts(t, r, block)
+		return
+	}
+	c.routeBlock(t, r, block)
+}
+
+// trackedBlock puts CLIENT CACHING YES in front of a block.
+func (c *Client) trackedBlock(r *backend.Request, block *buffer.Chunk) *buffer.Chunk {
+	raw := c.tracked(r, block.B)
+	marked := c.sh.Pool.Get(len(raw))
+	marked.B = append(marked.B, raw...)
+	c.sh.Pool.Charge(marked)
+	c.sh.Pool.Put(block)
+	return marked
+}
+
+// routeBlock sends the bytes of a transaction.
+func (c *Client) routeBlock(t *transaction, r *backend.Request, block *buffer.Chunk) {
+	sh := c.sh
 	switch tracking := c.tracking; {
 	case t.pin != nil:
 		c.unkept(c.last, block.B)
 		t.pin.Send(r, block.B)
 		t.pin.Release(true)
-	case tracking != nil && tracking.now:
+	case tracking != nil && tracking.now && !t.scripts.any():
 		sh.Router.Route(r, c.tracked(r, block.B))
 	case len(block.B) >= moveSize:
 		sh.Router.RouteChunk(r, block)

@@ -2,7 +2,6 @@ package conformance
 
 // Reasons that several commands share.
 const (
-	noKeys     = "not yet: a script without keys tells no shard to run it"
 	oneTable   = "commands that the endpoint refuses do not exist"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
@@ -15,12 +14,6 @@ const (
 // differences between the endpoint and a plain server, with the reason.
 func differences() []*difference {
 	return []*difference{
-		{command: "eval", reply: "-ERR EVAL without keys is not supported", why: noKeys},
-		{command: "eval_ro", reply: "-ERR EVAL_RO without keys is not supported", why: noKeys},
-		{command: "evalsha", reply: "-ERR EVALSHA without keys is not supported", why: noKeys},
-		{command: "evalsha_ro", reply: "-ERR EVALSHA_RO without keys is not supported", why: noKeys},
-		{command: "fcall", reply: "-ERR FCALL without keys is not supported", why: noKeys},
-		{command: "fcall_ro", reply: "-ERR FCALL_RO without keys is not supported", why: noKeys},
 		{command: "sort", reply: "-ERR BY option of SORT denied in Cluster mode", why: patterns},
 		{command: "sort", reply: "-ERR GET option of SORT denied in Cluster mode", why: patterns},
 		{command: "sort_ro", reply: "-ERR BY option of SORT denied in Cluster mode", harmless: true, why: patterns},

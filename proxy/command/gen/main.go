@@ -111,7 +111,7 @@ func build(s snapshot.Snapshot) (specs []spec, err error) {
 			}
 		}
 		// Scripts have neither flag; who does not only read may write.
-		row.write = flags.Has("write") || d.kind == "Keyed" && !row.readOnly
+		row.write = flags.Has("write") || (d.kind == "Keyed" || d.kind == "Script") && !row.readOnly
 		if d.kind != "Unsupported" {
 			if row.keys, err = keySpecSources(name, keySpecs, d.rule); err != nil {
 				return nil, err

@@ -36,13 +36,10 @@ var byName = merge(
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("Local", "", "acl"),
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
-	decide("Keyed", "ruleScript", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
+	decide("Script", "", "eval eval_ro evalsha evalsha_ro fcall fcall_ro"),
+	decide("ScriptAdmin", "", "script function"),
 	decide("Keyed", "ruleSort", "sort sort_ro"),
 
-	refuse(yet+"use EVAL with the source, it is cached by every shard that runs it",
-		"script"),
-	refuse(yet+"load functions into every shard's servers with the admin's credentials, and call them with FCALL",
-		"function"),
 	refuse(never+"every master would stand still until it is done, use BGSAVE and LASTSAVE", "save"),
 	refuse(never+"restarts are run per server, by the Configserver and whoever runs the servers", "shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
@@ -53,6 +50,8 @@ var byName = merge(
 		"config|rewrite"),
 	refuse(never+"servers load modules when they are started, by whoever runs them",
 		"module|load module|loadex module|unload"),
+	refuse(never+"the debugger stops a server for everybody, debug against a server of your own",
+		"script|debug"),
 )
 
 func decide(kind, rule, names string) map[string]decision {

@@ -1,0 +1,389 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/resp"
+	"github.com/basalt-redis/basalt/proxy/scripts"
+)
+
+// Scripts: EVAL, EVALSHA and FCALL.
+//
+// Goal: EVALSHA finds every script that was loaded through any proxy, at any
+// master; a client's commands keep their order; nothing is executed twice; and
+// a script that is where it is expected costs no more than any other command.
+//
+//  1. A script runs at the shard that owns the slot of its keys, or, without
+//     keys, at the first shard that serves. What it does with keys that were not
+//     named is its own problem, as in a Redis Cluster.
+//  2. The source of an EVAL is new to this proxy, or found in a map; a new one is
+//     remembered when the server has answered anything but that it did not take
+//     it (package scripts).
+//  3. EVALSHA goes out as it came. When the server says NOSCRIPT it has not been
+//     executed, so it may be sent again: the source is looked for, and SCRIPT
+//     LOAD and EVALSHA go as one Block, of which only the second reply is passed
+//     on. A second NOSCRIPT is passed on, too. (A script that itself returns this
+//     error, to the letter, lies; clients would send it again as well.)
+//  4. So that the client's next commands do not overtake an EVALSHA that has to be
+//     sent again, they wait for its answer as long as it is not known that the
+//     server has the script (Loaded). That is known from the first good answer
+//     until the connection to the master is a new one.
+//  5. If the script was flushed in spite of that, and later commands are on their
+//     way, NOSCRIPT is passed on: order is worth more than a script that somebody
+//     flushed at the same time.
+//  6. EVALSHA in a transaction cannot be sent again. Those that are not known to
+//     be there are looked for before it is sent, and put in front of MULTI.
+//  7. What waits for a new master is given the sources that this proxy remembers
+//     when it is released (WithSources), without asking whether they were flushed
+//     meanwhile: it was accepted when they were not.
+
+// Loaded are the scripts, by lower case SHA-1, that one server certainly has.
+type Loaded map[string]struct{}
+
+// maxLoaded bounds it; then it is learned anew.
+const maxLoaded = 4096
+
+func (l Loaded) add(sha string) {
+	if l == nil {
+		return
+	}
+	if len(l) >= maxLoaded {
+		clear(l)
+	}
+	l[sha] = struct{}{}
+}
+
+// How long the Configserver may take: somebody waits.
+const (
+	findTimeout  = 500 * time.Millisecond
+	keepTimeout  = time.Second
+	flushTimeout = 3 * time.Second
+)
+
+var (
+	lineNoScript  = []byte("-NOSCRIPT No matching script. Please use EVAL.\r\n")
+	rawScriptLoad = []byte("*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n")
+)
+
+// knownScripts are those of the library that the loop has seen, by source.
+type knownScripts struct {
+	version uint64
+	bySHA   map[string]*scripts.Script
+}
+
+// knows tells if the proxy remembers a source.
+func (s *Shared) knows(source []byte) bool {
+	k := &s.known
+	if v := s.Scripts.Version(); v != k.version || k.bySHA == nil {
+		k.version, k.bySHA = v, map[string]*scripts.Script{}
+	}
+	script := k.bySHA[string(source)]
+	if script == nil {
+		return false
+	}
+	s.Scripts.Use(script)
+	return true
+}
+
+// remember adds a source of EVAL.
+func (s *Shared) remember(source []byte) {
+	if s.knows(source) {
+		return
+	}
+	if script := s.Scripts.Add(string(source)); script != nil {
+		s.known.bySHA[script.Source] = script
+	}
+}
+
+// script serves the commands that run a script or a function. It returns false
+// when the client's earlier commands must be answered first.
+func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
+	sh := c.sh
+	slot, line := spec.Slot(args)
+	if line != nil {
+		c.answer(spec, line)
+		c.release(chunk)
+		return true
+	}
+	if !c.enter(slot, len(raw)) {
+		return false
+	}
+	r := c.forward(spec, slot)
+	sure := true
+	switch spec.Name {
+	case "eval", "eval_ro":
+		if !sh.knows(args[1]) {
+			r.Owner = (*newScript)(c)
+		}
+	case "evalsha", "evalsha_ro":
+		if sha := sh.lowerSHA(args[1]); sha != nil {
+			r.Scripted = true
+			loaded := sh.Router.Loaded(r)
+			if _, sure = loaded[string(sha)]; sure || r.Replica {
+				// Reads of a replica have no order among others.
+				r.Owner, sure = (*bySHA)(c), true
+			} else {
+				r.Owner = &firstBySHA{client: c, sha: string(sha), loaded: loaded}
+			}
+		}
+	}
+	if raw[0] != '*' {
+		raw = sh.encode(args)
+	}
+	switch {
+	case c.tracks(spec):
+		sh.Router.Route(r, c.tracked(r, raw))
+		c.release(chunk)
+	case chunk != nil:
+		sh.Router.RouteChunk(r, chunk)
+	default:
+		sh.Router.Route(r, raw)
+	}
+	if !sure {
+		c.waitForAll()
+	}
+	return true
+}
+
+// finalArgs are the arguments of the last command of a request; there may be
+// others of the proxy in front of it.
+func finalArgs(raw []byte) [][]byte {
+	for {
+		var scan resp.Scanner
+		n, err := scan.Scan(raw, &anyLimits, true)
+		if n == 0 || err != nil {
+			return nil
+		}
+		if n < len(raw) {
+			raw = raw[n:]
+			continue
+		}
+		args, err := resp.Args(raw, nil)
+		if err != nil {
+			return nil
+		}
+		return args
+	}
+}
+
+// lowerSHA returns a SHA-1 in lower case, in scratch memory; nil if it is none.
+func (s *Shared) lowerSHA(arg []byte) []byte {
+	if len(arg) != len(s.sha) {
+		return nil
+	}
+	for i, b := range arg {
+		if 'A' <= b && b <= 'F' {
+			b |= 0x20
+		}
+		if (b < '0' || b > '9') && (b < 'a' || b > 'f') {
+			return nil
+		}
+		s.sha[i] = b
+	}
+	return s.sha[:]
+}
+
+// newScript is a Client as the owner of an EVAL whose source is new.
+type newScript Client
+
+// Reply remembers the source, if the server took it.
+func (o *newScript) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	c := (*Client)(o)
+	if last {
+		args := finalArgs(r.Raw())
+		if len(args) > 2 && (kind != '-' || tookSource(args, r, piece)) {
+			c.sh.remember(args[1])
+		}
+	}
+	c.Reply(r, piece, last, kind)
+}
+
+// Fail ends the request.
+func (o *newScript) Fail(r *backend.Request, line []byte) { (*Client)(o).Fail(r, line) }
+
+// notTaken begin the errors to a well-formed EVAL of a server that did not get as
+// far as to keep the source.
+var notTaken = [][]byte{
+	[]byte("-ERR Error compiling"), []byte("-ERR Unexpected"), []byte("-ERR Unknown lua shebang"), []byte("-ERR Invalid script shebang"),
+	[]byte("-BUSY"), []byte("-LOADING"), []byte("-MASTERDOWN"), []byte("-NOPERM"), []byte("-NOAUTH"),
+}
+
+// tookSource tells if a server that answered EVAL with an error has the source:
+// most errors are of the script itself.
+func tookSource(args [][]byte, r *backend.Request, piece []byte) bool {
+	if n, ok := command.Integer(args[2]); !ok || n < 0 || n > int64(len(args)-3) {
+		return false
+	}
+	text := whole(r, piece)
+	for _, prefix := range notTaken {
+		if bytes.HasPrefix(text, prefix) {
+			return false
+		}
+	}
+	return true
+}
+
+// whole is a reply of which piece is the last part.
+func whole(r *backend.Request, piece []byte) []byte {
+	if r.Out.Len() == 0 {
+		return piece
+	}
+	return append(r.Out.Bytes(), piece...)
+}
+
+// bySHA is a Client as the owner of an EVALSHA of which it is known that the
+// server has the script, or which goes to a replica.
+type bySHA Client
+
+// Reply passes a reply on, unless it is NOSCRIPT and the script can be found.
+func (o *bySHA) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	c := (*Client)(o)
+	if last && kind == '-' && bytes.Equal(whole(r, piece), lineNoScript) && (r.Following == nil || r.Replica) {
+		if args := finalArgs(r.Raw()); len(args) > 1 {
+			c.findScript(r, string(c.sh.lowerSHA(args[1])))
+			return
+		}
+	}
+	c.Reply(r, piece, last, kind)
+}
+
+// Fail ends the request.
+func (o *bySHA) Fail(r *backend.Request, line []byte) { (*Client)(o).Fail(r, line) }
+
+// firstBySHA is the owner of an EVALSHA whose script the server may not have, and
+// of one that is sent again.
+type firstBySHA struct {
+	client *Client
+	sha    string
+	loaded Loaded
+	// again: it was sent again already.
+	again bool
+}
+
+// Reply learns from a reply and passes it on, or looks for the script.
+func (o *firstBySHA) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
+	c := o.client
+	switch {
+	case !last:
+	case kind == '-' && bytes.Equal(whole(r, piece), lineNoScript):
+		if !o.again {
+			c.findScript(r, o.sha)
+			return
+		}
+	case kind != '-':
+		o.loaded.add(o.sha)
+		c.sh.fetch(o.sha)
+	}
+	c.Reply(r, piece, last, kind)
+}
+
+// Fail ends the request.
+func (o *firstBySHA) Fail(r *backend.Request, line []byte) { o.client.Fail(r, line) }
+
+// fetch has a script remembered that was loaded through another proxy, so that
+// it is here when the Configserver is not.
+func (s *Shared) fetch(sha string) {
+	if _, ok := s.Scripts.Peek(sha); ok {
+		return
+	}
+	library := s.Scripts
+	s.Router.Async(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), findTimeout)
+		defer cancel()
+		library.Find(ctx, []string{sha})
+	}, nil)
+}
+
+// findScript looks for the source of an EVALSHA that was answered with NOSCRIPT,
+// and sends it again. The request keeps its place in the order.
+func (c *Client) findScript(r *backend.Request, sha string) {
+	sh := c.sh
+	raw := bytes.Clone(r.Raw())
+	r.Out.Reset(&sh.Pool)
+	// If the client closes meanwhile, this is not the owner any more.
+	r.Owner = &firstBySHA{client: c, sha: sha}
+	c.waitForAll()
+	var found map[string]string
+	sh.find([]string{sha}, &found, func() {
+		if r.Owner == nil {
+			sh.Requests.Put(r)
+			return
+		}
+		if r.Slot < 0 {
+			sh.toAnyShard(r) // the table may be another
+		}
+		source, ok := found[sha]
+		if !ok {
+			c.Fail(r, lineNoScript)
+			return
+		}
+		o := &firstBySHA{client: c, sha: sha, again: true}
+		if !r.Replica {
+			o.loaded = sh.Router.Loaded(r)
+		}
+		r.Owner, r.HeldSince = o, 0
+		if r.Block == nil {
+			r.Block = &backend.Block{}
+		}
+		r.Block.Before++
+		sh.Router.Route(r, append(appendLoad(nil, source), raw...))
+	})
+}
+
+// find asks the library, and calls done in the loop.
+func (s *Shared) find(shas []string, found *map[string]string, done func()) {
+	library := s.Scripts
+	s.Router.Async(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), findTimeout)
+		defer cancel()
+		*found = library.Find(ctx, shas)
+	}, done)
+}
+
+// appendLoad appends SCRIPT LOAD.
+func appendLoad(dst []byte, source string) []byte {
+	return redcon.AppendBulkString(append(dst, rawScriptLoad...), source)
+}
+
+// WithSources returns the bytes of a request that is released to a server that
+// it may not have been meant for: with the sources of its scripts in front, as
+// far as they are remembered.
+func (s *Shared) WithSources(r *backend.Request, loaded Loaded, raw []byte) []byte {
+	var shas []string
+	if r.Block != nil {
+		shas = r.Block.Scripts
+	}
+	if args := finalArgs(raw); len(shas) == 0 && len(args) > 1 {
+		if sha := s.lowerSHA(args[1]); sha != nil {
+			shas = []string{string(sha)}
+		}
+	}
+	var front []byte
+	n := 0
+	for _, sha := range shas {
+		if _, ok := loaded[sha]; ok {
+			continue
+		}
+		if source, ok := s.Scripts.Peek(sha); ok {
+			front = appendLoad(front, source)
+			loaded.add(sha) // whatever comes next comes after this
+			n++
+		}
+	}
+	if n == 0 {
+		return raw
+	}
+	if r.Block == nil {
+		r.Block = &backend.Block{}
+	}
+	r.Block.Before += n
+	r.Block.Scripts = nil
+	return append(front, raw...)
+}
