@@ -23,15 +23,6 @@ var features = []string{
 
 const failover = "failover"
 
-// awaited are features that the endpoint does not have yet, with what is missing:
-// what is not the same there is shown and does not fail the test.
-var awaited = map[string]string{
-	"scripts":   "SCRIPT LOAD, scripts without keys",
-	"functions": "FUNCTION",
-	"errors":    "FUNCTION",
-	"blocking":  "SCRIPT LOAD, with which redis-py releases a lock",
-}
-
 // patience bounds one run of a program.
 const patience = 40 * time.Second
 
@@ -93,9 +84,6 @@ func compare(t *testing.T, c client, b *table, endpoint, plain string) {
 		here, there := found[0][f], found[1][f]
 		state := here.state
 		switch {
-		case awaited[f] != "" && here != there:
-			t.Logf("%s needs %s:\n%s", f, awaited[f], difference(here.seen, there.seen, " | "))
-			state = "awaited"
 		case there.state == "FAIL":
 			t.Errorf("%s fails on a plain server: %s", f, there.seen)
 			state = "FAIL"
