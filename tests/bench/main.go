@@ -172,7 +172,7 @@ func startTargets(ctx context.Context, f *fleet.Fleet, o options) ([]fleet.Targe
 
 func measureAll(ctx context.Context, o options, targets []fleet.Target, rows []workload, run *report.Run) error {
 	for _, t := range targets {
-		if err := fill(o, t, rows); err != nil {
+		if err := fill(t, rows); err != nil {
 			return fmt.Errorf("fill %s: %w", t.Name, err)
 		}
 	}
@@ -204,7 +204,7 @@ func measureAll(ctx context.Context, o options, targets []fleet.Target, rows []w
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
-func fill(o options, t fleet.Target, rows []workload) error {
+func fill(t fleet.Target, rows []workload) error {
 	const connections, pipeline = 4, 64
 	done := map[load.Command]bool{}
 	for _, w := range rows {
