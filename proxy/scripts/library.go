@@ -98,6 +98,9 @@ type Library struct {
 	// flushed counts the flushes that were noticed.
 	flushed atomic.Uint64
 	wake    chan struct{} // has room for one
+	// turn holds the one put or flush that goes on: a put that learns of a flush
+	// puts again what it takes for newer, which must not be a flush of our own.
+	turn chan struct{}
 
 	mu      sync.Mutex
 	scripts map[string]*Script
@@ -117,7 +120,7 @@ type question struct {
 // New makes a library; keeper may be nil. Run it.
 func New(keeper Keeper, log *slog.Logger) *Library {
 	return &Library{
-		keeper: keeper, log: log, wake: make(chan struct{}, 1),
+		keeper: keeper, log: log, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
 		scripts: map[string]*Script{}, order: list.New(), asked: map[string]*question{},
 	}
 }
@@ -326,6 +329,10 @@ func (l *Library) remembered(shas []string, unkept bool) map[string]string {
 // Flush forgets all scripts here and at the Configserver. An error says that
 // nothing was forgotten.
 func (l *Library) Flush(ctx context.Context) error {
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	defer l.end()
 	var flushes uint64
 	if l.keeper != nil {
 		var err error
@@ -376,11 +383,27 @@ func (l *Library) count() uint64 {
 	return l.flushes
 }
 
+// begin waits for the turn.
+func (l *Library) begin(ctx context.Context) error {
+	select {
+	case l.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (l *Library) end() { <-l.turn }
+
 // put keeps scripts at the Configserver.
 func (l *Library) put(ctx context.Context, list []*Script) error {
 	if l.keeper == nil {
 		return nil
 	}
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	defer l.end()
 	for range 3 { // once, and again after a flush
 		var sources []Source
 		l.mu.Lock()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -21,6 +22,7 @@ type keeper struct {
 	away    bool
 	puts    int
 	gets    int
+	late    atomic.Bool
 }
 
 var errAway = errors.New("away")
@@ -67,7 +69,13 @@ func (k *keeper) FlushScripts(context.Context) (uint64, error) {
 	}
 	k.flushes++
 	clear(k.kept)
-	return k.flushes, nil
+	flushes := k.flushes
+	if k.late.Load() { // others are answered meanwhile
+		k.mu.Unlock()
+		time.Sleep(40 * time.Millisecond)
+		k.mu.Lock()
+	}
+	return flushes, nil
 }
 
 func (k *keeper) set(away bool) {
@@ -75,6 +83,9 @@ func (k *keeper) set(away bool) {
 	defer k.mu.Unlock()
 	k.away = away
 }
+
+// slow makes the answers of FlushScripts late.
+func (k *keeper) slow() { k.late.Store(true) }
 
 func (k *keeper) has(source string) bool {
 	k.mu.Lock()
@@ -228,6 +239,26 @@ func TestAddWhileFlushedElsewhere(t *testing.T) {
 	}
 	if k.has("one") {
 		t.Error("a flushed script came back")
+	}
+}
+
+// TestPutMeetsFlush: a put on its way while the same proxy flushes brings nothing
+// back.
+func TestPutMeetsFlush(t *testing.T) {
+	k, l := open(t, 1)
+	k.slow()
+	for i := range 15 {
+		source := fmt.Sprint("return ", i)
+		s := l[0].Add(source)
+		time.Sleep(time.Duration(2*i) * time.Millisecond) // puts begin after some 20 ms
+		l[0].Use(s)
+		if err := l[0].Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(30 * time.Millisecond)
+		if k.has(source) || l[0].find1(t, source) {
+			t.Fatalf("%d: a script came back", i)
+		}
 	}
 }
 
