@@ -107,6 +107,11 @@ func ForBulk(lane int) int { return lane | bulkLane }
 // its reply, including the last call of Owner.Reply.
 func (r *Request) Raw() []byte { return r.raw }
 
+// Keep gives the request bytes of its own. It is for one that was answered and
+// will be sent again: its connection uses the memory of the old bytes anew, or
+// gives it back to the system, as soon as the answer was taken.
+func (r *Request) Keep(raw []byte) { r.raw, r.chunk = raw, nil }
+
 // Requests makes requests and takes them back. It belongs to one loop.
 type Requests struct {
 	free *Request

@@ -305,7 +305,7 @@ func (s *Shared) fetch(sha string) {
 // and sends it again. The request keeps its place in the order.
 func (c *Client) findScript(r *backend.Request, sha string) {
 	sh := c.sh
-	raw := bytes.Clone(r.Raw())
+	r.Keep(bytes.Clone(r.Raw()))
 	r.Out.Reset(&sh.Pool)
 	// If the client closes meanwhile, this is not the owner any more.
 	r.Owner = &firstBySHA{client: c, sha: sha}
@@ -333,7 +333,8 @@ func (c *Client) findScript(r *backend.Request, sha string) {
 			r.Block = &backend.Block{}
 		}
 		r.Block.Before++
-		sh.Router.Route(r, append(appendLoad(nil, source), raw...))
+		r.Keep(append(appendLoad(nil, source), r.Raw()...))
+		sh.Router.Route(r, r.Raw())
 	})
 }
 
