@@ -125,7 +125,7 @@ func (p *pin) Send(r *backend.Request, raw []byte) {
 		r.Owner.Fail(r, lineDeleting)
 		return
 	}
-	if s := p.shard(); p.wait.Count == 0 && !s.blocked && s.master != nil && (p.sent == 0 || r.DB == p.db) {
+	if s := p.shard(); p.wait.Count == 0 && !p.selecting && !s.blocked && s.master != nil && (p.sent == 0 || r.DB == p.db) {
 		p.reach(r.DB)
 		if p.conn == nil {
 			p.connect(s.master)
@@ -190,6 +190,9 @@ func (p *pin) pump() {
 	if p.conn == nil || p.conn.State() != backend.Ready {
 		return // Opened pumps again, or a timer tries again
 	}
+	if p.selecting {
+		return // the answer pumps again; until then the database is not known
+	}
 	if db != p.db {
 		p.selectDatabase(db)
 		return
@@ -211,9 +214,6 @@ func (p *pin) reach(db uint8) {
 
 // selectDatabase asks for another database; the answer pumps again.
 func (p *pin) selectDatabase(db uint8) {
-	if p.selecting {
-		return
-	}
 	p.selecting = true
 	sh := &p.loop.sh
 	r := sh.Requests.Get()
