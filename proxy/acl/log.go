@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"strings"
 	"sync"
 	"time"
 )
@@ -38,14 +39,14 @@ type Entry struct {
 const (
 	groupWithin = time.Minute
 	groupAmong  = 10
-	// maxObject bounds what is kept of a key or channel.
-	maxObject = 1 << 10
+	// maxKept bounds what is kept of a key or channel, and of a user's name.
+	maxKept = 1 << 10
 )
 
 // Add notes a refusal; Count is set by it.
 func (l *Log) Add(e Entry) {
 	e.Count = 1
-	e.Object = e.Object[:min(len(e.Object), maxObject)]
+	e.Object, e.User = kept(e.Object), kept(e.User)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.entries[:min(len(l.entries), groupAmong)] {
@@ -61,6 +62,14 @@ func (l *Log) Add(e Entry) {
 	}
 	copy(l.entries[1:], l.entries)
 	l.entries[0] = e
+}
+
+// kept is the beginning of a text, which does not keep the rest in memory.
+func kept(s string) string {
+	if len(s) <= maxKept {
+		return s
+	}
+	return strings.Clone(s[:maxKept])
 }
 
 // Entries returns up to n of the newest, newest first.
