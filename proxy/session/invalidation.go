@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 
@@ -75,6 +76,10 @@ func (v *Invalidations) remember(key string, c *Client) {
 			v.Invalidate([]byte(other))
 			break
 		}
+	}
+	if len(under) == cap(under) {
+		// Those that left would be kept for as long as the key does not change.
+		under = slices.DeleteFunc(under, func(c *Client) bool { return c.tracking == nil })
 	}
 	v.keys[key] = append(under, c)
 }
@@ -176,8 +181,8 @@ func appendInvalidation(dst []byte, keys ...[]byte) []byte {
 	return dst
 }
 
-// maxAfter bounds the invalidations that wait behind one reply. Beyond it the
-// client is told to forget everything.
+// maxAfter bounds the invalidations that wait behind the replies to one client.
+// Beyond it the client is told to forget everything.
 const maxAfter = 1 << 20
 
 // invalidate passes a push on, behind the replies that it must not overtake.
@@ -193,9 +198,17 @@ func (c *Client) invalidate(push []byte, bcast bool) {
 	if c.first != nil && c.first.Streamed {
 		torn = c.first
 	}
+	waiting := len(push)
 	for r := c.first; r != nil; r = r.Following {
+		waiting += len(r.After)
 		if r.Registered || bcast && r.Spec != nil && (mayRead(r.Spec) || r.Spec.Name == "exec") {
 			behind = r
+		}
+	}
+	if waiting > maxAfter {
+		push = invalidateAll
+		for r := c.first; r != nil; r = r.Following {
+			forgetAll(r)
 		}
 	}
 	switch {
@@ -214,7 +227,16 @@ func (c *Client) invalidate(push []byte, bcast bool) {
 // follow lets a push go out behind a reply.
 func follow(r *backend.Request, push []byte) {
 	if len(r.After)+len(push) > maxAfter {
-		push, r.After = invalidateAll, r.After[:0]
+		forgetAll(r)
+		push = invalidateAll
 	}
 	r.After = append(r.After, push...)
+}
+
+// forgetAll puts one message in the place of those that wait behind a reply: to
+// forget everything.
+func forgetAll(r *backend.Request) {
+	if len(r.After) > len(invalidateAll) {
+		r.After = bytes.Clone(invalidateAll)
+	}
 }
