@@ -209,7 +209,7 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 	var k spans
 	s.spans(args, &k)
 	if s.rule != ruleNone {
-		if reply := s.refuse(args, &k); reply != nil {
+		if reply := s.refuse(args); reply != nil {
 			return NoSlot, reply
 		}
 	}
@@ -262,7 +262,7 @@ const (
 
 // refuse returns an error line for requests that the rule of the command
 // forbids.
-func (s *Spec) refuse(args [][]byte, k *spans) []byte {
+func (s *Spec) refuse(args [][]byte) []byte {
 	switch s.rule {
 	case rulePairs:
 		if len(args)%2 == 0 {

@@ -89,7 +89,7 @@ func (v *Invalidations) Invalidate(key []byte) {
 	if len(v.clients) == 0 {
 		return
 	}
-	push := appendInvalidation(nil, key)
+	push := invalidation(key)
 	under, known := v.keys[string(key)]
 	delete(v.keys, string(key))
 	if known {
@@ -135,7 +135,7 @@ func (v *Invalidations) changed(keys [][]byte) {
 			}
 		}
 		if len(mine) > 0 {
-			c.invalidate(appendInvalidation(nil, mine...), true)
+			c.invalidate(invalidation(mine...), true)
 		}
 	}
 }
@@ -173,8 +173,8 @@ func (v *Invalidations) Pushed(push []byte, bcast bool) bool {
 
 var invalidateAll = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
 
-func appendInvalidation(dst []byte, keys ...[]byte) []byte {
-	dst = redcon.AppendArray(append(dst, ">2\r\n$10\r\ninvalidate\r\n"...), len(keys))
+func invalidation(keys ...[]byte) []byte {
+	dst := redcon.AppendArray([]byte(">2\r\n$10\r\ninvalidate\r\n"), len(keys))
 	for _, key := range keys {
 		dst = redcon.AppendBulk(dst, key)
 	}

@@ -34,7 +34,7 @@ func TestInvalidationsForgetClientsThatLeft(t *testing.T) {
 // TestInvalidationsThatWaitAreBounded: those of all replies of a client together.
 func TestInvalidationsThatWaitAreBounded(t *testing.T) {
 	c := &Client{sh: &Shared{}, tracking: &tracking{}, proto: 3}
-	push := appendInvalidation(nil, []byte(strings.Repeat("k", 1000)))
+	push := invalidation([]byte(strings.Repeat("k", 1000)))
 	total := func() (n int) {
 		for r := c.first; r != nil; r = r.Following {
 			n += cap(r.After)

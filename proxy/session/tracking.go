@@ -354,7 +354,7 @@ func (c *Client) saw(r, whole *backend.Request) {
 // is not tracked: behind the reply the client is told to forget the keys.
 func (c *Client) unkept(whole *backend.Request, raw []byte) {
 	if c.tracking != nil && !c.tracking.bcast && c.proto == 3 {
-		keysRead(raw, func(key []byte) { follow(whole, appendInvalidation(nil, key)) })
+		keysRead(raw, func(key []byte) { follow(whole, invalidation(key)) })
 	}
 }
 

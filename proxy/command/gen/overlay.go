@@ -32,7 +32,7 @@ var byName = merge(
 	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|help"),
 	decide("Local", "", "client|tracking client|trackinginfo client|caching client|getredir"),
 	decide("Local", "", "config|set"),
-	decide("AnyShard", "", "lolwut pfselftest object|help xinfo|help xgroup|help memory|help slowlog|help latency|help config|help command|help module|help module|list"),
+	decide("AnyShard", "", "lolwut pfselftest object|help xinfo|help xgroup|help memory|help slowlog|help latency|help config|help command|help module|help script|help function|help module|list"),
 	decide("Local", "", "cluster asking"), // refused unless cluster mode is on
 	decide("Local", "", "acl"),
 	decide("PubSub", "", "subscribe unsubscribe psubscribe punsubscribe ssubscribe sunsubscribe publish spublish pubsub"),
