@@ -8,6 +8,7 @@ import (
 
 var (
 	errNoKeeper = errors.New("there is no configserver")
+	errOften    = errors.New("there are more new scripts than are kept")
 	errFlushes  = errors.New("scripts are being flushed all the time")
 )
 
@@ -46,11 +47,13 @@ func (l *Library) Run(ctx context.Context) error {
 			return nil
 		}
 		err := l.putWaiting(ctx)
-		if err == nil && l.takeUsed() {
+		if (err == nil || errors.Is(err, errOften)) && l.takeUsed() {
 			if !sleep(ctx, checkEvery-time.Since(checked)) {
 				return nil
 			}
-			err = l.check(ctx)
+			if failed := l.check(ctx); failed != nil {
+				err = failed
+			}
 			checked = time.Now()
 		}
 		if retry = l.failed(ctx, err, retry); retry == 0 && l.Waiting() > 0 {
@@ -63,6 +66,13 @@ func (l *Library) Run(ctx context.Context) error {
 func (l *Library) failed(ctx context.Context, err error, before time.Duration) time.Duration {
 	if ctx.Err() != nil {
 		return 0
+	}
+	if errors.Is(err, errOften) {
+		if !l.often {
+			l.log.Warn("clients send new scripts all the time: they are kept for other proxies only slowly; write values into ARGV instead of the source")
+		}
+		l.often = true
+		return oftenRetry
 	}
 	if err == nil {
 		if l.told {

@@ -75,6 +75,31 @@ func SHA(source string) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// Bounds on what is put, in bytes: at once, and per second in the long run. Each
+// put writes the Configserver's list of scripts anew, about putCost. The store
+// keeps what was overwritten for minutes and must not be filled by a client that
+// writes its values into the source of each EVAL: it has the cluster's epochs.
+const (
+	putCost  = 128 << 10
+	putBurst = 32 << 20
+	putRate  = 64 << 10
+)
+
+// spend takes what a put costs from what may be put.
+func (l *Library) spend(sources []Source, now time.Time) error {
+	l.credit = min(putBurst, l.credit+now.Sub(l.creditAt).Seconds()*putRate)
+	l.creditAt = now
+	cost := float64(putCost)
+	for _, s := range sources {
+		cost += float64(len(s.Text))
+	}
+	if l.credit < cost {
+		return errOften
+	}
+	l.credit -= cost
+	return nil
+}
+
 // Script is one that is remembered. Any goroutine may use it.
 type Script struct {
 	// Source and SHA never change.
@@ -101,6 +126,10 @@ type Library struct {
 	// turn holds the one put or flush that goes on: a put that learns of a flush
 	// puts again what it takes for newer, which must not be a flush of our own.
 	turn chan struct{}
+	// credit is how many bytes may be put, as of creditAt; it belongs to whoever
+	// has the turn.
+	credit   float64
+	creditAt time.Time
 
 	mu      sync.Mutex
 	scripts map[string]*Script
@@ -109,6 +138,7 @@ type Library struct {
 	flushes uint64
 	asked   map[string]*question
 	told    bool // that the Configserver does not take scripts
+	often   bool // there were more scripts than may be put
 }
 
 // question is a Find that several wait for.
@@ -417,6 +447,9 @@ func (l *Library) put(ctx context.Context, list []*Script) error {
 		if len(sources) == 0 {
 			return nil
 		}
+		if err := l.spend(sources, time.Now()); err != nil {
+			return err
+		}
 		now, err := l.keeper.PutScripts(ctx, flushes, sources)
 		if err != nil {
 			return err
@@ -466,4 +499,6 @@ const (
 	againEvery = 10 * time.Minute
 	putTimeout = 2 * time.Second
 	lastRetry  = 5 * time.Second
+	// oftenRetry is the pause when more would be put than may be.
+	oftenRetry = time.Second
 )

@@ -336,3 +336,36 @@ func TestOneQuestion(t *testing.T) {
 		t.Errorf("%d questions for 50", n)
 	}
 }
+
+// TestNewScriptsAllTheTime: a client whose every EVAL is another script does not
+// fill the Configserver's store, and a flush is noticed meanwhile.
+func TestNewScriptsAllTheTime(t *testing.T) {
+	k := &keeper{kept: map[string]Source{}}
+	l := New(k, slog.New(slog.DiscardHandler))
+	ctx := t.Context()
+	for i := range 1000 {
+		if err := l.Keep(ctx, fmt.Sprintf("return %d", i)); err != nil && !errors.Is(err, errOften) {
+			t.Fatal(err)
+		}
+	}
+	if most := putBurst/putCost + 5; k.puts > most || k.puts < most/2 {
+		t.Errorf("%d puts, want at most %d", k.puts, most)
+	}
+	done := make(chan error, 1)
+	run, stop := context.WithCancel(ctx)
+	go func() { done <- l.Run(run) }()
+	used := l.Add("return 0")
+	k.mu.Lock()
+	k.flushes++
+	clear(k.kept)
+	k.mu.Unlock()
+	for begin := time.Now(); l.Flushed() == 0; time.Sleep(10 * time.Millisecond) {
+		if l.Use(used); time.Since(begin) > 10*time.Second {
+			t.Fatal("the flush was not noticed")
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
