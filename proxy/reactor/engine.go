@@ -50,6 +50,7 @@ type Engine struct {
 	accepting acceptor
 	slow      slowLog
 	sets      inOrder
+	users     inOrder
 	denied    acl.Log
 	logs      rareLogs
 }

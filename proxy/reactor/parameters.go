@@ -7,26 +7,38 @@ import (
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
-// maxWaiting is how many CONFIG SET may wait for those before them.
-const maxWaiting = 4096
+// maxWaiting is how many changes may wait for those before them, and
+// maxWaitingBytes how long they may be together.
+const (
+	maxWaiting      = 4096
+	maxWaitingBytes = 16 << 20
+)
 
 var lineManySets = []byte("-ERR CONFIG SET failed - too many wait for the Configserver, nothing was changed\r\n")
 
 // inOrder runs functions one after the other, in the order they came.
 type inOrder struct {
 	mu      sync.Mutex
-	waiting []func()
+	waiting []change
+	bytes   int
 	running bool
 }
 
-// add has f run; false when too many wait.
-func (q *inOrder) add(f func()) bool {
+// change is what waits, and how many bytes it is about.
+type change struct {
+	run   func()
+	bytes int
+}
+
+// add has f run, which is about some bytes; false when too many wait.
+func (q *inOrder) add(bytes int, f func()) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if len(q.waiting) >= maxWaiting {
+	if len(q.waiting) >= maxWaiting || q.bytes+bytes > maxWaitingBytes {
 		return false
 	}
-	q.waiting = append(q.waiting, f)
+	q.bytes += bytes
+	q.waiting = append(q.waiting, change{f, bytes})
 	if !q.running {
 		q.running = true
 		go q.run()
@@ -42,10 +54,13 @@ func (q *inOrder) run() {
 			q.mu.Unlock()
 			return
 		}
-		f := q.waiting[0]
+		next := q.waiting[0]
 		q.waiting = q.waiting[1:]
 		q.mu.Unlock()
-		f()
+		next.run()
+		q.mu.Lock()
+		q.bytes -= next.bytes
+		q.mu.Unlock()
 	}
 }
 
@@ -56,7 +71,11 @@ func (l *loop) configSet(c *session.Client, r *backend.Request, args [][]byte) {
 		c.Complete(r, lineNoAnswer)
 		return
 	}
-	if !l.eng.sets.add(func() {
+	size := 0
+	for _, a := range args {
+		size += len(a)
+	}
+	if !l.eng.sets.add(size, func() {
 		reply := set(nil, args)
 		l.post(func() { c.Complete(r, reply) })
 	}) {

@@ -8,9 +8,12 @@ import (
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
+var lineManyUsers = []byte("-ERR too many changes of users wait for the Configserver, this one was not made; retry later\r\n")
+
 var lineNoKeeper = []byte("-ERR this proxy was built without a keeper of users\r\n")
 
-// ChangeUsers asks the keeper of the users, and answers with what it says.
+// ChangeUsers asks the keeper of the users, and answers with what it says. Changes
+// are made one after the other: several of one transaction stay in their order.
 func (l *loop) ChangeUsers(c *session.Client, r *backend.Request, names, modifiers []string) {
 	keeper := l.eng.cfg.Users
 	if keeper == nil {
@@ -18,7 +21,13 @@ func (l *loop) ChangeUsers(c *session.Client, r *backend.Request, names, modifie
 		return
 	}
 	remove := r.Spec.Name == "acl|deluser"
-	go func() {
+	size := 0
+	for _, words := range [][]string{names, modifiers} {
+		for _, word := range words {
+			size += len(word)
+		}
+	}
+	if !l.eng.users.add(size, func() {
 		reply := []byte("+OK\r\n")
 		var err error
 		if remove {
@@ -32,5 +41,7 @@ func (l *loop) ChangeUsers(c *session.Client, r *backend.Request, names, modifie
 			reply = command.ErrorLine(err.Error(), nil, "")
 		}
 		l.post(func() { c.Complete(r, reply) })
-	}()
+	}) {
+		c.Complete(r, lineManyUsers)
+	}
 }
