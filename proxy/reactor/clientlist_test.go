@@ -283,3 +283,16 @@ func TestPauseAcrossPipelines(t *testing.T) {
 	c.silent(30 * time.Millisecond)
 	c.wantNext("OK")
 }
+
+// TestClientNamesAreBounded: they are kept outside of the memory budget.
+func TestClientNamesAreBounded(t *testing.T) {
+	p := startProxy(t, reactor.Config{Loops: 1})
+	c := p.dial()
+	long := strings.Repeat("n", 4097)
+	const refused = "-ERR Client names and what CLIENT SETINFO says may have at most 4096 bytes behind the proxy"
+	c.want(refused, "CLIENT", "SETNAME", long)
+	c.want(refused, "CLIENT", "SETINFO", "LIB-NAME", long)
+	c.want(refused, "HELLO", "2", "SETNAME", long)
+	c.want("OK", "CLIENT", "SETNAME", long[1:])
+	c.want(long[1:], "CLIENT", "GETNAME")
+}

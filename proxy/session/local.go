@@ -212,8 +212,8 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 		case option == "AUTH" && len(rest) >= 3:
 			user, password, rest = rest[1], rest[2], rest[3:]
 		case option == "SETNAME" && len(rest) >= 2:
-			if !goodName(rest[1]) {
-				return append(dst, lineBadName...)
+			if line := refuseName(rest[1]); line != nil {
+				return append(dst, line...)
 			}
 			name, rest = rest[1], rest[2:]
 		default:
@@ -267,6 +267,24 @@ func goodName(name []byte) bool {
 	return true
 }
 
+// maxName bounds what a client may call itself, in bytes: it is kept as long as
+// the client stays, is no part of the memory budget, and stands in each CLIENT
+// LIST and in ACL LOG.
+const maxName = 4096
+
+var lineLongName = []byte("-ERR Client names and what CLIENT SETINFO says may have at most 4096 bytes behind the proxy\r\n")
+
+// refuseName is an error line for a name that a client may not have.
+func refuseName(name []byte) []byte {
+	switch {
+	case len(name) > maxName:
+		return lineLongName
+	case !goodName(name):
+		return lineBadName
+	}
+	return nil
+}
+
 func (c *Client) more() *extra {
 	if c.extra == nil {
 		c.extra = &extra{}
@@ -302,8 +320,8 @@ func (c *Client) client(dst []byte, name string, args [][]byte) []byte {
 		}
 		return redcon.AppendBulkString(dst, c.Name())
 	case "client|setname":
-		if !goodName(args[2]) {
-			return append(dst, lineBadName...)
+		if line := refuseName(args[2]); line != nil {
+			return append(dst, line...)
 		}
 		c.more().name = string(args[2])
 	case "client|setinfo":
@@ -337,6 +355,9 @@ func (c *Client) setInfo(attribute, value []byte) []byte {
 	field := strings.ToLower(string(attribute))
 	if field != "lib-name" && field != "lib-ver" {
 		return lineClientAge
+	}
+	if len(value) > maxName {
+		return lineLongName
 	}
 	if !goodName(value) {
 		return append([]byte("-ERR "+field), " cannot contain spaces, newlines or special characters.\r\n"...)
