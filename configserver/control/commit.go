@@ -18,6 +18,8 @@ type commitRequest struct {
 	reason string
 	change failover.Change
 	result chan commitResult
+	// alone: it shares no epoch, for it may be what makes one too large.
+	alone bool
 }
 
 type commitResult struct {
@@ -70,6 +72,9 @@ func (l *Loop) startCommit() {
 	)
 	for len(l.pending) > 0 && len(sharing) < maxShared {
 		r := l.pending[0]
+		if r.alone && len(sharing) > 0 {
+			break
+		}
 		l.pending = l.pending[1:]
 		try := next.Clone()
 		told, err := r.change(&try)
@@ -85,6 +90,9 @@ func (l *Loop) startCommit() {
 			continue
 		}
 		next, sharing, events, reasons = try, append(sharing, r), append(events, told...), append(reasons, r.reason)
+		if r.alone {
+			break
+		}
 	}
 	if len(sharing) == 0 {
 		return
@@ -132,9 +140,12 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 	l.later(func() {
 		l.committing = false
 		l.setRecord(now)
-		if !landed {
+		switch {
+		case !landed && errors.Is(refusal, store.ErrTooLarge):
+			l.tooLarge(sharing)
+		case !landed:
 			l.pending = append(sharing, l.pending...) // decided again on the newest record
-		} else {
+		default:
 			for _, r := range sharing {
 				r.result <- commitResult{record: now}
 			}
@@ -142,6 +153,20 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 		}
 		l.startCommit()
 	})
+}
+
+// tooLarge deals with changes that the store does not take together. One that is
+// too large by itself is refused, lest it keep all others waiting for ever.
+func (l *Loop) tooLarge(sharing []*commitRequest) {
+	if len(sharing) == 1 {
+		sharing[0].result <- commitResult{err: topology.Preconditionf("the record of cluster %s would be larger than the store takes (etcd's --max-request-bytes): "+
+			"make the change smaller, or remove users and parameters that are not needed", l.cfg.Cluster)}
+		return
+	}
+	for _, r := range sharing {
+		r.alone = true
+	}
+	l.pending = append(sharing, l.pending...)
 }
 
 // readAgain reads the record until the store answers or the loop ends.

@@ -46,7 +46,7 @@ func (l *Loop) filePasswords(c *topology.Cluster) [][]byte {
 
 // SetUser implements API.
 func (l *Loop) SetUser(ctx context.Context, name string, modifiers []string) (topology.Cluster, error) {
-	c, err := l.changeUsers(ctx, "UserChanged", fmt.Sprintf("user %q changed", name), func(c *topology.Cluster) error {
+	c, err := l.changeUsers(ctx, "UserChanged", fmt.Sprintf("user %.100q changed", name), func(c *topology.Cluster) error {
 		return c.SetUser(name, modifiers, l.filePasswords(c))
 	})
 	return c, err
@@ -54,11 +54,24 @@ func (l *Loop) SetUser(ctx context.Context, name string, modifiers []string) (to
 
 // DeleteUsers implements API.
 func (l *Loop) DeleteUsers(ctx context.Context, names []string) (deleted int, c topology.Cluster, err error) {
-	c, err = l.changeUsers(ctx, "UsersDeleted", fmt.Sprintf("users %q deleted", names), func(c *topology.Cluster) error {
+	c, err = l.changeUsers(ctx, "UsersDeleted", deletion(names), func(c *topology.Cluster) error {
 		deleted = c.DeleteUsers(names)
 		return nil
 	})
 	return deleted, c, err
+}
+
+// deletion says which users are deleted, in a few words: anybody may name many
+// that do not exist, and the text is kept three times.
+func deletion(names []string) string {
+	size := 0
+	for _, name := range names {
+		size += len(name)
+	}
+	if size > 500 {
+		return fmt.Sprintf("%d users deleted", len(names))
+	}
+	return fmt.Sprintf("users %q deleted", names)
 }
 
 // changeUsers commits a change of users and waits until it is obeyed.

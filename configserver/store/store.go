@@ -28,6 +28,9 @@ var (
 	// ErrUncertain: the store did not answer in time, the change may or may not
 	// have landed. Read the record before acting again.
 	ErrUncertain = errors.New("outcome unknown")
+	// ErrTooLarge: the store does not take that much at once; nothing was changed,
+	// and asking again does not help.
+	ErrTooLarge = errors.New("too large for the store")
 	// ErrUnavailable: the store cannot be read now; try again.
 	ErrUnavailable = errors.New("the store does not answer")
 )
@@ -117,7 +120,7 @@ type Ownership interface {
 	Lost() <-chan struct{}
 	// Commit replaces the record of epoch next.Epoch-1 by next, keeps the old
 	// one as history, and appends events, all in one transaction. next must
-	// pass Validate. ErrConflict, ErrLeaseLost, ErrUncertain.
+	// pass Validate. ErrConflict, ErrLeaseLost, ErrTooLarge, ErrUncertain.
 	Commit(ctx context.Context, next topology.Cluster, events ...topology.Event) error
 	// Append adds events without a new epoch.
 	Append(ctx context.Context, events ...topology.Event) error

@@ -221,11 +221,19 @@ func (s *Store) txn(ctx context.Context, operation string, compare []clientv3.Cm
 		return r, nil
 	case errors.Is(err, rpctypes.ErrLeaseNotFound):
 		return nil, fmt.Errorf("etcd %s: %w", operation, store.ErrLeaseLost)
+	case tooLarge(err):
+		return nil, fmt.Errorf("etcd %s: %w: %v", operation, store.ErrTooLarge, err)
 	case refused(err):
 		return nil, fmt.Errorf("etcd %s: %w", operation, err)
 	default:
 		return nil, fmt.Errorf("etcd %s: %w: %v", operation, store.ErrUncertain, err)
 	}
+}
+
+// tooLarge tells if the request was longer than etcd, or its client, sends at once.
+func tooLarge(err error) bool {
+	return errors.Is(err, rpctypes.ErrRequestTooLarge) ||
+		status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
 }
 
 // refused tells if etcd answered that it changed nothing: the request was

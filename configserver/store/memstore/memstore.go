@@ -35,6 +35,9 @@ type Options struct {
 	// KeepScripts and KeepScriptBytes limit the scripts of each cluster.
 	KeepScripts     int
 	KeepScriptBytes int64
+	// CommitBytes is how long a record may be as JSON, with its reason; 0 for no
+	// limit.
+	CommitBytes int
 }
 
 // Store is an in-memory store.Store. Its zero value is not usable; see New.
@@ -42,6 +45,7 @@ type Store struct {
 	keepEpochs, keepEvents int
 	keepScripts            int
 	keepScriptBytes        int64
+	commitBytes            int
 
 	mu       sync.Mutex
 	closed   chan struct{}
@@ -72,13 +76,14 @@ var _ store.Store = (*Store)(nil)
 // New makes an empty store.
 func New(o Options) *Store {
 	s := &Store{
-		keepEpochs: store.KeepEpochs,
-		keepEvents: store.KeepEvents,
-		closed:     make(chan struct{}),
-		replicas:   map[string]*session{},
-		owners:     map[string]*ownership{},
-		clusters:   map[string]*cluster{},
-		changed:    make(chan struct{}),
+		commitBytes: o.CommitBytes,
+		keepEpochs:  store.KeepEpochs,
+		keepEvents:  store.KeepEvents,
+		closed:      make(chan struct{}),
+		replicas:    map[string]*session{},
+		owners:      map[string]*ownership{},
+		clusters:    map[string]*cluster{},
+		changed:     make(chan struct{}),
 
 		keepScripts: store.KeepScripts, keepScriptBytes: store.KeepScriptBytes,
 	}

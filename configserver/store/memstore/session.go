@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -147,6 +148,11 @@ func (o *ownership) changeLocked(change func(*cluster) error) error {
 func (o *ownership) Commit(ctx context.Context, next topology.Cluster, events ...topology.Event) error {
 	if err := store.CheckCommit(o.name, next, events); err != nil {
 		return err
+	}
+	if most := o.session.store.commitBytes; most > 0 {
+		if text, err := json.Marshal(next); err != nil || len(text) > most {
+			return errors.Join(err, store.ErrTooLarge)
+		}
 	}
 	return o.write(ctx, "commit", func(c *cluster) error {
 		if c.newest().Epoch+1 != next.Epoch {

@@ -1,0 +1,37 @@
+package etcdstore_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"testing"
+
+	"github.com/basalt-redis/basalt/configserver/store"
+	"github.com/basalt-redis/basalt/configserver/store/storetest"
+)
+
+// TestTooLarge: a commit beyond what etcd takes, and one beyond what its client
+// sends, are told apart from what may be tried again.
+func TestTooLarge(t *testing.T) {
+	etcd := startEtcd(t, t.TempDir(), freePort(t))
+	defer etcd.Close()
+	s := open(t, etcd.Endpoint(), "/toolarge/")
+	c := storetest.Cluster("a")
+	if err := s.Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	session := mustJoin(t, s, "cs-a")
+	defer session.Close(context.Background())
+	o := mustClaim(t, session, "a")
+	for _, size := range []int{5 << 20, 40 << 20} {
+		random := make([]byte, size)
+		_, _ = rand.Read(random)
+		if err := o.Commit(t.Context(), storetest.Next(c, hex.EncodeToString(random))); !errors.Is(err, store.ErrTooLarge) {
+			t.Errorf("%d bytes: %.200v", size, err)
+		}
+	}
+	if err := o.Commit(t.Context(), storetest.Next(c, "small")); err != nil {
+		t.Error(err)
+	}
+}
