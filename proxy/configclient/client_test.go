@@ -490,6 +490,8 @@ func TestGoodbye(t *testing.T) {
 	p.Report("a", basaltv1.Sight_SIGHT_OK, 0, nil)
 	p.stop()
 	f.until("the goodbye", func() bool { return s.ended })
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	last := s.heard[len(s.heard)-1]
 	if last.GetGoodbye() == nil || len(f.streams) != 1 {
 		t.Errorf("last message %v of %d streams", last, len(f.streams))

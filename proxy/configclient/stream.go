@@ -93,7 +93,8 @@ func (c *Client) stream(ctx context.Context, address string) (connected bool, er
 	select {
 	case err = <-received:
 		cut(nil)
-		<-sent
+		// It may have ended because of the goodbye that was just sent.
+		c.left = <-sent == nil && ctx.Err() != nil && errors.Is(err, io.EOF)
 		return true, causeOf(own, err)
 	case <-sent:
 	}
