@@ -1,8 +1,10 @@
 package session
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 )
@@ -58,5 +60,39 @@ func TestInvalidationsThatWaitAreBounded(t *testing.T) {
 	}
 	if got := string(c.first.After); got != string(invalidateAll) {
 		t.Errorf("behind the first reply: %.100q", got)
+	}
+}
+
+// TestPrefixesAreBounded: those of several CLIENT TRACKING together, and too many
+// at once are refused at once.
+func TestPrefixesAreBounded(t *testing.T) {
+	var now *tracking
+	next := func(from, n int) *tracking {
+		more := &tracking{bcast: true}
+		for i := range n {
+			more.prefixes = append(more.prefixes, fmt.Sprintf("%08d", from+i))
+		}
+		return more
+	}
+	calls := 0
+	for ; calls < 100; calls++ {
+		more := next(calls*100, 100)
+		if line := now.refuse(more); line != nil {
+			if &line[0] != &lineManyPrefixes[0] {
+				t.Fatalf("%s", line)
+			}
+			break
+		}
+		if now != nil {
+			more.prefixes = append(now.prefixes, more.prefixes...)
+		}
+		now = more
+	}
+	if calls > 10 {
+		t.Errorf("%d calls of 100 prefixes were accepted", calls)
+	}
+	many := next(0, 500_000)
+	if begin := time.Now(); now.refuse(many) == nil || time.Since(begin) > 500*time.Millisecond {
+		t.Errorf("500000 prefixes took %v to be refused", time.Since(begin))
 	}
 }

@@ -162,7 +162,14 @@ func (t *tracking) refuse(next *tracking) []byte {
 		return lineOptSwitch
 	}
 	const must = "'. Prefixes for a single client must not overlap."
-	size := 0
+	// First of all, for what follows compares each prefix with all others.
+	size := next.prefixBytes()
+	if t != nil {
+		size += t.prefixBytes()
+	}
+	if size > maxPrefixBytes {
+		return lineManyPrefixes
+	}
 	for i, p := range next.prefixes {
 		if t != nil {
 			for _, old := range t.prefixes {
@@ -176,11 +183,16 @@ func (t *tracking) refuse(next *tracking) []byte {
 				return command.ErrorLine("Prefix '", []byte(p), "' overlaps with another provided prefix '"+oneLine(other)+must)
 			}
 		}
-		if size += len(p) + 64; size > maxPrefixBytes {
-			return lineManyPrefixes
-		}
 	}
 	return nil
+}
+
+// prefixBytes is what counts for maxPrefixBytes.
+func (t *tracking) prefixBytes() (size int) {
+	for _, p := range t.prefixes {
+		size += len(p) + 64
+	}
+	return size
 }
 
 // oneLine makes a text fit for an error.
