@@ -42,8 +42,8 @@ func (l *loop) throttle(c *backend.Conn) {
 	if c.FD < 0 || c.Paused || c.MustDrain || c.Retired {
 		return
 	}
-	client, ok := c.Recipient().(*session.Client)
-	if !ok || client.Unsent() <= flowHigh || !client.Takes(l.sh.Now-untaken) {
+	client := session.ClientOf(c.Recipient())
+	if client == nil || client.Unsent() <= flowHigh || !client.Takes(l.sh.Now-untaken) {
 		return
 	}
 	if l.eng.used.Load() <= plenty(l.eng.cfg.MemoryBudgetBytes) {

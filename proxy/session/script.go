@@ -152,6 +152,24 @@ func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 	return true
 }
 
+// ClientOf is the client that gets a reply in pieces, as it comes; nil when the
+// owner of the request is something else.
+func ClientOf(owner backend.Owner) *Client {
+	switch o := owner.(type) {
+	case *Client:
+		return o
+	case *newScript:
+		return (*Client)(o)
+	case *bySHA:
+		return (*Client)(o)
+	case *firstBySHA:
+		return o.client
+	case *blockOwner:
+		return ClientOf(o.inner)
+	}
+	return nil
+}
+
 // finalArgs are the arguments of the last command of a request; there may be
 // others of the proxy in front of it.
 func finalArgs(raw []byte) [][]byte {
