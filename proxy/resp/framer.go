@@ -5,8 +5,12 @@ import (
 	"errors"
 )
 
-// MaxDepth is how deep replies may be nested.
-const MaxDepth = 64
+// MaxDepth is how deep replies may be nested: a little more than Lua lets a
+// script's reply be.
+const MaxDepth = 16 << 10
+
+// shallow is the depth that takes no memory of its own.
+const shallow = 64
 
 // maxLength is beyond what a reply can be long, in bytes or in elements.
 const maxLength = 1 << 50
@@ -26,7 +30,8 @@ type Framer struct {
 	depth int // open aggregates
 	line  int // bytes of an unfinished header line kept in head; -1: in a line of text
 	head  [32]byte
-	left  [MaxDepth]int // elements still to come of each open aggregate
+	left  [shallow]int // elements still to come of each open aggregate
+	deep  []int        // and of those that are nested deeper
 }
 
 // Feed takes the next bytes of the connection. It returns how many of them
@@ -154,8 +159,10 @@ func (f *Framer) open(n int, attribute bool) bool {
 	if attribute {
 		n++ // the value itself ends the attribute
 	}
-	if f.depth < MaxDepth {
+	if f.depth < shallow {
 		f.left[f.depth] = n
+	} else if f.depth < MaxDepth {
+		f.deep = append(f.deep, n)
 	}
 	f.depth++
 	return false
@@ -170,6 +177,15 @@ func (f *Framer) tooDeep() error {
 
 // element counts one complete element and tells if that ended the reply.
 func (f *Framer) element() bool {
+	for n := len(f.deep); n > 0; n-- {
+		if f.deep[n-1]--; f.deep[n-1] > 0 {
+			return false
+		}
+		f.depth--
+		if f.deep = f.deep[:n-1]; n == 1 {
+			f.deep = nil
+		}
+	}
 	for f.depth > 0 {
 		if f.left[f.depth-1]--; f.left[f.depth-1] > 0 {
 			return false

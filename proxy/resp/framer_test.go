@@ -154,3 +154,22 @@ func TestFramerDoesNotAllocate(t *testing.T) {
 		t.Fatalf("%v allocations", n)
 	}
 }
+
+// TestFramerDeep: replies may be nested as deep as a script's, and the next one
+// begins where they end.
+func TestFramerDeep(t *testing.T) {
+	for _, depth := range []int{1, shallow - 1, shallow, shallow + 1, 8000, MaxDepth} {
+		b := []byte(strings.Repeat("*2\r\n", depth) + ":1\r\n" + strings.Repeat(":2\r\n", depth))
+		for _, step := range []int{len(b), 3} {
+			var f Framer
+			for round := range 2 {
+				for rest := b; len(rest) > 0; {
+					n, done, err := f.Feed(rest[:min(step, len(rest))])
+					if rest = rest[n:]; err != nil || done != (len(rest) == 0) {
+						t.Fatalf("depth %d, round %d: %v, done %t with %d bytes left", depth, round, err, done, len(rest))
+					}
+				}
+			}
+		}
+	}
+}
