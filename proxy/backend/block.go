@@ -66,5 +66,22 @@ func (b *Block) explain(piece []byte, last bool) []byte {
 	return append(text, "\r\n"...)
 }
 
+// A rehearsal is a command between these two: the server checks it, and does not
+// execute it. They are written as nobody else writes them, so that they can be
+// told from the MULTI of an application where a server shows what it gets.
+var (
+	RehearsalBegin = []byte("*1\r\n$5\r\nmUlTI\r\n")
+	RehearsalEnd   = []byte("*1\r\n$7\r\ndIsCARD\r\n")
+)
+
+// Refusal is the first error among the replies that were not passed on, with its
+// line end; nil when there was none.
+func (b *Block) Refusal() []byte {
+	if b.refusal == nil {
+		return nil
+	}
+	return append(bytes.TrimRight(b.refusal, "\r\n"), "\r\n"...)
+}
+
 // restart makes it ready to be sent (again).
 func (b *Block) restart() { b.left, b.refusal, b.begun, b.reading = b.Before, nil, false, false }

@@ -20,6 +20,7 @@ import (
 	"bytes"
 	"strings"
 
+	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 )
 
@@ -133,19 +134,22 @@ func (f *Filter) judge(line []byte, certain bool, show func([]byte)) bool {
 		}
 		return true
 	}
-	if s.proxy && s.applications(spec) {
+	if s.proxy && s.applications(spec, words) {
 		show(line)
 	}
 	return true
 }
 
 // applications tells if an application sent a command that a proxy passed on.
-func (s *source) applications(spec *command.Spec) bool {
+func (s *source) applications(spec *command.Spec, words [][]byte) bool {
 	if spec == nil {
 		return true // of a later server
 	}
 	switch spec.Name {
 	case "multi", "exec":
+		if bytes.Contains(backend.RehearsalBegin, words[0]) {
+			return false // its DISCARD is the proxy's own too
+		}
 		s.multi, s.login = spec.Name == "multi", false
 		return true
 	case "hello", "auth":

@@ -56,6 +56,7 @@ func TestOwnBusinessIsNotShown(t *testing.T) {
 		otherProxy + " INFO server", proxyAddr + " HELLO 3 AUTH (redacted) (redacted)", proxyAddr + " SELECT 3", proxyAddr + " INFO server",
 		proxyAddr + " AUTH (redacted) (redacted)", proxyAddr + " GET k", proxyAddr + " INFO",
 		proxyAddr + " MULTI", proxyAddr + " PING", otherProxy + " PING", proxyAddr + " ECHO x", proxyAddr + " EXEC", proxyAddr + " PING",
+		proxyAddr + " mUlTI", proxyAddr + " dIsCARD", proxyAddr + " PING",
 		proxyAddr + " WATCH k", proxyAddr + " PUBLISH a b", proxyAddr + " PUBSUB CHANNELS", proxyAddr + " EVAL x 0", "lua SET k v", proxyAddr + " BRANDNEW x",
 	}
 	want := []string{

@@ -23,7 +23,7 @@ import (
 //
 // They count as pinned connections (Config.MaxPinned).
 
-// controlCall is a question to all masters.
+// controlCall is a question to all masters, or to one.
 type controlCall struct {
 	loop    *loop
 	raw     []byte
@@ -61,20 +61,38 @@ func (l *loop) Control(proto uint8, raw []byte, done func([][]byte)) []byte {
 	}
 	call := &controlCall{loop: l, raw: raw, replies: make([][]byte, n), waiting: int(n), done: done}
 	for i, s := range l.shards {
-		if s.blocked || s.master == nil {
-			l.eng.pinned.Add(-1)
-			call.answer(i, lineNoControl)
-			continue
-		}
-		target := s.master.target
-		target.Proto, target.Control = int(proto), true
-		k := &control{call: call, index: i, node: s.master, until: l.sh.Now + int64(l.eng.cfg.HoldTimeout)}
-		l.controls[k] = struct{}{}
-		k.conn = backend.New(controlHost{l}, target)
-		k.conn.Context = k
-		k.conn.Open(int64(l.eng.cfg.HoldTimeout))
+		call.ask(i, s, proto)
 	}
 	return nil
+}
+
+// askOne asks the master of one shard. It returns an error line when too many
+// such connections are in use.
+func (l *loop) askOne(s *shard, raw []byte, done func(reply []byte)) []byte {
+	if l.eng.pinned.Add(1) > int64(l.eng.cfg.MaxPinned) {
+		l.eng.pinned.Add(-1)
+		return lineTooManyPins
+	}
+	call := &controlCall{loop: l, raw: raw, replies: make([][]byte, 1), waiting: 1, done: func(replies [][]byte) { done(replies[0]) }}
+	call.ask(0, s, 2)
+	return nil
+}
+
+// ask opens a connection to the master of a shard.
+func (call *controlCall) ask(i int, s *shard, proto uint8) {
+	l := call.loop
+	if s.blocked || s.master == nil {
+		l.eng.pinned.Add(-1)
+		call.answer(i, lineNoControl)
+		return
+	}
+	target := s.master.target
+	target.Proto, target.Control = int(proto), true
+	k := &control{call: call, index: i, node: s.master, until: l.sh.Now + int64(l.eng.cfg.HoldTimeout)}
+	l.controls[k] = struct{}{}
+	k.conn = backend.New(controlHost{l}, target)
+	k.conn.Context = k
+	k.conn.Open(int64(l.eng.cfg.HoldTimeout))
 }
 
 // answer takes the reply of one shard.

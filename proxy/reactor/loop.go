@@ -60,6 +60,8 @@ type loop struct {
 	text     []byte // scratch of requests
 	subs     subscriptions
 	monitors monitors
+	// sawBusy: this loop found a server busy, and keeps asking it.
+	sawBusy bool
 	// pausedConns are those that are not read (flow.go).
 	pausedConns []pausedConn
 	// flushed is Scripts.Flushed when the loop last forgot what servers have.

@@ -14,12 +14,18 @@ import (
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
-// queued sends MULTI and commands, and expects that they are queued.
+// queued sends MULTI and commands, and expects that they are queued. An empty
+// line follows, so that the proxy does not ask the server about any of them.
 func (c *client) queued(commands ...[]string) {
 	c.t.Helper()
-	c.want("OK", "MULTI")
+	raw := encode("MULTI")
 	for _, args := range commands {
-		c.want("QUEUED", args...)
+		raw += encode(args...)
+	}
+	c.write(raw + "\r\n")
+	c.wantNext("OK")
+	for range commands {
+		c.wantNext("QUEUED")
 	}
 }
 
@@ -276,7 +282,8 @@ func TestPinnedConnectionsAreFew(t *testing.T) {
 			c.Close()
 		}
 	}
-	if n := connected(); n > base+6 {
+	// Five, one that was just given back, one that asks a slow server if it is busy.
+	if n := connected(); n > base+7 {
 		t.Errorf("%d connections at the server, %d before", n, base)
 	}
 	time.Sleep(50 * time.Millisecond)

@@ -43,6 +43,7 @@ type shard struct {
 	retired []*backend.Conn
 	// releasing: it is in the loop's list of shards to release.
 	releasing bool
+	busy      busyness
 }
 
 // lane is what a shard knows of the requests in one protocol version and one
@@ -197,6 +198,10 @@ func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
 		r.Owner.Fail(r, lineDeleting)
 		return
 	}
+	if s.busy.line != nil && !s.blocked {
+		s.refuseBusy(r)
+		return
+	}
 	if l.eng.held.Load()+int64(len(raw)) > l.eng.cfg.HoldMaxBytes {
 		l.counters.heldRefused++
 		r.Owner.Fail(r, lineFull)
@@ -331,6 +336,9 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 		if c.Read(l.scratch); c.Target.Bulk {
 			l.throttle(c)
 		}
+		if l.sawBusy {
+			l.busyNoMore(c)
+		}
 	}
 	if events&unix.EPOLLOUT != 0 {
 		l.watchConn(c, c.Flush())
@@ -438,7 +446,7 @@ func (s *shard) publish() {
 	for i := range s.lanes {
 		s.lanes[i].ready = nil
 	}
-	if s.blocked || s.master == nil {
+	if s.blocked || s.master == nil || s.busy.line != nil {
 		return
 	}
 	for i, conn := range s.master.conns {

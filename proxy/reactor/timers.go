@@ -32,6 +32,7 @@ func (l *loop) timers() {
 			}
 		}
 		l.holdTimer(s)
+		s.busyTimer()
 	}
 	l.holdTimer(l.orphan)
 	l.pinTimers()
@@ -96,6 +97,10 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 		switch waited := now - conn.WaitingSince; {
 		case conn.InFlight() > 0 && waited > timeout:
 			n.watch.saw(l, SightTimeout, fmt.Errorf("%d requests are unanswered for %s", conn.InFlight(), time.Duration(waited).Round(time.Millisecond)))
+		case conn.InFlight() > 0 && waited > busyAfter:
+			if n == n.shard.master {
+				n.shard.suspect(waited)
+			}
 		case conn.InFlight() == 0 && now-conn.LastReply > quiet:
 			conn.Ping()
 		}

@@ -330,16 +330,23 @@ func TestTransactionOverAllShards(t *testing.T) {
 	c.want("me", "CLIENT", "GETNAME")
 }
 
-// TestRefusedByTheServer: what the server does not queue is told at EXEC.
+// TestRefusedByTheServer: what the server does not queue is told at once to a
+// client that waits for it, and at EXEC in a pipeline.
 func TestRefusedByTheServer(t *testing.T) {
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	servers[0].MustDo("CONFIG", "SET", "maxmemory", "1")
 	c := p.dial()
 	c.want("OK", "MULTI")
-	c.want("QUEUED", "GET", "a")
-	c.want("QUEUED", "SET", "a", "1")
-	c.want("-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'.", "EXEC")
+	c.want("-OOM command not allowed when used memory > 'maxmemory'.", "GET", "a") // queueing takes memory
+	c.want("-OOM command not allowed when used memory > 'maxmemory'.", "SET", "a", "1")
+	c.want("-EXECABORT Transaction discarded because of previous errors.", "EXEC")
+	c.write("*1\r\n$5\r\nMULTI\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1\r\n1\r\n*1\r\n$4\r\nEXEC\r\n")
+	for _, want := range []string{"+OK", "+QUEUED", "-EXECABORT Transaction discarded because of: OOM command not allowed when used memory > 'maxmemory'."} {
+		if got := c.raw(); got != want+"\r\n" {
+			t.Fatalf("pipeline: %q, want %q", got, want)
+		}
+	}
 	servers[0].MustDo("CONFIG", "SET", "maxmemory", "0")
 	c.want("(nil)", "GET", "a")
 	c.want("OK", "MULTI")

@@ -41,6 +41,8 @@ type Client struct {
 	first   *backend.Request
 	last    *backend.Request
 	pending int
+	// behind is how many bytes the client sent after the request that is handled.
+	behind int
 
 	stalled bool // requests in `in` wait
 	// postponed: they wait for the end of a CLIENT PAUSE.
@@ -270,6 +272,10 @@ func (c *Client) moveLarge() bool {
 		c.keep(in.B[n:])
 		in.B = in.B[:n]
 	}
+	c.behind = 0
+	if c.in != nil {
+		c.behind = len(c.in.B)
+	}
 	if handled := c.handle(in.B, in); !handled {
 		// It waits behind a barrier: put it back as it was.
 		c.again()
@@ -387,6 +393,7 @@ func (c *Client) handleAll(b []byte) (used int) {
 		if n == 0 {
 			return used
 		}
+		c.behind = len(b) - used - n
 		if !c.handle(b[used:used+n], nil) {
 			c.again()
 			return used
@@ -539,6 +546,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		}
 		if c.inMulti() && spec.Name == "exec" && c.tx.block != nil && !c.enter(c.tx.slot, len(c.tx.block.B)) {
 			return false
+		}
+		if sh.Busy != nil && !servedBusy(spec) {
+			c.refuseBusy(spec)
+			break
 		}
 		c.local(spec, args, raw)
 		c.show(spec, args)

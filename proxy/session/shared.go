@@ -35,6 +35,9 @@ type Shared struct {
 	// the loop wait for its end.
 	Pause     Pause
 	Postponed int
+	// Busy is the error of the servers while all of them execute scripts that take
+	// too long, else nil.
+	Busy []byte
 	// Blocked counts clients that wait for a blocking command.
 	Blocked int
 	// Monitored: some client of the proxy monitors.

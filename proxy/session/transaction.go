@@ -49,8 +49,9 @@ import (
 // each loop of a proxy that listens once, however many clients it serves.
 // SUBSCRIBE and its kin are refused when queued: they wait for all shards.
 //
-// A refusal by the server itself (out of memory) is only seen at EXEC, with its
-// reason: the proxy had no way to know it at queueing.
+// A refusal by the server itself (out of memory) is told at queueing to a client
+// that waits for each reply (rehearsal); in a pipeline it is only seen at EXEC, with
+// its reason.
 type transaction struct {
 	// limits of the user when MULTI was sent.
 	limits *acl.Limits
@@ -276,11 +277,18 @@ func (c *Client) waitForAll() {
 // queue takes a command between MULTI and EXEC.
 func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 	t := c.tx
-	line := c.admit(spec, args)
+	line := c.sh.Busy
+	if line == nil {
+		line = c.admit(spec, args)
+	}
 	if line == nil && !t.dirty {
 		line = c.enqueue(spec, args, raw)
 	}
 	if line == nil {
+		if c.rehearses(spec, raw) {
+			c.rehearse(spec, args, raw)
+			return
+		}
 		c.answer(spec, lineQueued)
 		return
 	}
