@@ -78,6 +78,8 @@ func (k *keeper) commit() {
 func startKept(t *testing.T, n int) *proxy {
 	shards, _ := realShards(t, n)
 	k := &keeper{users: map[string]*rules.User{}, created: map[string]uint64{}}
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.p = startProxy(t, reactor.Config{Users: k}, shards...)
 	return k.p
 }
