@@ -1,3 +1,7 @@
+//go:build !race
+
+// Tens of megabytes take longer than the lease lasts under the race detector.
+
 package etcdstore_test
 
 import (
