@@ -17,7 +17,7 @@
 // reason, in declared_test.go: an undeclared one fails the test and is reduced
 // to the shortest sequence that shows it; a declared one that was not seen fails
 // it as well, so the list cannot rot. The table at the end has every command of
-// the server: same, difference, or missing.
+// the server: same, difference, refused (if the README says so), or missing.
 //
 // Where the endpoint says CROSSSLOT and a single Redis does not, a third server
 // is the judge: a Redis Cluster of one node must say the same.
