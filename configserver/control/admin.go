@@ -110,7 +110,7 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) 
 			n.ID, n.Address, detail)
 	}
 	defer conn.Close()
-	open, err := conn.DefaultUserOn(ctx)
+	def, err := conn.DefaultUser(ctx)
 	var users []string
 	if err == nil {
 		users, err = conn.Users(ctx)
@@ -118,9 +118,8 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) 
 	switch {
 	case err != nil:
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s does not answer: %v", n.ID, n.Address, err)
-	case open:
-		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets clients in without a name, so it cannot be fenced: "+
-			"put \"user default off\" in its configuration and restart it", n.ID, n.Address)
+	case def.Problem() != "":
+		return redisadmin.Info{}, topology.Preconditionf("%s at %s %s", n.ID, n.Address, def.Problem())
 	case conn.Info.Mode != "standalone":
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s runs in %s mode: put \"cluster-enabled no\" in its configuration and restart it",
 			n.ID, n.Address, conn.Info.Mode)

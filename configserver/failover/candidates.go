@@ -266,7 +266,7 @@ func restartedCandidates(s *topology.Shard, e Election, o *health.Observations, 
 			v.Refused = "another node was asked for"
 		case n.Incarnation == "" && !requested:
 			v.Refused = "was never admitted"
-		case seen.DefaultUserOn || seen.Info.Mode == "cluster":
+		case seen.DefaultUser.On || seen.Info.Mode == "cluster":
 			v.Refused = "is misconfigured"
 		case seen.Info.Keys <= 0:
 			v.Refused = "holds no data"

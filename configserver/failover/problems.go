@@ -300,8 +300,10 @@ func (x *situation) joinable(seen *health.Node) bool {
 		!seen.Info.Loading && seen.Busy != "LOADING" && !isMisconfigured(seen)
 }
 
+// isMisconfigured tells if a node must not serve. One with a narrow default user
+// may: what that endangers is lost when it starts, not now.
 func isMisconfigured(seen *health.Node) bool {
-	return seen.DefaultUserOn || seen.Info.Mode != "" && seen.Info.Mode != "standalone"
+	return seen.DefaultUser.On || seen.Info.Mode != "" && seen.Info.Mode != "standalone"
 }
 
 // fresh tells if a node was asked after the newest record was known, so that
@@ -402,9 +404,10 @@ func misconfigured(x *situation) (list []found) {
 		n := &x.s.Nodes[i]
 		seen := x.o.Nodes[n.ID]
 		switch {
-		case !x.o.Live(n.ID, x.now) || !isMisconfigured(&seen):
-		case seen.DefaultUserOn:
-			list = append(list, found{node: n.ID, message: n.ID + " lets clients in without a name, so it cannot be fenced: put \"user default off\" in its configuration and restart it"})
+		case !x.o.Live(n.ID, x.now):
+		case seen.DefaultUser.Problem() != "":
+			list = append(list, found{node: n.ID, message: n.ID + " " + seen.DefaultUser.Problem()})
+		case !isMisconfigured(&seen):
 		default:
 			list = append(list, found{node: n.ID, message: n.ID + " runs in " + seen.Info.Mode + " mode: put \"cluster-enabled no\" in its configuration and restart it"})
 		}

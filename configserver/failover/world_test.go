@@ -38,7 +38,7 @@ type server struct {
 	offset, keys   int64
 	history, older string
 	users          []string
-	defaultOn      bool
+	defaultUser    redisadmin.DefaultUser
 	mode           string
 	password       bool
 }
@@ -136,7 +136,7 @@ func (w *world) probe(id string) {
 		p.Sight, p.Detail, p.Heard, p.Refused = topology.SightFenced, "refuses the admin password", w.now, 0
 	default:
 		p.Sight, p.Detail, p.Heard, p.Refused, p.Asked = topology.SightOK, "ok", w.now, 0, time.Time{}
-		p.InfoAt, p.UsersAt, p.Users, p.DefaultUserOn = w.now, w.now, slices.Clone(s.users), s.defaultOn
+		p.InfoAt, p.UsersAt, p.Users, p.DefaultUser = w.now, w.now, slices.Clone(s.users), s.defaultUser
 		p.Info = redisadmin.Info{RunID: s.runID, Mode: s.mode, Version: "7.0.15", Loading: s.loading, Master: s.master, MasterAddress: s.follows,
 			LinkUp: s.linkUp, LinkDownFor: -1, LastIO: -1, Syncing: s.syncing, Offset: s.offset, ReplID: s.history, ReplID2: s.older, Keys: s.keys}
 		if !s.master && s.linkUp {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 )
 
 const adminUser = credentials.AdminUser
@@ -135,9 +136,8 @@ func firstWord(text string) string {
 	return word
 }
 
-// users reads ACL LIST: the names of the users, and whether anybody may log in
-// without one.
-func users(rules []any) (names []string, defaultOn bool) {
+// users reads ACL LIST: the names of the users, and what the default user is.
+func users(rules []any) (names []string, def redisadmin.DefaultUser) {
 	for _, rule := range rules {
 		text, _ := rule.(string)
 		fields := strings.Fields(text)
@@ -145,9 +145,9 @@ func users(rules []any) (names []string, defaultOn bool) {
 			continue
 		}
 		names = append(names, fields[1])
-		if fields[1] == "default" && fields[2] == "on" {
-			defaultOn = true
+		if fields[1] == "default" {
+			def = redisadmin.DefaultUserOf(text)
 		}
 	}
-	return names, defaultOn
+	return names, def
 }

@@ -38,8 +38,8 @@ type Probe struct {
 	// Users are the ACL users; UsersAt is when they were asked for.
 	Users   []string
 	UsersAt time.Time
-	// DefaultUserOn: anybody may log in, fencing is impossible.
-	DefaultUserOn bool
+	// DefaultUser is what connections are that do not log in.
+	DefaultUser redisadmin.DefaultUser
 }
 
 // ProxySight is one node as one proxy sees it.

@@ -295,7 +295,7 @@ func (p *Prober) probe(l *line) error {
 	}
 	if full {
 		if rules, ok := replies[2].([]any); ok {
-			p.p.Users, p.p.DefaultUserOn = users(rules)
+			p.p.Users, p.p.DefaultUser = users(rules)
 			p.p.UsersAt = begun
 		}
 	}

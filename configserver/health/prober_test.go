@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/redistest"
 )
@@ -98,11 +99,13 @@ func TestProberReadsEverything(t *testing.T) {
 	w := watch(t, "wrong", "test-admin-password")
 	w.until("seen", 2*time.Second, ok)
 	p := w.seen()
-	if p.DefaultUserOn || !slices.Contains(p.Users, credentials.AdminUser) || p.Info.Mode != "standalone" || !p.Info.Master || p.Info.Keys != 0 || p.Info.Version == "" {
+	if p.DefaultUser != (redisadmin.DefaultUser{}) || !slices.Contains(p.Users, credentials.AdminUser) || p.Info.Mode != "standalone" || !p.Info.Master || p.Info.Keys != 0 || p.Info.Version == "" {
 		t.Errorf("probe %+v", p)
 	}
 	w.MustDo("ACL", "SETUSER", "default", "on")
-	w.until("seen that anybody may log in", 3*time.Second, func(p Probe) bool { return p.DefaultUserOn })
+	w.until("seen that anybody may log in", 3*time.Second, func(p Probe) bool { return p.DefaultUser.On })
+	w.MustDo("ACL", "SETUSER", "default", "off", "-debug")
+	w.until("seen that transactions would be lost", 3*time.Second, func(p Probe) bool { return p.DefaultUser == redisadmin.DefaultUser{Narrow: true} })
 }
 
 func TestProberIsRefusedByPassword(t *testing.T) {

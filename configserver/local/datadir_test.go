@@ -93,7 +93,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	if strings.Contains(conf, first[0]) {
 		t.Fatal("redis.conf holds the password itself")
 	}
-	for _, line := range []string{"bind 127.0.0.1", "port 7001", "user default off", "appendonly yes", "maxmemory 100mb"} {
+	for _, line := range []string{"bind 127.0.0.1", "port 7001", "user default off ~* &* +@all", "appendonly yes", "maxmemory 100mb"} {
 		if !strings.Contains(conf, line+"\n") {
 			t.Fatalf("redis.conf lacks %q:\n%s", line, conf)
 		}

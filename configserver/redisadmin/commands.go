@@ -116,19 +116,18 @@ func (c *Conn) Users(ctx context.Context) ([]string, error) {
 	return users, nil
 }
 
-// DefaultUserOn tells if clients can log in without a name, which makes every
-// fence useless.
-func (c *Conn) DefaultUserOn(ctx context.Context) (bool, error) {
+// DefaultUser asks what the default user is.
+func (c *Conn) DefaultUser(ctx context.Context) (DefaultUser, error) {
 	lines, err := c.conn.Do(ctx, "ACL", "LIST").StringSlice()
 	if err != nil {
-		return false, fmt.Errorf("%s: ACL LIST: %w", c.Address, err)
+		return DefaultUser{}, fmt.Errorf("%s: ACL LIST: %w", c.Address, err)
 	}
 	for _, line := range lines {
-		if strings.HasPrefix(line, "user default on ") {
-			return true, nil
+		if strings.HasPrefix(line, "user default ") {
+			return DefaultUserOf(line), nil
 		}
 	}
-	return false, nil
+	return DefaultUser{}, nil
 }
 
 // What a proxy must not do: change roles, users, code or configuration, or

@@ -120,7 +120,7 @@ func (s *Server) config() string {
 	if s.options.Open {
 		lines = append(lines, "user default on nopass ~* &* +@all")
 	} else {
-		lines = append(lines, "user default off")
+		lines = append(lines, "user default off ~* &* +@all")
 	}
 	if s.options.Persist {
 		lines = append(lines, "save 3600 1")

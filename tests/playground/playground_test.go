@@ -296,7 +296,8 @@ func TestPlayground(t *testing.T) {
 		out, err := p.run("cluster", "status", "-o", "json")
 		return err == nil && !strings.Contains(out, "NODE_ROLE_FENCED") && strings.Contains(out, `"problems": []`)
 	})
-	p.do("SET", "hello", "again")
+	// A transaction, which a server loads otherwise than a command.
+	p.do("EVAL", "redis.call('set', KEYS[1], 'again') redis.call('incr', KEYS[2])", "2", "hello", "{hello}:times")
 	addresses := p.processes()
 	p.end(syscall.SIGINT)
 	if out, err := p.run("local", "status"); err == nil || !strings.Contains(out, "no local playground is running") {
