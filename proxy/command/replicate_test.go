@@ -18,6 +18,13 @@ func TestMayReplicate(t *testing.T) {
 		"EVAL #!lua\u00a0flags=no-writesx\nreturn 0":          true,
 		"EVAL #!lua\nflags=no-writes 0":                       true,
 		"EVAL flags=no-writes 0":                              true,
+		"EVAL #!lua\u00a0flags=no-writes":                     true,
+		"EVAL #!lua\u00a0flags=no-writes\u00a0x\n":            true,
+		"EVAL #!luau\u00a0flags=no-writes\n":                  true,
+		"EVAL #!lua\u00a0flags=\n":                            true,
+		"EVAL_RO #!lua\nreturn 0":                             true,
+		"EVAL_RO #!lua\u00a0flags=no-writes\nreturn 0":        false,
+		"EVAL_RO #!js\nreturn 0":                              false,
 	} {
 		var args [][]byte
 		for word := range strings.SplitSeq(line, " ") {

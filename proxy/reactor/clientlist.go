@@ -296,7 +296,7 @@ func (l *loop) unpause() {
 	if l.sh.Pause == session.PauseNone {
 		return
 	}
-	l.sh.Pause = session.PauseNone
+	l.sh.EndPause()
 	l.eachClient(func(c *session.Client) { c.Unstall() })
 }
 

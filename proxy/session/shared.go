@@ -57,8 +57,9 @@ type Shared struct {
 	// Scripts are the sources that the proxy remembers.
 	Scripts *scripts.Library
 
-	known knownScripts
-	sha   [40]byte // scratch of EVALSHA
+	known     knownScripts
+	functions *pausedFunctions
+	sha       [40]byte // scratch of EVALSHA
 
 	// Invalidations has the loop's clients that track keys.
 	Invalidations Invalidations

@@ -62,7 +62,8 @@ type transaction struct {
 	// readOnly: no command changes data or publishes.
 	readOnly bool
 	// replicates: a command may change data, or is passed on to replicas.
-	replicates bool
+	// calls: a command runs a script, which may do the same.
+	replicates, calls bool
 	// first and last are MULTI and EXEC as the client wrote them, for those who
 	// monitor the server.
 	first [5]byte
@@ -365,7 +366,11 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 		}
 	}
 	t.count++
-	t.replicates = t.replicates || spec.MayReplicate(args)
+	if spec.Kind == command.Script {
+		t.calls = true
+	} else {
+		t.replicates = t.replicates || spec.MayReplicate(args)
+	}
 	if how == aloneAfter {
 		return nil
 	}
