@@ -337,6 +337,45 @@ func TestMinReplicasToWrite(t *testing.T) {
 	r.eventually("lowered", 3*time.Second, func() bool { return value() == "0" })
 }
 
+// What CONFIG SET says about min-replicas-to-write holds for every master, also
+// when that stops the writes, and the policy adds to it.
+func TestMinReplicasThatAnAdminSet(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
+	r.form(1, 2)
+	p := r.proxy("p1")
+	r.settled("shard-0")
+	is := func(node, want string) {
+		t.Helper()
+		r.eventually(node+" has "+want, 5*time.Second, func() bool {
+			reply, _ := r.servers[node].MustDo("CONFIG", "GET", "min-replicas-to-write").([]any)
+			return fmt.Sprint(reply[1]) == want
+		})
+	}
+	is("shard-0-0", "1")
+	if err := r.setConfig("min-slaves-to-write", "2"); err != nil {
+		t.Fatal(err)
+	}
+	is("shard-0-0", "2")
+	if err := p.set("shard-0", "k", "v"); err == nil || !strings.Contains(err.Error(), "NOREPLICAS") {
+		t.Errorf("a write with one of two replicas: %v", err)
+	}
+	// A node that was made master has it at once.
+	r.servers["shard-0-0"].Kill()
+	r.eventually("replaced", 5*time.Second, func() bool { return r.shard("shard-0").Master == "shard-0-1" })
+	is("shard-0-1", "2")
+	r.servers["shard-0-0"].Restart()
+	r.settled("shard-0")
+	is("shard-0-0", "2")
+	// Taken back, the policy's holds again.
+	if err := r.setConfig("min-replicas-to-write", "0"); err != nil {
+		t.Fatal(err)
+	}
+	is("shard-0-1", "1")
+	p.setUntil("shard-0", "k", "v")
+	r.checkEpochs()
+}
+
 func TestAServerOfAnotherClusterIsNotTaken(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1, 1, nil)

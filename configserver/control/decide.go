@@ -181,7 +181,8 @@ func (l *Loop) trimReadSet(c *topology.Cluster, s *topology.Shard, now time.Time
 }
 
 // trimMinReplicas keeps min-replicas-to-write of the master at the policy's
-// value, as far as there are replicas in sync. An admitted master has 0.
+// value, as far as there are replicas in sync, when that is more than the
+// cluster's settings say. An admitted master has what they say.
 func (l *Loop) trimMinReplicas(c *topology.Cluster, s *topology.Shard, now time.Time) bool {
 	m := s.MasterNode()
 	if m == nil || !l.obs.Admitted(m, now) {

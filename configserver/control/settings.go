@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -300,6 +301,7 @@ func (l *Loop) setRest(ctx context.Context, x *failover.Executor, first *topolog
 	})
 	err := l.do(ctx, func() {
 		for id, is := range given {
+			l.minReplicasGiven(id, is.incarnation, wanted)
 			// Only a node that had all the settings before has all of them now.
 			if before == 0 || l.settingsAt[id] == (settingsOf{is.incarnation, before}) {
 				l.settingsAt[id] = is
@@ -311,6 +313,17 @@ func (l *Loop) setRest(ctx context.Context, x *failover.Executor, first *topolog
 		return &topology.RefusalError{Reply: "ERR CONFIG SET is done and kept, but not every server took it: " + strings.Join(refused, "; ")}
 	}
 	return err
+}
+
+// minReplicasGiven notes that a node was given settings: what the policy wants
+// of min-replicas-to-write may be more (trimMinReplicas).
+func (l *Loop) minReplicasGiven(node, incarnation string, settings []topology.Setting) {
+	for _, s := range settings {
+		if parameters.Canonical(s.Name) == parameters.MinReplicas {
+			count, _ := strconv.Atoi(s.Value) // a server took it
+			l.minSet[node] = minSetting{incarnation, count}
+		}
+	}
 }
 
 // renewSettings gives the settings of the record to the nodes of a shard that
@@ -352,7 +365,10 @@ func (l *Loop) renewSettings(c *topology.Cluster, s *topology.Shard, now time.Ti
 				l.Tell(ctx, topology.Event{Time: time.Now(), Kind: "ConfigRefused", Severity: topology.Warning, Shard: shard, Node: n.ID, Epoch: record.Epoch,
 					Message: fmt.Sprintf("%s does not take %s of the cluster's configuration (%s): set another value, or `basaltctl cluster config unset %s`", n.ID, r.Name, r.Reply, r.Name)})
 			}
-			if err := l.do(ctx, func() { l.settingsAt[n.ID] = settingsOf{n.Incarnation, record.SettingsEpoch} }); err != nil {
+			if err := l.do(ctx, func() {
+				l.settingsAt[n.ID] = settingsOf{n.Incarnation, record.SettingsEpoch}
+				l.minReplicasGiven(n.ID, n.Incarnation, record.Settings)
+			}); err != nil {
 				return err
 			}
 		}

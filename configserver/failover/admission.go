@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/parameters"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -224,7 +225,7 @@ func (x *Executor) SetMinReplicas(ctx context.Context, n *topology.Node, count i
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	return c.Config(ctx, "min-replicas-to-write", fmt.Sprint(count))
+	return c.Config(ctx, parameters.MinReplicas, fmt.Sprint(count))
 }
 
 func (x *Executor) dial(ctx context.Context, address string) (*redisadmin.Conn, error) {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
 // afterDeath is a shard of n0…n3 whose master n0 has just died.
@@ -274,6 +275,10 @@ func TestMinReplicasNeverStopsWrites(t *testing.T) {
 	w.tick(100 * time.Millisecond)
 	if got := MinReplicas(&w.c, w.shard(), &w.o, w.now); got != 1 {
 		t.Errorf("one lost: %d", got)
+	}
+	w.c.Settings = []topology.Setting{{Name: "min-replicas-to-write", Value: "2"}}
+	if got := MinReplicas(&w.c, w.shard(), &w.o, w.now); got != 2 {
+		t.Errorf("one lost, and an admin who set it to 2: %d", got)
 	}
 }
 

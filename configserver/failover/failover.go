@@ -299,7 +299,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 		if err != nil {
 			return err
 		}
-		if err := join(ctx, c, candidate.Address, sec, sec.generation); err != nil {
+		if err := join(ctx, c, x.host.Record(), candidate.Address, sec, sec.generation); err != nil {
 			return err
 		}
 		return x.afterPause(ctx, c, n.ID == op.OldMaster)

@@ -2,9 +2,11 @@ package failover
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/parameters"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -76,10 +78,22 @@ func InSync(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 }
 
 // MinReplicas is the min-replicas-to-write that a shard's master should have:
-// the policy's, but never more than there are replicas in sync, so that losing
-// one never stops the writes.
+// what an admin set with CONFIG SET, and the policy's. The policy's is never more
+// than there are replicas in sync, so that losing one never stops the writes;
+// CONFIG SET means what it means in Redis.
 func MinReplicas(c *topology.Cluster, s *topology.Shard, o *health.Observations, now time.Time) int {
-	return max(0, min(c.Policy.MinReplicasToWrite, InSync(c, s, o, now)-1))
+	return max(minReplicasSet(c), min(c.Policy.MinReplicasToWrite, InSync(c, s, o, now)-1))
+}
+
+// minReplicasSet is the min-replicas-to-write of the cluster's settings, or 0.
+func minReplicasSet(c *topology.Cluster) int {
+	for _, s := range c.Settings {
+		if s.Name == parameters.MinReplicas {
+			n, _ := strconv.Atoi(s.Value) // a server took it
+			return max(0, n)
+		}
+	}
+	return 0
 }
 
 // Progress says what a forming cluster waits for, one line for each thing;

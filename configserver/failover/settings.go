@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/parameters"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -45,7 +46,7 @@ func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster,
 		"repl-diskless-sync-delay", "0",
 		"replica-read-only", "yes",
 		"replica-serve-stale-data", "yes",
-		"min-replicas-to-write", "0",
+		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record)),
 	}
 	backlog, err := number(ctx, c, "repl-backlog-size")
 	if err != nil {
@@ -82,7 +83,7 @@ func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error)
 // out until it is no longer writable, then let in with the generation of sec.
 // keep are generations whose connections may stay, for a node that is a replica
 // already.
-func join(ctx context.Context, c *redisadmin.Conn, master string, sec secrets, keep ...uint64) error {
+func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets, keep ...uint64) error {
 	if _, err := c.Replication(ctx); err != nil {
 		return err
 	}
@@ -92,7 +93,8 @@ func join(ctx context.Context, c *redisadmin.Conn, master string, sec secrets, k
 	if err := c.RevokeProxies(ctx, keep...); err != nil {
 		return err
 	}
-	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication, "min-replicas-to-write", "0"); err != nil {
+	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication,
+		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record))); err != nil {
 		return err
 	}
 	if c.Info.Master || c.Info.MasterAddress != master {

@@ -75,7 +75,6 @@ const (
 	detection    = "the Configserver sets it, failures are detected by it"
 	copying      = "the Configserver sets it, so that replicas are copied at once"
 	roles        = "the Configserver sets it, replicas must not differ from their master"
-	fence        = "the Configserver sets it by the cluster's policy; see basaltctl cluster update --min-replicas-to-write"
 	addresses    = "nodes are known by the address they were registered with"
 	listening    = "the Configserver, proxies and replicas would lose the server; change it where the server is started"
 	files        = "it is about files of one server; change it where the server is started"
@@ -95,8 +94,6 @@ var managed = map[string]string{
 	"replica-announced":         addresses,
 	"replica-announce-ip":       addresses,
 	"replica-announce-port":     addresses,
-	"min-replicas-to-write":     fence,
-	"min-replicas-max-lag":      fence,
 	"port":                      listening,
 	"bind":                      listening,
 	"bind-source-addr":          listening,
@@ -111,6 +108,10 @@ var managed = map[string]string{
 	"client-output-buffer-limit": sharedByMany + "; see the proxy's --client-reply-buffer-bytes and --client-pubsub-buffer-bytes. " +
 		"The limit of the class replica alone can be set",
 }
+
+// MinReplicas is the name of the parameter that the policy's min_replicas_to_write
+// is about, too (failover.MinReplicas).
+const MinReplicas = "min-replicas-to-write"
 
 var secrets = map[string]bool{
 	"masteruser": true, "masterauth": true, "requirepass": true, "tls-key-file-pass": true, "tls-client-key-file-pass": true,
@@ -128,8 +129,9 @@ var lowest = map[string]struct {
 	value  int64
 	reason string
 }{
-	"maxclients":   {1000, "the Configserver, the proxies and the replicas must always get in"},
-	"repl-timeout": {10, "a master that is busy for a moment would be taken for a lost one"},
+	"maxclients":           {1000, "the Configserver, the proxies and the replicas must always get in"},
+	"repl-timeout":         {10, "a master that is busy for a moment would be taken for a lost one"},
+	"min-replicas-max-lag": {1, "a master that is cut off would go on taking writes; to wait for no replica, set min-replicas-to-write to 0"},
 }
 
 // KindOf a parameter, by any of its names.

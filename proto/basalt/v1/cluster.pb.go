@@ -385,7 +385,8 @@ type Policy struct {
 	// Replicas whose link has been down for longer are not candidates; 60 s.
 	MaxReplicaAge *durationpb.Duration `protobuf:"bytes,8,opt,name=max_replica_age,json=maxReplicaAge,proto3" json:"max_replica_age,omitempty"`
 	// min-replicas-to-write of masters, never more than the replicas that are in
-	// sync; 0 (no second fence, writes never wait for replicas).
+	// sync; 0 (no second fence, writes never wait for replicas). A parameter of that
+	// name set by SetConfig is a lower bound, whatever is in sync.
 	MinReplicasToWrite uint32 `protobuf:"varint,9,opt,name=min_replicas_to_write,json=minReplicasToWrite,proto3" json:"min_replicas_to_write,omitempty"`
 	// Replicas that lag more bytes leave the read set; 16 MiB.
 	MaxReadLag uint64 `protobuf:"varint,10,opt,name=max_read_lag,json=maxReadLag,proto3" json:"max_read_lag,omitempty"`
