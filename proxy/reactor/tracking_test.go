@@ -35,6 +35,8 @@ var trackingScripts = map[string]string{
 	"reset":        "CLIENT TRACKING on|GET a|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
 	"mistakes":     "CLIENT TRACKING|CLIENT TRACKING maybe|CLIENT TRACKING on foo|CLIENT TRACKING on prefix x|CLIENT TRACKING on optin optout|CLIENT TRACKING on bcast optin|CLIENT TRACKING on bcast prefix ab prefix a|CLIENT TRACKING on prefix|CLIENT CACHING|CLIENT TRACKINGINFO x",
 	"prefixes":     "CLIENT TRACKING on bcast prefix item:|CLIENT TRACKING on bcast prefix item:9|CLIENT TRACKING on bcast prefix i|CLIENT TRACKING on bcast prefix zz|CLIENT TRACKINGINFO",
+	"prefix, all":  "CLIENT TRACKING on bcast prefix a|CLIENT TRACKING on bcast|CLIENT TRACKINGINFO|!SET a1 1|!SET b1 1|!MSET {t}1 1 {t}2 2|CLIENT TRACKING on bcast|CLIENT TRACKINGINFO|!DEL a1|CLIENT TRACKING on bcast prefix b",
+	"two prefixes": "CLIENT TRACKING on bcast prefix x{t} prefix a{t}|CLIENT TRACKING on bcast prefix m{t}|!MSET x{t}1 1 a{t}2 1 a{t}1 1 n{t} 1|!DEL m{t} x{t}1 a{t}1",
 	"subscribed":   "SUBSCRIBE ch|CLIENT TRACKING on|GET a|!PUBLISH ch 1|!SET a 1|UNSUBSCRIBE ch|GET a|!SET a 2",
 	"not in RESP2": "HELLO 2|CLIENT TRACKING on|GET a|!SET a 1|CLIENT TRACKINGINFO|GET a",
 }
@@ -91,6 +93,109 @@ func TestTrackingAsAtAServer(t *testing.T) {
 			here.silent(20 * time.Millisecond)
 		})
 	}
+}
+
+// trackingWords are what random sequences are made of.
+var trackingWords = []string{
+	"CLIENT TRACKING on", "CLIENT TRACKING off", "CLIENT TRACKING on optin", "CLIENT TRACKING on optout",
+	"CLIENT TRACKING on bcast", "CLIENT TRACKING on bcast prefix {c}a", "CLIENT TRACKING on bcast prefix {c}b prefix x", "CLIENT TRACKING on noloop",
+	"CLIENT TRACKING on bcast noloop", "CLIENT TRACKING on prefix {c}a", "CLIENT TRACKING on optin optout", "CLIENT TRACKING maybe", "CLIENT TRACKING off bcast",
+	"CLIENT CACHING yes", "CLIENT CACHING no", "CLIENT CACHING", "CLIENT CACHING maybe", "CLIENT GETREDIR", "CLIENT TRACKINGINFO", "CLIENT TRACKINGINFO",
+	"CLIENT", "CLIENT NOSUCH", "NOSUCH", "GET", "GET {c}a", "GET {c}a", "GET {c}c", "MGET {c}a {c}b", "ECHO 1", "SET {c}b 1", "MULTI", "MULTI", "EXEC", "DISCARD", "HELLO 2", "HELLO 3", "HELLO 3", "RESET",
+	"!SET {c}c 1", "!SET {c}a 1", "!SET {c}b 1", "!MSET {c}a 1 {c}b 1", "!SET {c}a 2", "!DEL {c}a {c}b {c}c",
+}
+
+// TestTrackingSequences: whatever CLIENT TRACKING and CACHING a client sends,
+// and with whatever mistakes, it sees what it would see at a plain server.
+func TestTrackingSequences(t *testing.T) {
+	plain := redistest.Start(t, redistest.Options{Open: true})
+	shards, _ := realShards(t, 1)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	const marker = "-ERR No such client\r\n"
+	for seed := range uint64(120) {
+		r := rand.New(rand.NewPCG(seed, 3))
+		here, there, otherHere, otherThere := p.dial(), dial(t, plain.Address), p.dial(), dial(t, plain.Address)
+		otherHere.do("FLUSHALL") // the server forgets what the last client read
+		otherThere.do("FLUSHALL")
+		var said []string
+		multi, resp3, noloop, bcast := false, false, false, false
+		for range 40 {
+			line := trackingWords[r.IntN(len(trackingWords))]
+			word, other := strings.CutPrefix(line, "!")
+			switch {
+			case !resp3 && strings.Contains(line, "GET "):
+				continue // TestReadsInRESP2
+			case other && multi:
+				continue // what is pushed may come in front of QUEUED, or behind it
+			case (noloop || bcast) && !other && strings.HasPrefix(line, "SET"):
+				continue // with NOLOOP it is told of that all the same, with BCAST before the reply or after it
+			case multi && strings.HasPrefix(line, "HELLO"), multi && strings.HasPrefix(line, "CLIENT TRACKING on"):
+				continue
+			}
+			said = append(said, line)
+			args := strings.Fields(word)
+			if other {
+				if got, want := otherHere.do(args...), otherThere.do(args...); got != want {
+					t.Fatalf("%q: %q, want %q", said, got, want)
+				}
+			} else {
+				here.send(args...)
+				there.send(args...)
+				got, want := clientID.ReplaceAllString(here.raw(), "id\r\n:0"), clientID.ReplaceAllString(there.raw(), "id\r\n:0")
+				if got != want {
+					t.Fatalf("%q: %q, want %q", said, got, want)
+				}
+				ok := want == "+OK\r\n"
+				switch {
+				case line == "MULTI":
+					multi = true
+				case line == "EXEC", line == "DISCARD", line == "RESET":
+					multi = false
+				}
+				switch {
+				case line == "RESET":
+					resp3, noloop, bcast = false, false, false
+				case strings.HasPrefix(line, "HELLO"):
+					resp3 = line == "HELLO 3"
+				case ok && strings.HasPrefix(line, "CLIENT TRACKING o"):
+					noloop, bcast = strings.Contains(line, "noloop"), strings.Contains(line, "on bcast")
+				}
+			}
+			if multi {
+				continue
+			}
+			there.send("CLIENT", "KILL", "1.2.3.4:5")
+			for {
+				want := there.raw()
+				if want == marker {
+					break
+				}
+				if got := here.raw(); got != want {
+					t.Fatalf("%q: pushed %q, want %q", said, got, want)
+				}
+			}
+		}
+		if multi {
+			here.want("OK", "DISCARD")
+		}
+		here.want("end", "ECHO", "end")
+		for _, c := range []*client{here, there, otherHere, otherThere} {
+			c.Close()
+		}
+	}
+}
+
+// TestReadsInRESP2: what was read before HELLO 3 may have changed.
+func TestReadsInRESP2(t *testing.T) {
+	shards, _ := realShards(t, 2)
+	c := startProxy(t, reactor.Config{Loops: 1}, shards...).dial()
+	c.want("OK", "CLIENT", "TRACKING", "on")
+	c.want("(nil)", "GET", "k")
+	c.do("HELLO", "3")
+	c.wantNext("[invalidate (nil)]")
+	c.do("HELLO", "2")
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "off")
 }
 
 // cache is a client that keeps what it read, as caching libraries do.

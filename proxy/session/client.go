@@ -451,6 +451,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			}
 			sh.Router.Refused(c)
 		}
+		if c.tracking != nil {
+			c.tracking.uncache(c, spec)
+		}
 		if c.tx != nil || spec != nil && spec.Name == "exec" {
 			line = c.refuseInside(spec, line)
 		}
@@ -462,6 +465,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		line = c.confinement(spec, args)
 	}
 	if line != nil {
+		if c.tracking != nil {
+			c.tracking.uncache(c, spec)
+		}
 		if c.tx != nil || spec.Name == "exec" {
 			line = c.refuseInside(spec, line)
 		}

@@ -122,20 +122,24 @@ func (v *Invalidations) Drop(bcast bool) {
 	}
 }
 
-// changed tells the clients in BCAST mode of keys.
+// changed tells the clients in BCAST mode of keys, in a message for each of
+// their prefixes.
 func (v *Invalidations) changed(keys [][]byte) {
+	var mine [][]byte
 	for c := range v.clients {
 		if !c.bcast || c.tracking == nil {
 			continue
 		}
-		var mine [][]byte
-		for _, key := range keys {
-			if slices.ContainsFunc(c.tracking.prefixes, func(p string) bool { return strings.HasPrefix(string(key), p) }) {
-				mine = append(mine, key)
+		for _, prefix := range c.tracking.prefixes {
+			mine = mine[:0]
+			for _, key := range keys {
+				if strings.HasPrefix(string(key), prefix) {
+					mine = append(mine, key)
+				}
 			}
-		}
-		if len(mine) > 0 {
-			c.invalidate(invalidation(mine...), true)
+			if len(mine) > 0 {
+				c.invalidate(invalidation(mine...), true)
+			}
 		}
 	}
 }

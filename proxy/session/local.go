@@ -56,6 +56,13 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		text = append(text, c.auth(args)...)
 	case "hello":
 		text = c.hello(text, args)
+		if t := c.tracking; t != nil && t.unheard && c.proto == 3 {
+			t.unheard = false
+			r := c.begin(spec)
+			follow(r, invalidateAll)
+			c.Complete(r, text)
+			return
+		}
 	case "select":
 		db, line := database(args[1])
 		if line == nil {

@@ -64,6 +64,8 @@ type tracking struct {
 	caching, cached bool
 	// now: the command that is handled is to be tracked if it reads.
 	now bool
+	// unheard: something was read in RESP2, in which no server tracks for us.
+	unheard bool
 }
 
 var (
@@ -148,6 +150,8 @@ func (c *Client) setTracking(mode []byte, options [][]byte) []byte {
 }
 
 // refuse tells what speaks against a change from t, which may be nil, to next.
+// (Redis 7.0 answers twice, error and OK, when prefixes overlap that are not the
+// first: a client would take the second for the answer to its next command.)
 func (t *tracking) refuse(next *tracking) []byte {
 	switch {
 	case !next.bcast && len(next.prefixes) > 0:
@@ -204,12 +208,16 @@ func oneLine(s string) string {
 func overlap(a, b string) bool { return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) }
 
 func (c *Client) startTracking(t *tracking) {
-	if old := c.tracking; old != nil {
-		t.ready = old.ready
-		t.prefixes = append(old.prefixes, t.prefixes...)
-	} else if len(t.prefixes) == 0 && t.bcast {
-		t.prefixes = []string{""}
+	if t.bcast && len(t.prefixes) == 0 {
+		t.prefixes = []string{""} // beside what there may be: it overlaps, and is not refused
 	}
+	if old := c.tracking; old != nil {
+		t.ready, t.caching, t.unheard = old.ready, old.caching, old.unheard
+		t.prefixes = append(old.prefixes, t.prefixes...)
+	}
+	// The order in which Redis goes through them.
+	slices.Sort(t.prefixes)
+	t.prefixes = slices.Compact(t.prefixes)
 	c.tracking = t
 	c.sh.Invalidations.join(c)
 }
@@ -256,7 +264,7 @@ func (c *Client) setCaching(mode []byte) []byte {
 func (c *Client) trackingInfo(dst []byte) []byte {
 	flags, prefixes := []string{"off"}, []string(nil)
 	if t := c.tracking; t != nil {
-		flags[0], prefixes = "on", slices.Sorted(slices.Values(t.prefixes))
+		flags[0], prefixes = "on", t.prefixes
 		for _, f := range []struct {
 			set  bool
 			name string
@@ -299,8 +307,19 @@ func (c *Client) appendAggregate(dst []byte, kind byte, n int) []byte {
 // are tracked. CLIENT CACHING is for one command, or one transaction.
 func (t *tracking) consider(c *Client, spec *command.Spec) {
 	t.cached = t.caching
-	t.now = c.proto == 3 && !t.bcast && (!t.optin || t.caching) && (!t.optout || !t.caching)
+	t.now = !t.bcast && (!t.optin || t.caching) && (!t.optout || !t.caching)
+	if t.now && c.proto == 2 {
+		t.now, t.unheard = false, t.unheard || mayRead(spec)
+	}
+	t.uncache(c, spec)
+}
+
+// uncache ends what CLIENT CACHING said, behind most commands. spec is nil for one
+// that is not known.
+func (t *tracking) uncache(c *Client, spec *command.Spec) {
 	switch {
+	case spec == nil:
+		t.caching = t.caching && c.inMulti()
 	case strings.HasPrefix(spec.Name, "client|"), spec.Name == "multi":
 	case c.inMulti() && spec.Name != "exec" && spec.Name != "discard":
 	default:
