@@ -471,6 +471,81 @@ func TestWait(t *testing.T) {
 	}
 }
 
+// TestWaitCountsEveryWrite: also what has no key, or goes to all shards, is
+// waited for, and its loss told.
+func TestWaitCountsEveryWrite(t *testing.T) {
+	shards, servers := realShards(t, 2)
+	spares := make([]*redistest.Server, 2)
+	for i := range spares {
+		spares[i] = redistest.Start(t, redistest.Options{Open: true})
+		shards[i].Nodes = append(shards[i].Nodes, routing.Node{ID: fmt.Sprint("spare-", i), Address: spares[i].Address})
+	}
+	// Only the second shard has a replica.
+	servers[1].MustDo("CONFIG", "SET", "repl-diskless-sync-delay", "0")
+	host, port, _ := strings.Cut(servers[1].Address, ":")
+	spares[1].MustDo("REPLICAOF", host, port)
+	for begin := time.Now(); spares[1].Info("master_link_status") != "up"; {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("the replica has no link")
+		}
+	}
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	const library = "#!lua name=lib\nredis.register_function('f', function() return 1 end)"
+	const gone = "-ERR the master of a shard that this connection wrote to was replaced by a failover; what was written there just before may be lost"
+	writes := []struct {
+		commands [][]string
+		// all: it goes to both shards.
+		all bool
+	}{
+		{commands: [][]string{{"EVAL", "return 1", "0"}}},
+		{commands: [][]string{{"FUNCTION", "LOAD", "REPLACE", library}}, all: true},
+		{commands: [][]string{{"FCALL", "f", "0"}}},
+		{commands: [][]string{{"SCRIPT", "LOAD", "return 2"}, {"EVALSHA", "7f923f79fe76194c868d7e1d0820de36700eb649", "0"}}},
+		{commands: [][]string{{"FUNCTION", "FLUSH"}}, all: true},
+		{commands: [][]string{{"FLUSHALL"}}, all: true},
+		{commands: [][]string{{"FLUSHDB", "ASYNC"}}, all: true},
+		{commands: [][]string{{"MULTI"}, {"SET", "foo", "1"}, {"FLUSHDB"}, {"EXEC"}}, all: true},
+		{commands: [][]string{{"MULTI"}, {"SET", "foo", "1"}, {"FUNCTION", "FLUSH"}, {"EXEC"}}, all: true},
+	}
+	var near, far []*client
+	for _, w := range writes {
+		c := p.dial()
+		if c.want("OK", "SET", "foo", "1"); !w.all {
+			c.want("1", "WAIT", "1", "10000")
+		}
+		for _, args := range w.commands {
+			if reply := c.do(args...); strings.HasPrefix(reply, "-") {
+				t.Fatalf("%v: %s", args, reply)
+			}
+		}
+		// Of the first shard, too, which has no replica.
+		c.want("0", "WAIT", "0", "0")
+		near = append(near, c)
+		if w.all {
+			c := p.dial()
+			for _, args := range w.commands {
+				c.do(args...)
+			}
+			far = append(far, c)
+		}
+	}
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "spare-0" }))
+	for i, c := range near {
+		if got := c.do("WAIT", "0", "0"); got != gone {
+			t.Errorf("%v and a failover: WAIT said %s", writes[i].commands, got)
+		}
+	}
+	for _, c := range far {
+		c.want(gone, "WAIT", "0", "0")
+		c.do("FUNCTION", "FLUSH")
+	}
+	spares[1].MustDo("REPLICAOF", "NO", "ONE")
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[1].Master = "spare-1" }))
+	for _, c := range far {
+		c.want(gone, "WAIT", "0", "0")
+	}
+}
+
 // TestDrainEndsBlockedClients: a proxy that stops does not wait for clients that
 // wait, and takes nothing for them.
 func TestDrainEndsBlockedClients(t *testing.T) {

@@ -117,6 +117,8 @@ type TableShard struct {
 	MasterIndex int
 	// ReadSet are indexes into Nodes of the nodes that may be read.
 	ReadSet []int
+	// Midst is the slot in the midst of those that it owns, -1 without any.
+	Midst int
 }
 
 // Held tells if requests for the shard must wait: it is frozen or has no
@@ -142,7 +144,8 @@ func Build(c Cluster) (*Table, error) {
 	nodes := map[string]bool{}
 	for i, s := range c.Shards {
 		ts := &t.Shards[i]
-		ts.Shard, ts.MasterIndex = s, -1
+		ts.Shard, ts.MasterIndex, ts.Midst = s, -1, -1
+		before := s.Slots.Len() / 2
 		ts.Nodes = append([]Node(nil), s.Nodes...)
 		for n := range slot.Count {
 			if !s.Slots.Has(n) {
@@ -151,7 +154,10 @@ func Build(c Cluster) (*Table, error) {
 			if t.Owner[n] != NoShard {
 				return nil, fmt.Errorf("epoch %d: slot %d is owned by %s and by %s", c.Epoch, n, t.Shards[t.Owner[n]].ID, s.ID)
 			}
-			t.Owner[n] = uint16(i)
+			if t.Owner[n] = uint16(i); before == 0 {
+				ts.Midst = n
+			}
+			before--
 		}
 		for j, n := range s.Nodes {
 			if nodes[n.ID] {

@@ -585,12 +585,11 @@ func (c *Client) release(chunk *buffer.Chunk) {
 func (c *Client) forward(spec *command.Spec, slot int) *backend.Request {
 	r := c.begin(spec)
 	if r.Slot = int32(slot); slot < 0 {
-		c.sh.toAnyShard(r)
-	}
-	r.ReadOnly = spec.ReadOnly
-	if spec.Write {
+		c.toAnyShard(r)
+	} else if spec.Write {
 		c.touch(slot)
 	}
+	r.ReadOnly = spec.ReadOnly
 	r.Replica = c.fromReplica(spec)
 	return r
 }

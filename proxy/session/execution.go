@@ -252,6 +252,9 @@ func (e *execution) askOthers(a *aside) {
 		e.answered()
 		return
 	}
+	if a.spec.Write {
+		c.touchAll()
+	}
 	join := joinReplies
 	if a.spec.Kind == command.ScriptAdmin {
 		join = func(m *merge, _ []byte) ([]byte, error) { return joinScripts(m, a.args, append(others, home)) }

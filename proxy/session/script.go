@@ -335,7 +335,7 @@ func (c *Client) findScript(r *backend.Request, sha string) {
 			return
 		}
 		if r.Slot < 0 {
-			sh.toAnyShard(r) // the table may be another
+			c.toAnyShard(r) // the table may be another
 		}
 		source, ok := found[sha]
 		if !ok {

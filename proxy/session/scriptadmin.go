@@ -94,6 +94,9 @@ func (c *Client) toMasters(spec *command.Spec, args [][]byte) {
 // finishAtMasters does so for a request that has its place already.
 func (c *Client) finishAtMasters(whole *backend.Request, args [][]byte) {
 	sh := c.sh
+	if whole.Spec.Write {
+		c.touchAll()
+	}
 	args = cloneArgs(args)
 	shards := make([]int, len(sh.Table.Shards))
 	for i := range shards {

@@ -513,8 +513,20 @@ func (t *transaction) homing() int {
 	return 0
 }
 
-// toAnyShard routes a request to a shard that serves, if any. Without shards it
-// waits for the owner of some slot.
+// toAnyShard routes a request to a shard that serves, if any, and notes what it
+// may write there.
+func (c *Client) toAnyShard(r *backend.Request) {
+	c.sh.toAnyShard(r)
+	switch {
+	case !r.Spec.Write:
+	case r.Slot >= 0:
+		c.touch(int(r.Slot))
+	default:
+		c.touchShard(int(r.Shard))
+	}
+}
+
+// toAnyShard of the loop: without shards it waits for the owner of some slot.
 func (s *Shared) toAnyShard(r *backend.Request) {
 	r.Slot, r.Shard = command.NoSlot, int32(s.servingShard())
 	if len(s.Table.Shards) == 0 {

@@ -37,6 +37,13 @@ const writeRange = slot.Count / 64
 // touch notes a write to a slot.
 func (c *Client) touch(at int) { c.writes.slots |= 1 << (uint(at) / writeRange) }
 
+// touchShard notes a write to a shard, by one of its slots.
+func (c *Client) touchShard(i int) {
+	if t := c.sh.Table; i < len(t.Shards) && t.Shards[i].Midst >= 0 {
+		c.touch(t.Shards[i].Midst)
+	}
+}
+
 // touchAll notes a write to all slots.
 func (c *Client) touchAll() { c.writes.slots = ^uint64(0) }
 
