@@ -52,7 +52,7 @@ import (
 // alternative is an error for each blocked client at each failover, most of which
 // lost nothing. Those who want every such case to be told set FailBlocked. BLMOVE
 // and XREADGROUP (without NOACK) lose nothing even then: the element is in the
-// other list, the entry among those pending.
+// other list, the entry among those pending; but BLMOVE then moves another one.
 type call struct {
 	pin *pin
 	b   *session.Blocked

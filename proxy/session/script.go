@@ -30,7 +30,8 @@ import (
 //     executed, so it may be sent again: the source is looked for, and SCRIPT
 //     LOAD and EVALSHA go as one Block, of which only the second reply is passed
 //     on. A second NOSCRIPT is passed on, too. (A script that itself returns this
-//     error, to the letter, lies; clients would send it again as well.)
+//     error, to the letter, lies and runs twice: the README says so. Clients would
+//     send it again as well.)
 //  4. So that the client's next commands do not overtake an EVALSHA that has to be
 //     sent again, they wait for its answer as long as it is not known that the
 //     server has the script (Loaded). That is known from the first good answer
