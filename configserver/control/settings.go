@@ -37,6 +37,8 @@ import (
 //     with the record (renewSettings): a node that was away, one that a
 //     Configserver died over, and one that was admitted meanwhile get all of
 //     them again. At its admission a node gets them before anybody may log in.
+//     The same way all nodes answer BUSY earlier when policy.HungAfter is lowered,
+//     also where a longer busy-reply-threshold was kept before.
 //
 // Calls take turns, so that all nodes see them in the order of the commits.
 //
@@ -51,10 +53,17 @@ import (
 // setTimeout bounds one call.
 const setTimeout = 8 * time.Second
 
-// settingsOf is what a node was given.
+// settingsOf is what a node was given: the settings of an epoch, and how long at
+// most a script may run before it answers BUSY.
 type settingsOf struct {
 	incarnation string
 	epoch       uint64
+	busy        time.Duration
+}
+
+// settingsFor is what a node should have been given.
+func settingsFor(c *topology.Cluster, n *topology.Node) settingsOf {
+	return settingsOf{n.Incarnation, c.SettingsEpoch, failover.BusyLimit(c.Policy)}
 }
 
 // SetConfig implements API.
@@ -166,7 +175,7 @@ func (l *Loop) setConfig(ctx context.Context, asked []topology.Setting) (topolog
 		record = next
 		l.log.Info("configuration set", "parameters", names, "epoch", record.Epoch)
 	}
-	return record, l.setRest(ctx, x, first, append(masters, rest...), wanted, had, record.SettingsEpoch)
+	return record, l.setRest(ctx, x, first, append(masters, rest...), wanted, had, &record)
 }
 
 // settingTargets are the nodes that answer now: masters, in the order of their
@@ -234,7 +243,7 @@ func (l *Loop) haveAll(ctx context.Context, c *topology.Cluster, settings []topo
 		all = true
 		for i := range c.Shards {
 			for _, n := range c.Shards[i].Nodes {
-				all = all && l.settingsAt[n.ID] == settingsOf{n.Incarnation, c.SettingsEpoch}
+				all = all && l.settingsAt[n.ID] == settingsFor(c, &n)
 			}
 		}
 	})
@@ -274,8 +283,8 @@ func (l *Loop) setFirst(ctx context.Context, x *failover.Executor, masters []top
 
 // setRest sets parameters on all nodes but the first, which has them. A node
 // that does not answer gets them when it does; one that refuses them is an error.
-// before and epoch are the record's SettingsEpoch before and after.
-func (l *Loop) setRest(ctx context.Context, x *failover.Executor, first *topology.Node, nodes []topology.Node, wanted []topology.Setting, before, epoch uint64) error {
+// before is the SettingsEpoch before, record that with the new settings.
+func (l *Loop) setRest(ctx context.Context, x *failover.Executor, first *topology.Node, nodes []topology.Node, wanted []topology.Setting, before uint64, record *topology.Cluster) error {
 	var (
 		mu      sync.Mutex
 		given   = map[string]settingsOf{}
@@ -296,14 +305,14 @@ func (l *Loop) setRest(ctx context.Context, x *failover.Executor, first *topolog
 			}
 		}
 		mu.Lock()
-		given[n.ID] = settingsOf{n.Incarnation, epoch}
+		given[n.ID] = settingsFor(record, n)
 		mu.Unlock()
 	})
 	err := l.do(ctx, func() {
 		for id, is := range given {
 			l.minReplicasGiven(id, is.incarnation, wanted)
 			// Only a node that had all the settings before has all of them now.
-			if before == 0 || l.settingsAt[id] == (settingsOf{is.incarnation, before}) {
+			if l.settingsAt[id] == (settingsOf{is.incarnation, before, is.busy}) {
 				l.settingsAt[id] = is
 			}
 		}
@@ -329,12 +338,12 @@ func (l *Loop) minReplicasGiven(node, incarnation string, settings []topology.Se
 // renewSettings gives the settings of the record to the nodes of a shard that
 // were not given them. It returns true when there is something to do.
 func (l *Loop) renewSettings(c *topology.Cluster, s *topology.Shard, now time.Time) bool {
-	if c.SettingsEpoch == 0 || len(l.settingTurn) > 0 {
+	if len(l.settingTurn) > 0 {
 		return false
 	}
 	var nodes []topology.Node
 	for _, n := range s.Nodes {
-		if l.obs.Admitted(&n, now) && l.settingsAt[n.ID] != (settingsOf{n.Incarnation, c.SettingsEpoch}) {
+		if l.obs.Admitted(&n, now) && l.settingsAt[n.ID] != settingsFor(c, &n) {
 			nodes = append(nodes, n)
 		}
 	}
@@ -353,10 +362,7 @@ func (l *Loop) renewSettings(c *topology.Cluster, s *topology.Shard, now time.Ti
 		var failed error
 		for i := range nodes {
 			n := &nodes[i]
-			refused, err := x.ApplySettings(ctx, n, record.Settings)
-			if err == nil && slices.ContainsFunc(refused, func(r failover.Refused) bool { return failover.Transient(r.Reply) }) {
-				err = fmt.Errorf("%s: %s", n.ID, refused[0].Reply)
-			}
+			refused, err := x.ApplySettings(ctx, n, &record)
 			if err != nil {
 				failed = err
 				continue
@@ -366,7 +372,7 @@ func (l *Loop) renewSettings(c *topology.Cluster, s *topology.Shard, now time.Ti
 					Message: fmt.Sprintf("%s does not take %s of the cluster's configuration (%s): set another value, or `basaltctl cluster config unset %s`", n.ID, r.Name, r.Reply, r.Name)})
 			}
 			if err := l.do(ctx, func() {
-				l.settingsAt[n.ID] = settingsOf{n.Incarnation, record.SettingsEpoch}
+				l.settingsAt[n.ID] = settingsFor(&record, n)
 				l.minReplicasGiven(n.ID, n.Incarnation, record.Settings)
 			}); err != nil {
 				return err

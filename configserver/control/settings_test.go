@@ -186,3 +186,27 @@ func TestANodeThatRefusesASetting(t *testing.T) {
 	r.eventually("it has the other one", 5*time.Second, func() bool { return len(r.has("maxmemory-samples", "8")) == 2 })
 	r.checkEpochs()
 }
+
+// A server answers BUSY before a silent one is taken for hung, also when that time
+// was made shorter, whatever it was told before.
+func TestAShorterHungAfterReachesEveryNode(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, 2, nil)
+	r.form(1, 2)
+	r.settled("shard-0")
+	policy := r.loop.Topology().Policy
+	lower := func(hung time.Duration, want string) {
+		t.Helper()
+		policy.HungAfter = hung
+		if _, err := r.loop.UpdatePolicy(t.Context(), policy); err != nil {
+			t.Fatal(err)
+		}
+		r.eventually("all answer BUSY after "+want+" ms", 5*time.Second, func() bool { return len(r.has("lua-time-limit", want)) == 2 })
+	}
+	lower(policy.HungAfter-100*time.Millisecond, fmt.Sprint((policy.HungAfter - 600*time.Millisecond).Milliseconds()))
+	if err := r.setConfig("busy-reply-threshold", fmt.Sprint((policy.HungAfter - 600*time.Millisecond).Milliseconds())); err != nil {
+		t.Fatal(err)
+	}
+	lower(1200*time.Millisecond, "700")
+	r.checkEpochs()
+}

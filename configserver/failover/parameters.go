@@ -2,6 +2,8 @@ package failover
 
 import (
 	"context"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
@@ -40,11 +42,24 @@ func (x *Executor) Parameters(ctx context.Context, n *topology.Node, names []str
 }
 
 // ApplySettings gives a node all settings of its cluster, and returns those
-// that its server does not take.
-func (x *Executor) ApplySettings(ctx context.Context, n *topology.Node, settings []topology.Setting) (refused []Refused, err error) {
+// that its server does not take. Afterwards it answers BUSY in time (BusyLimit).
+// An error of the server about the moment (Transient) is an error.
+func (x *Executor) ApplySettings(ctx context.Context, n *topology.Node, record *topology.Cluster) (refused []Refused, err error) {
 	err = x.with(ctx, n, func(c *redisadmin.Conn) error {
-		refused, err = applySettings(ctx, c, settings)
-		return err
+		refused, err = applySettings(ctx, c, record.Settings)
+		if err != nil {
+			return err
+		}
+		for _, r := range refused {
+			if Transient(r.Reply) {
+				return fmt.Errorf("%s: %s", n.ID, r.Reply)
+			}
+		}
+		pairs, err := lowerBusy(ctx, c, record.Policy)
+		if err != nil || len(pairs) == 0 {
+			return err
+		}
+		return c.Config(ctx, pairs...)
 	})
 	return refused, err
 }
@@ -85,26 +100,41 @@ func (x *Executor) with(ctx context.Context, n *topology.Node, f func(c *redisad
 	return err
 }
 
-// applySettings sets parameters in one go. When the server refuses that, each
-// is set alone, so that one it does not know does not keep it from the rest.
-func applySettings(ctx context.Context, c *redisadmin.Conn, settings []topology.Setting) (refused []Refused, err error) {
+// applySettings sets parameters in one go. When the server refuses that, each half
+// is set alone, and so on, so that those it does not take do not keep it from the
+// rest: of many parameters, a few that are refused cost a few calls each. What is
+// refused for the moment only (Transient) ends it.
+func applySettings(ctx context.Context, c configSetter, settings []topology.Setting) (refused []Refused, err error) {
 	if len(settings) == 0 {
 		return nil, nil
 	}
 	reply, err := c.SetConfig(ctx, settings)
-	if err != nil || reply == "" {
+	switch {
+	case err != nil || reply == "":
 		return nil, err
+	case len(settings) == 1 || Transient(reply):
+		return []Refused{{settings[0].Name, reply}}, nil
 	}
-	for _, s := range settings {
-		reply, err := c.SetConfig(ctx, []topology.Setting{s})
+	half := len(settings) / 2
+	for _, part := range [][]topology.Setting{settings[:half], settings[half:]} {
+		some, err := applySettings(ctx, c, part)
 		if err != nil {
 			return nil, err
 		}
-		if reply != "" {
-			refused = append(refused, Refused{s.Name, reply})
+		if refused = append(refused, some...); anyTransient(some) {
+			break
 		}
 	}
 	return refused, nil
+}
+
+// configSetter sends one CONFIG SET, as a redisadmin.Conn does.
+type configSetter interface {
+	SetConfig(ctx context.Context, settings []topology.Setting) (refusal string, err error)
+}
+
+func anyTransient(refused []Refused) bool {
+	return slices.ContainsFunc(refused, func(r Refused) bool { return Transient(r.Reply) })
 }
 
 // Transient tells if an error reply is about the moment, and not about what was

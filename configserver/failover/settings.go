@@ -56,15 +56,22 @@ func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster,
 	if backlog < minBacklog && !chosen {
 		pairs = append(pairs, "repl-backlog-size", strconv.Itoa(minBacklog))
 	}
-	limit := BusyLimit(record.Policy).Milliseconds()
-	busy, err := number(ctx, c, "lua-time-limit")
+	busy, err := lowerBusy(ctx, c, record.Policy)
 	if err != nil {
 		return err
 	}
-	if busy <= 0 || busy > limit {
-		pairs = append(pairs, "lua-time-limit", strconv.FormatInt(limit, 10))
+	return c.Config(ctx, append(pairs, busy...)...)
+}
+
+// lowerBusy is what must be set for a node to answer BUSY in time: nothing, or the
+// parameter and its value.
+func lowerBusy(ctx context.Context, c *redisadmin.Conn, policy topology.Policy) ([]string, error) {
+	limit := BusyLimit(policy).Milliseconds()
+	busy, err := number(ctx, c, "lua-time-limit")
+	if err != nil || busy > 0 && busy <= limit {
+		return nil, err
 	}
-	return c.Config(ctx, pairs...)
+	return []string{"lua-time-limit", strconv.FormatInt(limit, 10)}, nil
 }
 
 func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error) {
