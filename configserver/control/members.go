@@ -26,6 +26,9 @@ type member struct {
 	since  time.Time
 	load   Load
 	sights map[string]health.ProxySight
+	// hung: its stream is open, but it did not say in time that it obeys, and is
+	// waited for like one that is away, until it says something.
+	hung bool
 	// fenced are the shards it was shut out of while it was away. It holds no
 	// credential that works there, so what it acks does not matter there.
 	fenced map[string]bool
@@ -66,7 +69,7 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 			now.stream.end()
 		}
 		now.Member, now.stream, now.since = m, s, time.Now()
-		now.sights, now.fenced = map[string]health.ProxySight{}, nil
+		now.sights, now.fenced, now.hung = map[string]health.ProxySight{}, nil, false
 		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
 		if !l.listProxies() {
 			s.offer(l.view)
@@ -137,7 +140,7 @@ func (s *stream) with(f func(m *member)) {
 func (s *stream) Ack(epoch uint64) {
 	s.with(func(m *member) {
 		if epoch <= s.l.record.Load().Epoch {
-			m.acked = max(m.acked, epoch)
+			m.acked, m.hung = max(m.acked, epoch), false
 			s.l.checkWaiters()
 		}
 	})
@@ -244,7 +247,7 @@ func (l *Loop) missing(shard string, epoch uint64) (connected, away []string) {
 	for id, m := range l.members {
 		switch {
 		case m.acked >= epoch || shard != "" && m.fenced[shard]:
-		case m.stream != nil:
+		case m.stream != nil && !m.hung:
 			connected = append(connected, id)
 		default:
 			away = append(away, id)

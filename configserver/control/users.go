@@ -23,8 +23,9 @@ import (
 //     one that is away the policy's ack timeout.
 //  3. A proxy that did not say so may be cut off from here and still serve by the
 //     rights it knew. The servers do not know the applications' users, but they
-//     know the proxies: a rotation in every shard shuts it out. That happens once
-//     for a proxy that died: afterwards it is no member any more.
+//     know the proxies: a rotation in every shard shuts it out, and does not wait
+//     long for it again. That happens once for a proxy that died: afterwards it is
+//     no member any more. One that hangs is away when its stream ends.
 //  4. If that is not possible now (a shard is failing over), the answer says so.
 //     The change stays; asking for it again waits again.
 //
@@ -109,6 +110,13 @@ func (l *Loop) shutOut(ctx context.Context, late []string) error {
 		mu   sync.Mutex
 		errs []error
 	)
+	_ = l.do(ctx, func() {
+		for _, id := range late {
+			if m := l.members[id]; m != nil {
+				m.hung = true
+			}
+		}
+	})
 	c := l.Topology()
 	lifecycle.Parallel(len(c.Shards), rotateAtOnce, func(i int) {
 		s := &c.Shards[i]

@@ -119,6 +119,47 @@ func TestAProxyThatDoesNotObeyIsShutOut(t *testing.T) {
 	r.checkEpochs()
 }
 
+// TestAProxyThatHangsIsShutOutSoon: its stream is open and stays so for a while,
+// but it was given its time.
+func TestAProxyThatHangsIsShutOutSoon(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, 1, 1, nil)
+	r.form(1, 1)
+	p, hung := r.proxy("p1"), r.proxy("hung")
+	r.settled("shard-0")
+	setMute := func(mute bool) {
+		hung.mu.Lock()
+		defer hung.mu.Unlock()
+		hung.mute = mute
+	}
+	setMute(true)
+	change := func(rule string, within time.Duration) {
+		t.Helper()
+		begun := time.Now()
+		if _, err := r.loop.SetUser(t.Context(), "app", []string{rule}); err != nil || time.Since(begun) > within {
+			t.Errorf("%s: %v after %v", rule, err, time.Since(begun))
+		}
+	}
+	before := r.shard("shard-0").Generation
+	change("on", usersAck+5*time.Second)
+	if now := r.shard("shard-0").Generation; now != before+1 {
+		t.Errorf("generation %d after %d: it was not shut out", now, before)
+	}
+	change("off", 5*time.Second)
+	if err := p.set("shard-0", "k", "v"); err != nil {
+		t.Errorf("a proxy that obeys: %v", err)
+	}
+	// One that answers again is waited for again.
+	setMute(false)
+	generation := r.shard("shard-0").Generation
+	change("on", time.Second)
+	change("off", time.Second)
+	if now := r.shard("shard-0").Generation; now != generation {
+		t.Errorf("generation %d after %d: a proxy that obeys was shut out", now, generation)
+	}
+	r.checkEpochs()
+}
+
 // TestAChangeThatCannotBeEnforcedSaysSo.
 func TestAChangeThatCannotBeEnforcedSaysSo(t *testing.T) {
 	t.Parallel()
