@@ -1,6 +1,7 @@
 package session
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/tidwall/redcon"
@@ -14,7 +15,9 @@ import (
 // slotScan serves CLUSTER COUNTKEYSINSLOT and GETKEYSINSLOT. A server without
 // cluster mode has no list of the keys of a slot, so all keys of the shard are
 // looked at: one SCAN after the other, between which others are served. It is
-// the owner of these. A key that SCAN returns twice is counted once.
+// the owner of these. A key that SCAN returns twice is counted once, so all are
+// kept, as long as they are not more than a proxy should hold for one client. A
+// cursor means nothing to another master: then the scan begins again.
 type slotScan struct {
 	client *Client
 	whole  *backend.Request
@@ -22,10 +25,17 @@ type slotScan struct {
 	// most is how many keys are wanted; -1 to count all.
 	most  int64
 	found map[string]struct{}
+	// size of what was found, in bytes; stamp of the master that was asked last.
+	size  int
+	stamp uint16
 }
 
-// scanStep is how many keys one SCAN looks at.
-const scanStep = 1000
+// scanStep is how many keys one SCAN looks at. keyOverhead is about what a key
+// takes beside its name, in bytes.
+const (
+	scanStep    = 1000
+	keyOverhead = 32
+)
 
 var (
 	lineBadSlot  = []byte("-ERR Invalid slot\r\n")
@@ -33,10 +43,10 @@ var (
 )
 
 func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
-	at, err := strconv.ParseInt(string(args[2]), 10, 64)
+	at, ok := command.Integer(args[2])
 	most, refusal := int64(-1), lineBadSlot
-	if len(args) > 3 && err == nil {
-		most, err = strconv.ParseInt(string(args[3]), 10, 64)
+	if len(args) > 3 && ok {
+		most, ok = command.Integer(args[3])
 		if refusal = lineBadRange; most < 0 {
 			at = -1
 		}
@@ -44,7 +54,7 @@ func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
 	switch {
 	case !c.sh.ClusterMode:
 		c.answer(spec, lineNoCluster)
-	case err != nil:
+	case !ok:
 		c.answer(spec, lineInteger)
 	case at < 0 || at >= slot.Count:
 		c.answer(spec, refusal)
@@ -57,8 +67,18 @@ func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
 	}
 }
 
+// master is the stamp of the master of the slot in the present table.
+func (s *slotScan) master() uint16 {
+	sh := s.client.sh
+	if owner := sh.ownerOf(s.slot); owner >= 0 {
+		return stampOf(&sh.Table.Shards[owner])
+	}
+	return 0
+}
+
 func (s *slotScan) ask(cursor string) {
 	sh := s.client.sh
+	s.stamp = s.master()
 	r := sh.part(s.whole, s)
 	r.Slot, r.ReadOnly = int32(s.slot), true
 	sh.Router.Route(r, appendCommand(nil, [][]byte{[]byte("SCAN"), []byte(cursor), []byte("COUNT"), strconv.AppendInt(nil, scanStep, 10)}))
@@ -82,7 +102,15 @@ func (s *slotScan) Reply(r *backend.Request, piece []byte, last bool, kind byte)
 	switch {
 	case err != nil:
 		s.client.Complete(s.whole, []byte("-ERR "+err.Error()+"\r\n"))
-	case s.whole.Owner == nil || cursor == "0" || s.most >= 0 && int64(len(s.found)) >= s.most:
+	case s.whole.Owner == nil || s.most >= 0 && int64(len(s.found)) >= s.most:
+		s.client.Complete(s.whole, s.answer())
+	case sh.GatherLimit > 0 && s.size > sh.GatherLimit:
+		s.client.Complete(s.whole, fmt.Appendf(nil, "-ERR the names of the slot's keys are longer than %d bytes together; SCAN tells them in pieces\r\n", sh.GatherLimit))
+	case s.master() != s.stamp: // the cursor may be that of another one
+		clear(s.found)
+		s.size = 0
+		s.ask("0")
+	case cursor == "0":
 		s.client.Complete(s.whole, s.answer())
 	default:
 		s.ask(cursor)
@@ -114,8 +142,12 @@ func (s *slotScan) collect(reply []byte) (cursor string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if int(slot.Of(key)) == s.slot {
+		if int(slot.Of(key)) != s.slot {
+			continue
+		}
+		if _, known := s.found[string(key)]; !known {
 			s.found[string(key)] = struct{}{}
+			s.size += len(key) + keyOverhead
 		}
 	}
 	return string(text), nil

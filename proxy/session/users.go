@@ -131,7 +131,7 @@ func appendPassword(dst []byte, args [][]byte) []byte {
 	bits := int64(genPassBits)
 	if len(args) == 3 {
 		var ok bool
-		if bits, ok = integer(args[2]); !ok {
+		if bits, ok = command.Integer(args[2]); !ok {
 			return append(dst, lineInteger...)
 		}
 	}
@@ -142,12 +142,6 @@ func appendPassword(dst []byte, args [][]byte) []byte {
 	random := make([]byte, (digits+1)/2)
 	_, _ = rand.Read(random) // never fails, see crypto/rand
 	return redcon.AppendBulkString(dst, hex.EncodeToString(random)[:digits])
-}
-
-// integer reads a number as strictly as Redis does.
-func integer(arg []byte) (int64, bool) {
-	n, err := strconv.ParseInt(string(arg), 10, 64)
-	return n, err == nil && strconv.FormatInt(n, 10) == string(arg)
 }
 
 // dryRun is ACL DRYRUN.
@@ -195,7 +189,7 @@ func (c *Client) appendDenied(dst []byte, args [][]byte) []byte {
 			return append(dst, lineOK...)
 		}
 		var ok bool
-		if n, ok = integer(args[2]); !ok {
+		if n, ok = command.Integer(args[2]); !ok {
 			return append(dst, lineInteger...)
 		}
 	}
