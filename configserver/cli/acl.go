@@ -77,7 +77,7 @@ func (a *app) aclSet() *cobra.Command {
 	var file string
 	var stdin bool
 	cmd := &cobra.Command{
-		Use: "set [--password-file FILE | --password-stdin] CLUSTER USER [RULE]...", Short: "Change a user, or make it", Args: between(2, 10_000),
+		Use: "set [--password-file FILE | --password-stdin] CLUSTER USER [RULE]...", Short: "Change a user, or make it", Args: between(2, 2+acl.MaxModifiers),
 		Long: `Change a user, or make it. The rules are those of Redis's ACL SETUSER: on, off,
 ~pattern, %R~pattern, &channel, +command, -@category, (selector), reset, …
 
@@ -169,7 +169,7 @@ func readPassword(file string, stdin bool) (password string, given bool, err err
 
 func (a *app) aclDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete CLUSTER USER...", Aliases: []string{"rm"}, Short: "Delete users; their connections end", Args: between(2, 10_000),
+		Use: "delete CLUSTER USER...", Aliases: []string{"rm"}, Short: "Delete users; their connections end", Args: between(2, 1+acl.MaxModifiers),
 		Long: `Delete users; their connections end. The user default cannot be deleted: it
 becomes what it is at first, with all rights and the password in the file
 client-password.`,

@@ -11,12 +11,6 @@ import (
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
-// Bounds of one call.
-const (
-	maxModifiers     = 10_000
-	maxModifierBytes = topology.MaxUserBytes
-)
-
 func (s userService) ListUsers(ctx context.Context, req *basaltv1.ListUsersRequest) (*basaltv1.ListUsersResponse, error) {
 	if err := checkCluster("cluster", req.GetCluster()); err != nil {
 		return nil, toStatus(err)
@@ -84,12 +78,8 @@ func (s userService) DeleteUsers(ctx context.Context, req *basaltv1.DeleteUsersR
 }
 
 func checkWords(field string, list [][]byte) error {
-	n := 0
-	for _, word := range list {
-		n += len(word)
-	}
-	if len(list) > maxModifiers || n > maxModifierBytes {
-		return topology.Invalidf(field, "%d of %d bytes in all, at most %d of %d bytes are taken", len(list), n, maxModifiers, maxModifierBytes)
+	if reason := acl.TooMany(words(list)); reason != "" {
+		return topology.Invalidf(field, "%s", reason)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package acl
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 )
@@ -41,19 +42,38 @@ func ValidName(name string) bool { return !hasSpaces(name) }
 
 func hasSpaces(s string) bool { return strings.ContainsAny(s, " \t\n\v\f\r\x00") }
 
+// MaxModifiers and MaxModifierBytes bound what one change of a user may say: each
+// modifier is compared with those before it.
+const (
+	MaxModifiers     = 2000
+	MaxModifierBytes = 256 << 10
+)
+
+// TooMany says that there are more words than a change may have, else "".
+func TooMany(words []string) string {
+	n := 0
+	for _, word := range words {
+		n += len(word)
+	}
+	if len(words) > MaxModifiers || n > MaxModifierBytes {
+		return fmt.Sprintf("%d words of %d bytes, at most %d of %d bytes are taken at once", len(words), n, MaxModifiers, MaxModifierBytes)
+	}
+	return ""
+}
+
 // Merge joins modifiers of a selector that was given in several words,
 // "(~a", "+get)", as Redis does. The error is an *Error.
 func Merge(words []string) ([]string, error) {
 	var merged []string
-	selector, start := "", -1
+	start := -1
 	for i, word := range words {
 		closes := strings.HasSuffix(word, ")")
 		switch {
 		case strings.HasPrefix(word, "(") && !closes:
-			selector, start = word, i
+			start = i
 		case start >= 0:
-			if selector += " " + word; closes {
-				merged = append(merged, selector)
+			if closes {
+				merged = append(merged, strings.Join(words[start:i+1], " "))
 				start = -1
 			}
 		default:

@@ -20,6 +20,8 @@ type User struct {
 	Created uint64
 
 	text string
+	// understood: Rules are what text says.
+	understood bool
 }
 
 // Text is a user as the topology brings it.
@@ -43,6 +45,14 @@ type Keeper interface {
 
 // Name of the user.
 func (u *User) Name() string { return u.Rules.Name }
+
+// Describe is the user's line in ACL LIST behind "user <name> ".
+func (u *User) Describe() string {
+	if line, ok := rules.PlainRules(u.text); ok && u.understood {
+		return line
+	}
+	return u.Rules.Describe()
+}
 
 // Users are all users of a cluster at one time. They never change.
 type Users struct {
@@ -86,6 +96,7 @@ func Compile(texts []Text, before *Users) (*Users, []error) {
 				r = rules.NewUser(rules.NameOf(text.Rules))
 			}
 			u = newUser(r, text)
+			u.understood = err == nil
 		}
 		users.byName[u.Name()] = u
 	}
@@ -95,6 +106,7 @@ func Compile(texts []Text, before *Users) (*Users, []error) {
 		u := known[text]
 		if u == nil {
 			u = newUser(r, text)
+			u.understood = true
 		}
 		users.byName[rules.DefaultUser] = u
 	}

@@ -328,3 +328,17 @@ func TestPipelinedChange(t *testing.T) {
 		t.Errorf("CLIENT INFO: %s", got)
 	}
 }
+
+// TestLongChangesOfUsersAreRefused: a loop compares each rule with those before
+// it, while its other clients wait.
+func TestLongChangesOfUsersAreRefused(t *testing.T) {
+	c := startKept(t, 1).dial()
+	words := []string{"ACL", "SETUSER", "app"}
+	for range rules.MaxModifiers {
+		words = append(words, "on")
+	}
+	c.want("OK", words...)
+	c.want("-ERR 2001 words of 4002 bytes, at most 2000 of 262144 bytes are taken at once", append(words, "on")...)
+	c.want("-ERR 1 words of 300000 bytes, at most 2000 of 262144 bytes are taken at once", "ACL", "DELUSER", strings.Repeat("x", 300_000))
+	c.want("[app default]", "ACL", "USERS")
+}

@@ -222,13 +222,19 @@ func (c *Client) changeUsers(spec *command.Spec, args [][]byte) {
 	names := make([]string, 0, 1)
 	var modifiers []string
 	if spec.Name == "acl|deluser" {
+		own := false
 		for _, name := range args[2:] {
 			if names = append(names, string(name)); string(name) == rules.DefaultUser {
 				c.answer(spec, []byte("-ERR The 'default' user cannot be removed\r\n"))
 				return
 			}
-			c.removing = c.removing || string(name) == c.user.Name()
+			own = own || string(name) == c.user.Name()
 		}
+		if reason := rules.TooMany(names); reason != "" {
+			c.answer(spec, command.ErrorLine(reason, nil, ""))
+			return
+		}
+		c.removing = c.removing || own
 	} else {
 		var line []byte
 		if modifiers, line = c.validModifiers(args); line != nil {
@@ -253,6 +259,9 @@ func (c *Client) validModifiers(args [][]byte) (modifiers []string, line []byte)
 	words := make([]string, 0, len(args))
 	for _, a := range args[3:] {
 		words = append(words, string(a))
+	}
+	if reason := rules.TooMany(words); reason != "" {
+		return nil, command.ErrorLine(reason, nil, "")
 	}
 	user := rules.NewUser(name)
 	if known := c.sh.Table.Users.Find(args[2]); known != nil {

@@ -47,7 +47,7 @@ func (c *Client) askUsers(dst []byte, spec *command.Spec, args [][]byte) []byte 
 	case "acl|list":
 		dst = redcon.AppendArray(dst, len(users.All()))
 		for _, u := range users.All() {
-			dst = redcon.AppendBulkString(dst, "user "+u.Name()+" "+u.Rules.Describe())
+			dst = redcon.AppendBulkString(dst, "user "+u.Name()+" "+u.Describe())
 		}
 		return dst
 	case "acl|getuser":
