@@ -19,7 +19,9 @@ import (
 //
 //  1. A blocking command takes a pin, an idle connection most of the time, for as
 //     long as it lasts. While its shard cannot serve, it is held like any other
-//     request, and answered when its own time is over before.
+//     request, and answered when its own time is over before. While only its
+//     connection is being made, its time is not over: with data there, BLPOP
+//     with a limit of a millisecond takes it.
 //  2. The server knows the connection by a number (CLIENT ID). By that number the
 //     wait is ended cleanly from another connection: CLIENT UNBLOCK … ERROR, told
 //     again until there is an answer, for it may arrive before the command does.
@@ -492,14 +494,14 @@ func (c *call) timers() {
 		case c.cancelled != nil && c.cancelBy <= now:
 			c.end()
 			c.settle(true)
-		case deadline != 0 && deadline <= now:
+		case deadline != 0 && deadline <= now && !c.first():
 			c.end()
 			c.b.TimedOut()
 			c.settle(false)
 		case tooLong:
 			l.counters.heldRefused++
 			c.fail(lineDown)
-		case deadline != 0:
+		case deadline > now:
 			l.timerAt(deadline)
 		}
 	case callInDoubt:
@@ -554,6 +556,17 @@ func (c *call) Cancel(timeout bool, done func(unblocked bool)) {
 func (c *call) soon() bool {
 	s := c.pin.shard()
 	return !s.blocked && s.master != nil && s.master != c.stale
+}
+
+// first tells if a command that no server saw yet waits for a connection that is
+// being made. Its time does not end before: a server looks for data, and for
+// mistakes, however short the time is.
+func (c *call) first() bool {
+	if c.again || !c.soon() || c.pin.conn == nil {
+		return false
+	}
+	state := c.pin.conn.State()
+	return state == backend.Connecting || state == backend.Login
 }
 
 // Drop ends the wait of a client that is gone.

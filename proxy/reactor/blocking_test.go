@@ -615,3 +615,20 @@ func TestManyBlockedClients(t *testing.T) {
 		t.Errorf("%d elements arrived", len(seen))
 	}
 }
+
+// TestBlockingLooksAtLeastOnce: the time of a command is not over before a server
+// saw it, while nothing is amiss but that its connection takes longer.
+func TestBlockingLooksAtLeastOnce(t *testing.T) {
+	shards, servers := realShards(t, 1)
+	p := startProxy(t, reactor.Config{}, shards...)
+	c := p.dial()
+	c.want("1", "RPUSH", "k", "1")
+	c.want("OK", "SET", "s", "1")
+	servers[0].Pause()
+	c.write(encode("BLPOP", "k", "0.001") + encode("BLPOP", "k", "0.001") + encode("BZMPOP", "0.001", "3", "k", "MIN"))
+	c.silent(50 * time.Millisecond)
+	servers[0].Resume()
+	c.wantNext("[k 1]")
+	c.wantNext("[]")
+	c.wantNext("-ERR syntax error")
+}
