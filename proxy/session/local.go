@@ -201,42 +201,37 @@ func (c *Client) auth(args [][]byte) []byte {
 	return c.login(args[0], user, args[len(args)-1])
 }
 
-// hello serves HELLO [version [AUTH user password] [SETNAME name]].
+// hello serves HELLO [version [AUTH user password] [SETNAME name]]. The options
+// take effect one by one, whatever is wrong with those that follow, as in Redis.
 func (c *Client) hello(dst []byte, args [][]byte) []byte {
-	proto, name := int(c.proto), []byte(nil)
-	var user, password []byte
+	proto := int64(c.proto)
 	if len(args) > 1 {
-		n, err := strconv.Atoi(string(args[1]))
-		if err != nil {
+		var ok bool
+		if proto, ok = command.Integer(args[1]); !ok {
 			return append(dst, lineNotProto...)
 		}
-		if proto = n; n != 2 && n != 3 {
+		if proto != 2 && proto != 3 {
 			return append(dst, lineNoProto...)
 		}
 	}
 	for rest := args[min(len(args), 2):]; len(rest) > 0; {
 		switch option := strings.ToUpper(string(rest[0])); {
 		case option == "AUTH" && len(rest) >= 3:
-			user, password, rest = rest[1], rest[2], rest[3:]
+			if line := c.login(args[0], rest[1], rest[2]); line[0] == '-' {
+				return append(dst, line...)
+			}
+			rest = rest[3:]
 		case option == "SETNAME" && len(rest) >= 2:
 			if line := refuseName(rest[1]); line != nil {
 				return append(dst, line...)
 			}
-			name, rest = rest[1], rest[2:]
+			c.more().name, rest = string(rest[1]), rest[2:]
 		default:
 			return append(dst, command.ErrorLine("Syntax error in HELLO option '", rest[0], "'")...)
 		}
 	}
-	if user != nil {
-		if line := c.login(args[0], user, password); line[0] == '-' {
-			return append(dst, line...)
-		}
-	}
 	if !c.authed {
 		return append(dst, lineHelloAuth...)
-	}
-	if name != nil {
-		c.more().name = string(name)
 	}
 	if c.proto != uint8(proto) && c.watching() {
 		c.tx.pin.Speak(uint8(proto))
@@ -249,7 +244,7 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 	}
 	dst = appendPair(dst, "server", "redis")
 	dst = appendPair(dst, "version", c.sh.ServerVersion)
-	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "proto"), int64(proto))
+	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "proto"), proto)
 	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "id"), int64(c.id))
 	mode := "standalone"
 	if c.sh.ClusterMode {
