@@ -79,10 +79,12 @@ type Receiver interface {
 
 // Member is a client and what it listens to.
 type Member struct {
-	to    Receiver
-	sets  [kinds]map[*topic]int
-	op    *operation
-	bytes int
+	to   Receiver
+	sets [kinds]map[*topic]int
+	// leaving are those that it is no longer counted for.
+	leaving map[*topic]struct{}
+	op      *operation
+	bytes   int
 }
 
 // NewMember makes a client that listens to nothing.
@@ -201,7 +203,11 @@ func (h *Hub) part(m *Member, t *topic) {
 		h.stats.Subscribers--
 	}
 	h.charge(m, t, -1)
-	h.dir.add(t.kind, t.name, -1, 0)
+	if _, uncounted := m.leaving[t]; uncounted {
+		delete(m.leaving, t)
+	} else {
+		h.dir.add(t.kind, t.name, -1, 0)
+	}
 	h.release(t)
 }
 

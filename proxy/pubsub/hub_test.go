@@ -163,6 +163,9 @@ func TestRefcounts(t *testing.T) {
 			if len(names) == 0 {
 				clear(c.wants[k])
 			}
+			if r.IntN(2) == 0 {
+				h.Depart(c.Member, k, names)
+			}
 			h.Unsubscribe(c.Member, k, names, done)
 		}
 		step := func() {
@@ -329,5 +332,55 @@ func TestReceivers(t *testing.T) {
 	d.add(Channel, "slow", 0, 1)
 	if got := d.Receivers(Channel, "slow", 0); got != 0 {
 		t.Errorf("%d receivers", got)
+	}
+}
+
+// TestDepart: who asked to unsubscribe is not counted any more, though it still
+// gets what was published before.
+func TestDepart(t *testing.T) {
+	var now int64
+	var pool buffer.Pool
+	dir := NewDirectory()
+	h := NewHub(dir, &pool, &now)
+	s := &server{link: h.NewLink(), has: map[string]bool{}}
+	h.Apply(&routing.Table{}, []*Link{s.link})
+	s.connect()
+	serve := func() {
+		for len(s.queue) > 0 {
+			s.serve(t)
+		}
+	}
+	serve()
+	r := rand.New(rand.NewPCG(1, 1))
+	goes, stays := newListener(r), newListener(r)
+	for _, l := range []*listener{goes, stays} {
+		h.Subscribe(l.Member, Channel, [][]byte{[]byte("a"), []byte("b")}, func([]byte) {})
+	}
+	serve()
+	receivers := func(want int64) {
+		t.Helper()
+		if got := dir.Receivers(Channel, "a", 1); got != want {
+			t.Errorf("%d receivers, want %d", got, want)
+		}
+	}
+	receivers(2)
+	for range 2 {
+		h.Depart(goes.Member, Channel, [][]byte{[]byte("a"), []byte("unknown")})
+		receivers(1)
+	}
+	h.Deliver([]byte(">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n"), nil)
+	if goes.got != 1 || stays.got != 1 {
+		t.Errorf("%d and %d messages", goes.got, stays.got)
+	}
+	h.Unsubscribe(goes.Member, Channel, [][]byte{[]byte("a")}, func([]byte) {})
+	receivers(1)
+	h.Depart(goes.Member, Channel, nil)
+	h.Depart(stays.Member, Channel, nil)
+	receivers(0)
+	h.Leave(goes.Member)
+	h.Leave(stays.Member)
+	serve()
+	if !dir.Empty() || h.Active() {
+		t.Error("something is left")
 	}
 }

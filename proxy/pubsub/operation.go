@@ -60,6 +60,36 @@ func (op *operation) await(t *topic) {
 	}
 }
 
+// Depart no longer counts a client among those that listen to names; no names are
+// all of the kind. It is called when the client asked to unsubscribe, which takes
+// until the servers sent what was published before: a PUBLISH that comes after the
+// request shall not count it.
+func (h *Hub) Depart(m *Member, k Kind, names [][]byte) {
+	leave := func(t *topic) {
+		if _, already := m.leaving[t]; already {
+			return
+		}
+		if m.leaving == nil {
+			m.leaving = map[*topic]struct{}{}
+		}
+		m.leaving[t] = struct{}{}
+		h.dir.add(t.kind, t.name, -1, 0)
+	}
+	if len(names) == 0 {
+		for t := range m.sets[k] {
+			leave(t)
+		}
+		return
+	}
+	for _, name := range names {
+		if t := h.topics[k][string(name)]; t != nil {
+			if _, in := m.sets[k][t]; in {
+				leave(t)
+			}
+		}
+	}
+}
+
 // Unsubscribe makes a client listen to names no longer, at once; no names are
 // all of the kind. done is called as by Subscribe, when the servers have
 // confirmed: from then on they do not count it.

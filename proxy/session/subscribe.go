@@ -132,6 +132,7 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 		for i, name := range names {
 			own[i] = bytes.Clone(name)
 		}
+		c.sh.Hub.Depart(c.subs.member, kind, own)
 		c.sh.Hub.Delivered(c.subs.member, kind, func() {
 			if c.Closed {
 				done(nil)
