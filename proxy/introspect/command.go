@@ -9,9 +9,10 @@ import (
 )
 
 // Command appends the reply to COMMAND or one of its subcommands, in protocol
-// version 2 or 3. It says of each command the proxy supports what the server
-// says that the table was made from; commands the proxy refuses do not exist.
-// The request has passed command.Lookup.
+// version 2 or 3. It says of each command what the server says that the table was
+// made from; those that the proxy refuses are among them, for they have an answer
+// of their own, and who reads the list wants to know keys and flags, not what is
+// refused here. The request has passed command.Lookup.
 func Command(dst []byte, args [][]byte, proto int) []byte {
 	if len(args) == 1 {
 		return append(dst, everything(proto).info...)
@@ -23,7 +24,7 @@ func Command(dst []byte, args [][]byte, proto int) []byte {
 	names := words[2:]
 	switch strings.ToLower(words[1]) {
 	case "count":
-		return appendHeader(dst, ':', len(supported()))
+		return appendHeader(dst, ':', len(commands()))
 	case "info":
 		if len(names) == 0 {
 			return append(dst, everything(proto).info...)
@@ -43,13 +44,10 @@ func Command(dst []byte, args [][]byte, proto int) []byte {
 	}
 }
 
-// supports tells if the proxy supports the command.
-func supports(s *command.Spec) bool { return s != nil && s.Kind != command.Unsupported }
-
-// supported returns the names of the supported commands without subcommands.
-var supported = sync.OnceValue(func() (names []string) {
+// commands returns the names of the commands without subcommands.
+var commands = sync.OnceValue(func() (names []string) {
 	for id := range command.Count() {
-		if s := command.ByID(id); supports(s) && !strings.Contains(s.Name, "|") {
+		if s := command.ByID(id); !strings.Contains(s.Name, "|") {
 			names = append(names, s.Name)
 		}
 	}
@@ -72,14 +70,14 @@ func everything(proto int) replies {
 }
 
 func allReplies(proto int) replies {
-	return replies{inProtocol(nil, infoOf(supported()), proto), inProtocol(nil, docsOf(supported()), proto)}
+	return replies{inProtocol(nil, infoOf(commands()), proto), inProtocol(nil, docsOf(commands()), proto)}
 }
 
 // infoOf is the reply to COMMAND INFO in RESP3; null for each unknown name.
 func infoOf(names []string) []byte {
 	out := appendHeader(nil, '*', len(names))
 	for _, name := range names {
-		if s := command.ByName(name); supports(s) {
+		if s := command.ByName(name); s != nil {
 			out = appendInfo(out, s)
 		} else {
 			out = append(out, "_\r\n"...)
@@ -90,32 +88,22 @@ func infoOf(names []string) []byte {
 
 func appendInfo(out []byte, s *command.Spec) []byte {
 	out = append(appendHeader(out, '*', 10), described[s.ID].info...)
-	subs := supportedSubcommands(s)
+	subs := s.Subcommands()
 	if len(subs) == 0 {
 		return append(out, "~0\r\n"...) // as the server: an empty set, but an array of some
 	}
 	out = appendHeader(out, '*', len(subs))
-	for _, sub := range subs {
-		out = appendInfo(out, sub)
+	for i := range subs {
+		out = appendInfo(out, &subs[i])
 	}
 	return out
-}
-
-func supportedSubcommands(s *command.Spec) (subs []*command.Spec) {
-	all := s.Subcommands()
-	for i := range all {
-		if supports(&all[i]) {
-			subs = append(subs, &all[i])
-		}
-	}
-	return subs
 }
 
 // docsOf is the reply to COMMAND DOCS in RESP3; unknown names are left out.
 func docsOf(names []string) []byte {
 	n, body := 0, []byte(nil)
 	for _, name := range names {
-		if s := command.ByName(name); supports(s) {
+		if s := command.ByName(name); s != nil {
 			body = appendDocs(body, s)
 			n++
 		}
@@ -125,7 +113,7 @@ func docsOf(names []string) []byte {
 
 func appendDocs(out []byte, s *command.Spec) []byte {
 	d := described[s.ID]
-	subs := supportedSubcommands(s)
+	subs := s.Subcommands()
 	fields := d.docFields
 	if len(subs) > 0 {
 		fields++
@@ -134,8 +122,8 @@ func appendDocs(out []byte, s *command.Spec) []byte {
 	out = append(appendHeader(out, '%', fields), d.docs...)
 	if len(subs) > 0 {
 		out = appendHeader(appendBulk(out, "subcommands"), '%', len(subs))
-		for _, sub := range subs {
-			out = appendDocs(out, sub)
+		for i := range subs {
+			out = appendDocs(out, &subs[i])
 		}
 	}
 	return out
@@ -146,7 +134,7 @@ func commandList(dst []byte, options []string) []byte {
 	keep := func(*command.Spec) bool { return false }
 	switch {
 	case len(options) == 0:
-		keep = supports
+		keep = func(*command.Spec) bool { return true }
 	case len(options) != 3 || !strings.EqualFold(options[0], "filterby"):
 		return appendError(dst, "syntax error")
 	case strings.EqualFold(options[1], "pattern"):
@@ -160,7 +148,7 @@ func commandList(dst []byte, options []string) []byte {
 	n, body := 0, []byte(nil)
 	for id := range command.Count() {
 		s := command.ByID(id)
-		if supports(s) && keep(s) {
+		if keep(s) {
 			body = appendBulk(body, s.Name)
 			n++
 		}
@@ -174,7 +162,7 @@ func getKeys(dst []byte, args [][]byte, proto int, flags bool) []byte {
 	if s != nil && s.IsContainer() && len(args) > 1 {
 		s = command.ByName(s.Name + "|" + string(args[1]))
 	}
-	if !supports(s) {
+	if s == nil {
 		return appendError(dst, "Invalid command specified")
 	}
 	hasKeys := s.HasKeys()
@@ -185,6 +173,15 @@ func getKeys(dst []byte, args [][]byte, proto int, flags bool) []byte {
 		return appendError(dst, "Invalid number of arguments specified for command")
 	}
 	keys, ok := s.KeysWithFlags(args)
+	if s.Name == "migrate" && ok && len(keys) > 0 {
+		// Either the third argument is the key, or it is empty and KEYS has them.
+		switch single := len(args[3]) > 0; {
+		case single:
+			ok = len(keys) == 1
+		case len(keys) > 1:
+			keys = keys[1:]
+		}
+	}
 	if !ok || len(keys) == 0 {
 		if strings.Contains(described[s.ID].info, "+no_mandatory_keys\r\n") {
 			return appendHeader(dst, '*', 0)
@@ -208,11 +205,13 @@ func getKeys(dst []byte, args [][]byte, proto int, flags bool) []byte {
 	return inProtocol(dst, out, proto)
 }
 
-// help lists the supported subcommands of a container with their summaries.
+// help lists the subcommands of a container with their summaries.
 func help(dst []byte, container *command.Spec) []byte {
 	name := strings.ToUpper(container.Name)
 	lines := []string{name + " <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"}
-	for _, sub := range supportedSubcommands(container) {
+	subs := container.Subcommands()
+	for i := range subs {
+		sub := &subs[i]
 		lines = append(lines, strings.ToUpper(sub.Name[len(name)+1:]), "    "+summary(described[sub.ID].docs)+".")
 	}
 	dst = appendHeader(dst, '*', len(lines))

@@ -2,7 +2,7 @@ package conformance
 
 // Reasons that several commands share.
 const (
-	oneTable   = "commands that the endpoint refuses do not exist"
+	oneTable   = "the commands of Redis 7.2 that the endpoint has are listed, too"
 	patterns   = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
 	replicas   = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	laterRedis = "Redis 7.2 has it, and its clients send it"

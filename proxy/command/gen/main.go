@@ -112,12 +112,10 @@ func build(s snapshot.Snapshot) (specs []spec, err error) {
 		}
 		// Scripts have neither flag; who does not only read may write.
 		row.write = flags.Has("write") || (d.kind == "Keyed" || d.kind == "Script") && !row.readOnly
-		if d.kind != "Unsupported" {
-			if row.keys, err = keySpecSources(name, keySpecs, d.rule); err != nil {
-				return nil, err
-			}
-			row.first = onlyKey(keySpecs, d)
+		if row.keys, err = keySpecSources(name, keySpecs, d.rule); err != nil {
+			return nil, err
 		}
+		row.first = onlyKey(keySpecs, d)
 		specs = append(specs, row)
 	}
 	// A refused container with a subcommand that is not refused exists.
@@ -223,16 +221,13 @@ func tableSource(version string, specs []spec) []byte {
 	return b.Bytes()
 }
 
-// repliesSource writes, for each command the proxy supports, what COMMAND INFO
-// and COMMAND DOCS say about it in RESP3, without subcommands.
+// repliesSource writes, for each command, what COMMAND INFO and COMMAND DOCS say
+// about it in RESP3, without subcommands.
 func repliesSource(redis snapshot.Snapshot, specs []spec) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, generated, redis.Version, "introspect")
-	b.WriteString("// described are the supported commands by command.Spec.ID.\nvar described = map[int]description{\n")
+	b.WriteString("// described are the commands by command.Spec.ID.\nvar described = map[int]description{\n")
 	for i, s := range specs {
-		if s.decision.kind == "Unsupported" {
-			continue
-		}
 		c := redis.Commands[s.name]
 		var info []byte
 		for _, item := range c.Info.Items[:snapshot.InfoSubcommands] {
