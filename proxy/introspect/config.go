@@ -59,7 +59,8 @@ func (p Parameters) list() []parameter {
 		{"masterauth", "", secret},
 		{"masteruser", "", secret},
 		{"maxclients", strconv.Itoa(p.MaxClients), ownSetting("max-clients")},
-		{"port", strconv.Itoa(p.Port), ownSetting("listen")},
+		{"maxmemory-clients", "0", ownSetting("memory-budget-bytes")},
+		{"port", strconv.Itoa(p.Port), "Unable to listen on this port: " + ownSetting("listen")},
 		{"proto-inline-max-len", number(p.InlineBytes), ownSetting("max-inline-bytes")},
 		{"proto-max-bulk-len", number(p.RequestBytes), ownSetting("max-request-bytes")},
 		{"protected-mode", "no", "clients connect to the proxy, which has no such mode"},
@@ -99,7 +100,8 @@ func ConfigGet(dst []byte, args [][]byte, proto int, p Parameters, server []stri
 // ConfigSet looks at the parameters of a CONFIG SET. Those of the proxy are not
 // to be changed: a value that is another one is refused with line, the same one
 // is no change, for there are tools that write back what CONFIG GET showed them.
-// rest are the names and values for the servers, in turn.
+// A value that a server would not take either is refused in its words. rest are
+// the names and values for the servers, in turn.
 func ConfigSet(args [][]byte, p Parameters) (rest []string, line []byte) {
 	if len(args)%2 != 0 {
 		return nil, []byte("-ERR syntax error\r\n")
@@ -108,12 +110,18 @@ func ConfigSet(args [][]byte, p Parameters) (rest []string, line []byte) {
 	for i := 2; i < len(args); i += 2 {
 		name, value := string(args[i]), string(args[i+1])
 		at := slices.IndexFunc(own, func(o parameter) bool { return strings.EqualFold(o.name, name) })
-		switch {
-		case at < 0:
+		if at < 0 {
 			rest = append(rest, name, value)
-		case own[at].reason == immutable || own[at].value != value:
-			return nil, command.ErrorLine("CONFIG SET failed (possibly related to argument '", bytes.ToLower(args[i]), "') - "+own[at].reason)
+			continue
 		}
+		param := own[at]
+		reason := param.reason
+		if wrong := wrongValue(param.name, value); wrong != "" {
+			reason = wrong
+		} else if reason != immutable && sameValue(param.name, param.value, value) {
+			continue
+		}
+		return nil, command.ErrorLine("CONFIG SET failed (possibly related to argument '", bytes.ToLower(args[i]), "') - "+reason)
 	}
 	return rest, nil
 }

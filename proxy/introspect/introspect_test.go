@@ -14,8 +14,8 @@ func TestConfig(t *testing.T) {
 		return string(ConfigGet(nil, split(append([]string{"config", "get"}, words...)), proto, p, server))
 	}
 	for _, c := range []struct{ want, got string }{
-		{"*10\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$10\r\nmasterauth\r\n$0\r\n\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n$9\r\nmaxmemory\r\n$3\r\n100\r\n" +
-			"$4\r\nport\r\n$4\r\n6380\r\n", get(2, "PORT", "maxmem*", "appendonly", "masterauth", "maxclients")},
+		{"*12\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$10\r\nmasterauth\r\n$0\r\n\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n$9\r\nmaxmemory\r\n$3\r\n100\r\n" +
+			"$17\r\nmaxmemory-clients\r\n$1\r\n0\r\n$4\r\nport\r\n$4\r\n6380\r\n", get(2, "PORT", "maxmem*", "appendonly", "masterauth", "maxclients")},
 		{"%2\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$9\r\nmaxmemory\r\n$3\r\n100\r\n", get(3, "appendonly", "maxmemory")},
 	} {
 		if c.got != c.want {
@@ -38,13 +38,17 @@ func TestConfig(t *testing.T) {
 }
 
 func TestConfigSet(t *testing.T) {
-	p := Parameters{Port: 6380, MaxClients: 10000}
+	p := Parameters{Port: 6380, MaxClients: 10000, RequestBytes: 512 << 20}
 	for _, c := range []struct{ request, rest, line string }{
 		{"maxmemory 1mb hz 20", "maxmemory 1mb hz 20", ""},
 		{"port 6380 MAXCLIENTS 10000", "", ""},
 		{"port 6380 hz 20", "hz 20", ""},
-		{"maxmemory 1mb Port 1", "", "-ERR CONFIG SET failed (possibly related to argument 'port') - it is a setting of the proxy, --listen"},
+		{"maxmemory 1mb Port 1", "", "-ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port: it is a setting of the proxy, --listen"},
 		{"requirepass s3cret", "", "-ERR CONFIG SET failed (possibly related to argument 'requirepass') - it is a secret"},
+		{"maxmemory 1 maxmemory-clients 200% client-query-buffer-limit invalid", "", "-ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - percentage argument must be less or equal to 100\r\n"},
+		{"maxmemory-clients 20%", "", "-ERR CONFIG SET failed (possibly related to argument 'maxmemory-clients') - it is a setting of the proxy, --memory-budget-bytes"},
+		{"maxmemory-clients 0kb client-query-buffer-limit 512MB proto-max-bulk-len 524288kb PROTECTED-mode NO", "", ""},
+		{"port 6381", "", "-ERR CONFIG SET failed (possibly related to argument 'port') - Unable to listen on this port: it is a setting of the proxy, --listen\r\n"},
 		{"databases 1", "", "-ERR CONFIG SET failed (possibly related to argument 'databases') - can't set immutable config\r\n"},
 		{"maxmemory 1mb hz", "", "-ERR syntax error\r\n"},
 	} {

@@ -227,3 +227,29 @@ func TestInfoOfRealServers(t *testing.T) {
 		}
 	}
 }
+
+// TestWrongValuesAreTheServers: of the proxy's own parameters, values that no server
+// takes are refused in a server's words.
+func TestWrongValuesAreTheServers(t *testing.T) {
+	s := dial(t, redistest.Start(t, redistest.Options{Open: true}).Address)
+	tried := 0
+	for name := range valueBounds {
+		for _, value := range []string{
+			"", "x", "-1", "1x", "1kbb", "b", "01", "1.5", "%", "x%", "-1%", "101%", "99999%", "+1", " 1", "maybe", "65536", "4294967296",
+			"1048575", "9223372036854775808",
+		} {
+			ours := wrongValue(name, value)
+			if ours == "" || value == "9223372036854775808" && name == "maxmemory-clients" {
+				continue // or the server takes it for a percentage
+			}
+			tried++
+			want := "ERR CONFIG SET failed (possibly related to argument '" + name + "') - " + ours
+			if got := s.ask("CONFIG", "SET", name, value).Text; got != want {
+				t.Errorf("%s %q: %q, a server says %q", name, value, want, got)
+			}
+		}
+	}
+	if tried < 50 {
+		t.Errorf("%d values were wrong", tried)
+	}
+}

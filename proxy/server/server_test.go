@@ -264,7 +264,7 @@ func TestServesFromTheFirstTopologyToTheLastGoodbye(t *testing.T) {
 	if got, err := client.ConfigGet(ctx, "maxcl*").Result(); err != nil || got["maxclients"] != "20000" {
 		t.Errorf("CONFIG GET %v, %v", got, err)
 	}
-	if got, err := client.Command(ctx).Result(); err != nil || got["get"] == nil || got["get"].Arity != 2 || got["multi"] == nil || got["save"] != nil {
+	if got, err := client.Command(ctx).Result(); err != nil || got["get"] == nil || got["get"].Arity != 2 || got["multi"] == nil || got["save"] == nil {
 		t.Errorf("COMMAND: %d, %v", len(got), err)
 	}
 	if err := client.Do(ctx, "SAVE").Err(); err == nil || !strings.Contains(err.Error(), "not supported behind the proxy") {
