@@ -47,9 +47,13 @@ build: ## bin/configserver, bin/proxy, bin/basaltctl
 .PHONY: test
 test: redis-server build test-unit test-blackbox ## everything it needs, then all tests
 
+# Most tests wait most of the time, for a server, a lease or a bound that passes:
+# more of them run at once than there are cores.
+PARALLEL = -parallel 6
+
 .PHONY: test-unit
 test-unit: redis-server ## unit, property and component tests of every module
-	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -timeout 10m ./...); done
+	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test $(PARALLEL) -timeout 10m ./...); done
 
 # One package at a time: these tests measure stalls in milliseconds. The random
 # harm of tests/chaos has a fixed seed here; `make chaos` looks for new ones.
@@ -67,7 +71,7 @@ chaos: redis-server build ## random harm under load for CHAOS_TIME (5m), a new s
 
 .PHONY: race
 race: redis-server ## the unit tests under the race detector
-	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -race -timeout 15m ./...); done
+	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -race $(PARALLEL) -timeout 15m ./...); done
 
 .PHONY: bench
 bench: redis-server nutcracker build ## Basalt, Redis itself and twemproxy in one run (PEERS=name=port:pid,…)

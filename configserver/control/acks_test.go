@@ -55,6 +55,7 @@ func (r *rig) requireUnacked(what string, want ...string) {
 // cluster of the same name, or what an etcd knew that was restored since. It
 // routes by that, so it has acked nothing here.
 func TestAnEpochFromElsewhereIsNoAck(t *testing.T) {
+	t.Parallel()
 	r := bare(t)
 	r.nextEpoch()
 	s := r.hello("p1", 40)
@@ -68,6 +69,7 @@ func TestAnEpochFromElsewhereIsNoAck(t *testing.T) {
 // A proxy that is known and says that it obeys nothing may have sent commands
 // by a view that it was still about to ack when its stream broke.
 func TestAKnownProxyThatObeysNothingHasNotAcked(t *testing.T) {
+	t.Parallel()
 	r := bare(t)
 	s := r.hello("p1", 0)
 	r.requireUnacked("a new proxy")
@@ -84,6 +86,7 @@ func TestAKnownProxyThatObeysNothingHasNotAcked(t *testing.T) {
 // The goodbye of a stream that was replaced says nothing about the one that
 // replaced it: the proxy stays a member, in the store too.
 func TestAGoodbyeOnAnOldStreamForgetsNobody(t *testing.T) {
+	t.Parallel()
 	r := bare(t)
 	old := r.hello("p1", 0)
 	r.hello("p1", 1)
@@ -109,6 +112,7 @@ func (r *rig) membersInStore() []store.Member {
 // A connection that was opened and never used says nothing about whether the
 // server answers.
 func TestAProxyWithoutAReplyIsNoWitness(t *testing.T) {
+	t.Parallel()
 	r := bare(t)
 	s := r.hello("p1", 0)
 	s.Report([]NodeSight{{Node: "n1", Sight: topology.SightOK, SinceReply: -1}, {Node: "n2", Sight: topology.SightOK, SinceReply: time.Second}})

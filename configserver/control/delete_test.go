@@ -7,20 +7,17 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/topology"
-	"github.com/basalt-redis/basalt/internal/faultpoint"
 )
 
 // A cluster is deleted while a failover is about to let proxies in at the node
 // it promotes, and another node takes its time to be fenced: at the end no
 // server lets proxies in.
 func TestDeletingEndsWhatIsBeingDone(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 3, func(p *topology.Policy) { p.HungAfter = time.Minute })
 	r.form(1, 3)
 	r.settled("shard-0")
-	if err := faultpoint.Arm("failover/promoting-committed=pause:600ms"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = faultpoint.Arm("") })
+	r.arm("failover/promoting-committed=pause:600ms")
 	r.servers["shard-0-0"].Kill()
 	r.eventually("promoting", 5*time.Second, func() bool {
 		s := r.shard("shard-0")
@@ -43,6 +40,7 @@ func TestDeletingEndsWhatIsBeingDone(t *testing.T) {
 // While the master is silent, rotating must wait: proxies could not log in
 // there with the new credentials, and those of before would stay in force.
 func TestARotationWaitsForASilentMaster(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = time.Minute })
 	r.form(1, 2)
 	p := r.proxy("p1")
@@ -50,10 +48,7 @@ func TestARotationWaitsForASilentMaster(t *testing.T) {
 	p.mu.Lock()
 	old := p.client(p.view.Cluster.Shard("shard-0"))
 	p.mu.Unlock()
-	if err := faultpoint.Arm("rotation/drained=pause:2500ms"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = faultpoint.Arm("") })
+	r.arm("rotation/drained=pause:2500ms")
 	answer := make(chan error, 1)
 	go func() {
 		_, err := r.loop.Rotate(t.Context())

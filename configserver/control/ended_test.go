@@ -10,6 +10,7 @@ import (
 
 // A step that was under way when its loop ended finds nothing known any more.
 func TestLookAfterTheLoopEnded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 1, 1, nil)
 	r.form(1, 1)
 	c := r.loop.Topology()

@@ -14,6 +14,7 @@ import (
 // owner has finished something else. Whatever it is, the present owner puts it
 // right, and nothing that was acknowledged and replicated is lost.
 func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
+	t.Parallel()
 	for _, late := range []struct {
 		name string
 		do   func(r *rig, s *topology.Shard)

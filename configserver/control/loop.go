@@ -17,6 +17,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/faultpoint"
 )
 
 // The loop of one cluster: observe, decide, commit, act, observe.
@@ -53,6 +54,8 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics are shared by all loops of a process; nil for none.
 	Metrics *Metrics
+	// Faults are the fault points of this loop; nil for those of the process.
+	Faults *faultpoint.Points
 }
 
 const (
@@ -121,6 +124,9 @@ func New(cfg Config) (*Loop, error) {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Faults == nil {
+		cfg.Faults = faultpoint.Process()
 	}
 	l := &Loop{
 		cfg:        cfg,
@@ -281,6 +287,9 @@ func (l *Loop) Owned() error {
 	}
 	return l.life.Err()
 }
+
+// Faults implements failover.Host.
+func (l *Loop) Faults() *faultpoint.Points { return l.cfg.Faults }
 
 // Credentials implements failover.Host.
 func (l *Loop) Credentials() *credentials.Set { return l.secrets.Load() }

@@ -18,6 +18,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/store/memstore"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/faultpoint"
 	"github.com/basalt-redis/basalt/internal/redistest"
 )
 
@@ -32,11 +33,13 @@ type rig struct {
 	loop    *Loop
 	stop    func()
 	nth     int
+	faults  faultpoint.Points
 }
 
 func policy() topology.Policy {
 	p := topology.DefaultPolicy()
 	p.ProbeInterval = 50 * time.Millisecond
+	p.AckTimeout = 2 * time.Second // many tests run at once, and none is about a slow proxy
 	return p
 }
 
@@ -58,6 +61,14 @@ func newRig(t *testing.T, shards, nodes int, change func(p *topology.Policy)) *r
 	r.run()
 	t.Cleanup(func() { r.stop() })
 	return r
+}
+
+// arm arms a fault point of this rig's loops.
+func (r *rig) arm(point string) {
+	r.t.Helper()
+	if err := r.faults.Arm(point); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 func (r *rig) writeSecrets(admin, secret, client string) {
@@ -90,7 +101,7 @@ func (r *rig) run() {
 	if testing.Verbose() {
 		out = slog.NewTextHandler(os.Stderr, nil)
 	}
-	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id),
+	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id), Faults: &r.faults,
 		Credentials: func() (*credentials.Set, error) { return credentials.Open(r.dir, "c") }})
 	if err != nil {
 		r.t.Fatal(err)
@@ -126,11 +137,17 @@ func (r *rig) register(shard string, number int) string {
 	r.t.Helper()
 	id := fmt.Sprintf("%s-%d", shard, number)
 	r.servers[id] = redistest.Start(r.t, redistest.Options{AdminPassword: adminPassword})
-	_, err := r.loop.RegisterNode(r.t.Context(), shard, topology.Node{ID: id, Address: r.servers[id].Address, Readable: true, Priority: 100}, false)
-	if err != nil {
-		r.t.Fatal(err)
+	var err error
+	for begun := time.Now(); ; {
+		_, err = r.loop.RegisterNode(r.t.Context(), shard, topology.Node{ID: id, Address: r.servers[id].Address, Readable: true, Priority: 100}, false)
+		if err == nil {
+			return id
+		}
+		// The server is just being starved by whatever else runs.
+		if !strings.Contains(err.Error(), "no answer in time") || time.Since(begun) > 10*time.Second {
+			r.t.Fatal(err)
+		}
 	}
-	return id
 }
 
 func (r *rig) eventually(what string, within time.Duration, ok func() bool) time.Duration {
@@ -327,6 +344,7 @@ func (p *fakeProxy) setUntil(shard, key, value string) time.Duration {
 }
 
 func TestForming(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, 2, 2, nil)
 	for s := range 2 {
 		r.register(fmt.Sprintf("shard-%d", s), 0)

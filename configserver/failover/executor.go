@@ -67,6 +67,8 @@ type Host interface {
 	Owned() error
 	// Measured takes the duration of a finished phase.
 	Measured(kind topology.OperationKind, phase string, took time.Duration)
+	// Faults are the fault points that its operations pass.
+	Faults() *faultpoint.Points
 }
 
 // Change alters a record that is about to be committed.
@@ -152,7 +154,7 @@ func (x *Executor) Run(ctx context.Context) error {
 
 // hit is a fault point of the operation that runs.
 func (x *Executor) hit(step string) error {
-	return faultpoint.Hit(string(x.kind) + "/" + step)
+	return x.host.Faults().Hit(string(x.kind) + "/" + step)
 }
 
 // enter begins a phase of the report and ends the one before.

@@ -27,7 +27,17 @@ const Env = "BASALT_FAULTPOINT"
 // ErrInjected is what Hit returns at a point armed with "error".
 var ErrInjected = errors.New("injected fault")
 
-var armed atomic.Pointer[points]
+// Points are fault points that are armed together, apart from all others: tests
+// that share a process arm points of their own. The zero value has none armed.
+type Points struct {
+	armed atomic.Pointer[points]
+}
+
+// process are the points that the environment arms.
+var process Points
+
+// Process returns the points of the whole process, which the environment arms.
+func Process() *Points { return &process }
 
 // points are the armed points by name.
 type points struct {
@@ -52,9 +62,16 @@ func init() {
 	}
 }
 
+// Arm replaces what is armed in the whole process by spec, in the form of the
+// environment variable. An empty spec disarms all.
+func Arm(spec string) error { return process.Arm(spec) }
+
+// Hit marks a place. It returns nil at once unless the place is armed.
+func Hit(name string) error { return process.Hit(name) }
+
 // Arm replaces what is armed by spec, in the form of the environment variable.
 // An empty spec disarms all.
-func Arm(spec string) error {
+func (f *Points) Arm(spec string) error {
 	p := &points{byName: map[string]*point{}}
 	for part := range strings.SplitSeq(spec, ",") {
 		if part = strings.TrimSpace(part); part == "" {
@@ -89,13 +106,13 @@ func Arm(spec string) error {
 	if len(p.byName) == 0 {
 		p = nil
 	}
-	armed.Store(p)
+	f.armed.Store(p)
 	return nil
 }
 
 // Hit marks a place. It returns nil at once unless the place is armed.
-func Hit(name string) error {
-	p := armed.Load()
+func (f *Points) Hit(name string) error {
+	p := f.armed.Load()
 	if p == nil {
 		return nil
 	}

@@ -37,6 +37,23 @@ func TestUnarmed(t *testing.T) {
 	}
 }
 
+// TestPointsOfTheirOwn: what one set of points has armed is nothing to another.
+func TestPointsOfTheirOwn(t *testing.T) {
+	var own Points
+	if err := own.Arm("a=error"); err != nil {
+		t.Fatal(err)
+	}
+	if err := own.Hit("a"); !errors.Is(err, ErrInjected) {
+		t.Errorf("its own point: %v", err)
+	}
+	if err := Process().Hit("a"); err != nil {
+		t.Errorf("the process's point: %v", err)
+	}
+	if err := own.Arm(""); err != nil || own.Hit("a") != nil {
+		t.Errorf("disarmed: %v, %v", err, own.Hit("a"))
+	}
+}
+
 func TestError(t *testing.T) {
 	arm(t, "a=error, b=error@2")
 	if err := Hit("a"); !errors.Is(err, ErrInjected) {

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -54,7 +55,7 @@ type Server struct {
 	dir     string
 	cmd     *exec.Cmd
 	exited  chan struct{}
-	output  *bytes.Buffer
+	output  *output
 }
 
 // Start starts a server and waits until it answers. The test ends it.
@@ -90,15 +91,32 @@ func Start(t testing.TB, o Options) *Server {
 	return nil
 }
 
-// FreePort returns a port of 127.0.0.1 that nobody listens on now, below the
-// range from which the kernel takes ports for outgoing connections.
+// ports were handed out by this process: a server that is killed finds its own
+// free when it starts again, whatever other tests start meanwhile.
+var ports struct {
+	sync.Mutex
+	handed map[int]bool
+}
+
+// FreePort returns a port of 127.0.0.1 that nobody listens on now and that this
+// process was not given before, below the range from which the kernel takes
+// ports for outgoing connections.
 func FreePort(t testing.TB) int {
 	t.Helper()
+	ports.Lock()
+	defer ports.Unlock()
 	for range 1000 {
 		port := 10000 + rand.IntN(20000) //nolint:gosec // to meet nobody, not to hide
+		if ports.handed[port] {
+			continue
+		}
 		l, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port))
 		if err == nil {
 			_ = l.Close()
+			if ports.handed == nil {
+				ports.handed = map[int]bool{}
+			}
+			ports.handed[port] = true
 			return port
 		}
 	}
@@ -135,7 +153,7 @@ func (s *Server) start() error {
 	if err := os.WriteFile(path, []byte(s.config()), 0o600); err != nil {
 		return err
 	}
-	s.output = &bytes.Buffer{}
+	s.output = &output{ready: make(chan struct{})}
 	cmd := exec.Command(s.options.Binary, path)
 	cmd.Stdout, cmd.Stderr = s.output, s.output
 	// No orphan, however the test process ends.
@@ -149,29 +167,46 @@ func (s *Server) start() error {
 		close(exited)
 	}()
 	s.cmd, s.exited = cmd, exited
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		select {
-		case <-exited:
-			return fmt.Errorf("%s exited: %s", s.options.Binary, s.output)
-		default:
-		}
-		if s.answers() {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			s.Kill()
-			return errors.New("no answer within 10 s")
-		}
-		time.Sleep(2 * time.Millisecond)
+	select {
+	case <-s.output.ready:
+		return nil
+	case <-exited:
+		return fmt.Errorf("%s exited: %s", s.options.Binary, s.output)
+	case <-time.After(startTimeout):
+		s.Kill()
+		return fmt.Errorf("not ready within %s: %s", startTimeout, s.output)
 	}
 }
 
-func (s *Server) answers() bool {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-	defer cancel()
-	c := s.Client(AdminUser, s.AdminPassword)
-	defer c.Close()
-	return c.Ping(ctx).Err() == nil
+// startTimeout is how long a server may take until it is ready; on a machine
+// with much else to do that can be seconds.
+const startTimeout = 30 * time.Second
+
+// output keeps what a server writes. The server itself says when it is ready:
+// another one that took the port would answer, too.
+type output struct {
+	ready chan struct{}
+
+	mu   sync.Mutex
+	text []byte
+	said bool
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.text = append(o.text, b...)
+	if !o.said && bytes.Contains(o.text, []byte("Ready to accept connections")) {
+		o.said = true
+		close(o.ready)
+	}
+	return len(b), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.text)
 }
 
 // Client returns a client that logs in as a user, or as nobody when user is
@@ -260,5 +295,5 @@ func (s *Server) RestartEmpty() {
 	}
 }
 
-// Log returns what the server wrote so far; call it after Kill.
+// Log returns what the server wrote since it was started last.
 func (s *Server) Log() string { return s.output.String() }
