@@ -82,6 +82,14 @@ func (l *Limits) Check(spec *command.Spec, args [][]byte, scratch *Scratch) (Ver
 	return verdict, at
 }
 
+// AllowsAll tells if a command may be run whatever its arguments are, and without
+// looking at them. When it does not, Check decides.
+func (l *Limits) AllowsAll(spec *command.Spec) bool {
+	return !spec.RunsScript() && slices.ContainsFunc(l.selectors, func(s selector) bool {
+		return s.AllKeys && s.AllChannels && (s.allCommands || s.Allows(spec.ID))
+	})
+}
+
 // check is Check for one selector.
 func (s *selector) check(spec *command.Spec, args [][]byte, keys []command.Access) (Verdict, int) {
 	if !s.allCommands && !s.Allows(spec.ID) && !s.allowsWith(spec, args) {

@@ -134,6 +134,9 @@ func Lookup(args [][]byte) (*Spec, []byte) {
 	return s, s.refusal
 }
 
+// FirstKey is the index of the only key of most commands, else 0.
+func (s *Spec) FirstKey() int { return s.first }
+
 // Refuses tells if an error line of Lookup is the sentence of an Unsupported
 // command: the request is well-formed, so who sent it must be allowed to.
 func (s *Spec) Refuses(line []byte) bool {

@@ -2,6 +2,8 @@ package fanout
 
 import (
 	"testing"
+
+	"github.com/tidwall/redcon"
 )
 
 func parts(replies ...string) (b [][]byte) {
@@ -16,7 +18,7 @@ func interleave(order []int32, replies ...string) ([]byte, error) {
 	for _, r := range replies {
 		readers = append(readers, NewReader([]byte(r)))
 	}
-	return Interleave(nil, order, readers, func(dst []byte) []byte { return dst })
+	return Interleave(redcon.AppendArray(nil, len(order)), order, readers, func(dst []byte) []byte { return dst })
 }
 
 func TestMerge(t *testing.T) {

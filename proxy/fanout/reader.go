@@ -1,10 +1,6 @@
 package fanout
 
-import (
-	"github.com/tidwall/redcon"
-
-	"github.com/basalt-redis/basalt/proxy/resp"
-)
+import "github.com/basalt-redis/basalt/proxy/resp"
 
 // Reader reads one complete reply from front to back. What it returns are parts
 // of the reply.
@@ -68,8 +64,8 @@ func bulkLength(b []byte) int {
 	return 0
 }
 
-// Interleave appends one array whose element i is the next unused element of
-// the array parts[order[i]] (MGET). spill is called with what was appended so
+// Interleave appends the elements of one array, of which i is the next unused
+// element of the array parts[order[i]] (MGET). spill is called with what was appended so
 // far, and returns what to append to.
 func Interleave(dst []byte, order []int32, parts []Reader, spill func([]byte) []byte) ([]byte, error) {
 	elements := 0
@@ -83,7 +79,6 @@ func Interleave(dst []byte, order []int32, parts []Reader, spill func([]byte) []
 	if elements != len(order) {
 		return dst, ErrReply
 	}
-	dst = redcon.AppendArray(dst, len(order))
 	for _, part := range order {
 		element, err := parts[part].Next()
 		if err != nil {

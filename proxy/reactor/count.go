@@ -98,13 +98,10 @@ func slowWords(r *backend.Request) []string {
 	if len(raw) == 0 || r.Block != nil {
 		return strings.Split(r.Spec.Name, "|")
 	}
-	args, err := resp.Args(raw, nil)
-	if err != nil {
-		return []string{r.Spec.Name}
-	}
+	args, _ := resp.FirstArgs(raw, nil, slowArgs)
 	args = r.Spec.Redact(args)
-	words := make([]string, 0, min(len(args), slowArgs))
-	for _, a := range args[:min(len(args), slowArgs)] {
+	words := make([]string, 0, len(args))
+	for _, a := range args {
 		words = append(words, string(a[:min(len(a), slowArgBytes)]))
 	}
 	return words

@@ -235,3 +235,23 @@ func Args(request []byte, dst [][]byte) ([][]byte, error) {
 	_, args, _, _, err := redcon.ReadNextCommand(request, dst)
 	return args, err
 }
+
+// FirstArgs returns at most the given number of arguments of a request that Scan
+// found complete and that is not inline, and how many there are. They are
+// appended to dst.
+func FirstArgs(request []byte, dst [][]byte, most int) (args [][]byte, count int) {
+	count, at := number(request, 1, 0)
+	for range min(count, most) {
+		var arg []byte
+		arg, at = NextArg(request, at)
+		dst = append(dst, arg)
+	}
+	return dst, count
+}
+
+// NextArg returns the argument whose header is at request[i:], and where the next
+// one is, in a request that Scan found complete.
+func NextArg(request []byte, i int) (arg []byte, next int) {
+	n, at := number(request, i+1, 0)
+	return request[at : at+n : at+n], at + n + 2
+}

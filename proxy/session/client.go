@@ -65,6 +65,8 @@ type Client struct {
 	latest int16
 	// asking is the length of the request that asks for the list of clients.
 	asking int32
+	// long is a request that is sent little by little; nothing is handled meanwhile.
+	long *longSplit
 	// tx is what MULTI and WATCH began, inside an execution that runs now.
 	tx     *transaction
 	inside *execution
@@ -276,7 +278,14 @@ func (c *Client) moveLarge() bool {
 	if c.in != nil {
 		c.behind = len(c.in.B)
 	}
-	if handled := c.handle(in.B, in); !handled {
+	mine, handled := c.express(in)
+	if !mine {
+		handled = c.handle(in.B, in)
+	}
+	if cap(c.sh.args) > keptArgs {
+		c.sh.args, c.sh.keys = nil, nil
+	}
+	if !handled {
 		// It waits behind a barrier: put it back as it was.
 		c.again()
 		in.B = in.B[:n]
@@ -292,6 +301,11 @@ func (c *Client) moveLarge() bool {
 
 // Resume handles what had to wait.
 func (c *Client) Resume() {
+	if c.long != nil {
+		if c.long.step(); c.long != nil {
+			return
+		}
+	}
 	if c.Closed || !c.stalled || c.blocked() {
 		return
 	}
@@ -341,6 +355,9 @@ func (c *Client) read0() bool {
 func (c *Client) blocked() bool {
 	if c.postponed && c.sh.Pause != PauseNone {
 		return true
+	}
+	if c.long != nil {
+		return c.long.full()
 	}
 	if c.barrier {
 		return c.first != nil
@@ -521,7 +538,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if !c.enter(command.NoSlot, len(raw)) {
 			return false
 		}
-		c.split(spec, args, raw)
+		return c.split(spec, args, raw, chunk)
 	case command.AllShards:
 		size := len(raw)
 		if spec.Name == "keys" {

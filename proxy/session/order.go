@@ -191,6 +191,7 @@ func (c *Client) Memory() int {
 	if c.tx != nil && c.tx.block != nil {
 		n += len(c.tx.block.B)
 	}
+	n += int(c.long.memory())
 	for r := c.first; r != nil; r = r.Following {
 		n += r.Out.Len() + len(r.Raw())
 	}
@@ -219,6 +220,9 @@ func (c *Client) Stuck(since int64) (request, replies int64) {
 	}
 	if c.taken < since {
 		replies = c.out.Memory()
+		if c.out.Len() > maxUnread/2 {
+			replies += c.long.memory() // which waits for that
+		}
 	}
 	return request, replies
 }
@@ -287,6 +291,9 @@ func (c *Client) Close() {
 	c.first, c.last, c.pending = nil, nil, 0
 	c.dropTransaction()
 	c.dropBlocked()
+	if c.long != nil {
+		c.yield() // a read ends, a write goes on
+	}
 	if c.in != nil {
 		c.sh.Pool.Put(c.in)
 		c.in = nil

@@ -23,9 +23,13 @@ type split struct {
 	whole   *backend.Request
 	replies []buffer.Queue // of the parts
 	order   []int32        // the part of each key
+	keys    int
 	read    []fanout.Reader
 	waiting int
 	next    *split // free
+	// long is the request that this is a batch of, following the next batch of it.
+	long      *longSplit
+	following *split
 }
 
 // scatter is how the keys of a request spread over the shards.
@@ -49,13 +53,19 @@ const (
 	keptOrder   = 16 << 10
 )
 
-// split serves a command whose keys may lie in several shards.
-func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
+// split serves a command whose keys may lie in several shards. It uses up the
+// chunk, which holds the request if it is not nil.
+func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
 	sh := c.sh
 	at, line := spec.Slot(args)
+	if line == nil && at < 0 && isLong(len(args), len(raw)) && (c.tracking == nil || !c.tracks(spec)) {
+		c.splitLong(spec, args, raw, chunk)
+		return true
+	}
+	defer c.release(chunk)
 	if line != nil {
 		c.answer(spec, line)
-		return
+		return true
 	}
 	s := &sh.scatter
 	if at < 0 {
@@ -70,17 +80,21 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte) {
 		}
 		if c.tracking != nil && c.tracks(spec) {
 			c.forwardTracked(spec, max(at, 0), args, raw)
-			return
+			return true
 		}
 		sh.Router.Route(c.forward(spec, max(at, 0)), raw)
-		return
+		return true
 	}
-	width := 1 // arguments of one key
-	if spec.Name == "mset" {
-		width = 2
-	}
-	s.write(sh, args, width)
-	m := c.newSplit(spec, s)
+	s.write(sh, args, widthOf(spec))
+	whole := c.begin(spec)
+	whole.ReadOnly, whole.Replica = spec.ReadOnly, c.fromReplica(spec)
+	c.sendParts(c.newSplit(whole, s), s)
+	return true
+}
+
+// sendParts sends each part of a split.
+func (c *Client) sendParts(m *split, s *scatter) {
+	sh, spec := c.sh, m.whole.Spec
 	for i := range s.parts {
 		p := &s.parts[i]
 		r := sh.part(m.whole, m)
@@ -165,7 +179,7 @@ func (s *scatter) write(sh *Shared, args [][]byte, width int) {
 }
 
 // newSplit begins a command of several parts.
-func (c *Client) newSplit(spec *command.Spec, s *scatter) *split {
+func (c *Client) newSplit(whole *backend.Request, s *scatter) *split {
 	sh := c.sh
 	m := sh.splits
 	if m == nil {
@@ -173,14 +187,13 @@ func (c *Client) newSplit(spec *command.Spec, s *scatter) *split {
 	} else {
 		sh.splits = m.next
 	}
-	m.client, m.whole, m.next = c, c.begin(spec), nil
-	m.whole.ReadOnly, m.whole.Replica = spec.ReadOnly, c.fromReplica(spec)
-	m.waiting = len(s.parts)
+	m.client, m.whole, m.next = c, whole, nil
+	m.waiting, m.keys = len(s.parts), len(s.order)
 	for len(m.replies) < m.waiting {
 		m.replies = append(m.replies, buffer.Queue{})
 	}
 	m.replies = m.replies[:m.waiting]
-	if m.order = m.order[:0]; spec.Name == "mget" {
+	if m.order = m.order[:0]; whole.Spec.Name == "mget" {
 		m.order = append(m.order, s.order...)
 	}
 	return m
@@ -198,9 +211,14 @@ func (m *split) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
 	m.replies[r.Part] = r.Out
 	r.Out = buffer.Queue{}
 	m.sh.Requests.Put(r)
-	if m.waiting--; m.waiting == 0 {
-		m.finish()
+	if m.waiting--; m.waiting > 0 {
+		return
 	}
+	if m.long != nil {
+		m.long.ended()
+		return
+	}
+	m.finish()
 }
 
 // Fail fails the whole, once every part ended.
@@ -209,15 +227,18 @@ func (m *split) Fail(r *backend.Request, line []byte) {
 	m.Reply(r, line, true, '-')
 }
 
-// finish joins the replies, completes the whole and frees the split.
+// finish joins the replies, completes the whole, or tells the long request that
+// this is a batch of, and frees the split.
 func (m *split) finish() {
-	sh, c, whole := m.sh, m.client, m.whole
+	sh, c, whole, long := m.sh, m.client, m.whole, m.long
 	for range m.replies {
 		m.read = append(m.read, fanout.Reader{})
 	}
 	var refusal []byte
+	size := 0
 	for i := range m.replies {
 		q := &m.replies[i]
+		size += q.Len()
 		b := q.First()
 		if len(b) < q.Len() {
 			b = q.Bytes() // it arrived in pieces
@@ -227,19 +248,30 @@ func (m *split) finish() {
 		}
 	}
 	var err error
+	var sum int64
 	reply := sh.text[:0]
 	switch {
 	case refusal != nil:
 		reply = append(reply, refusal...)
 	case whole.Owner == nil: // the client left meanwhile
 	case whole.Spec.Name == "mget":
+		if long == nil {
+			reply = redcon.AppendArray(reply, len(m.order))
+		}
 		reply, err = fanout.Interleave(reply, m.order, m.read, m.spill)
 	case whole.Spec.Name == "mset":
-		reply, err = m.allOK(reply)
+		if err = m.allOK(); long == nil {
+			reply = append(reply, lineOK...)
+		}
 	default:
-		reply, err = m.sum(reply)
+		if sum, err = m.sum(); long == nil {
+			reply = redcon.AppendInt(reply, sum)
+		}
 	}
-	if err != nil {
+	if long != nil {
+		long.measure(m.keys, size)
+		long.took(reply, sum, refusal, err)
+	} else if err != nil {
 		whole.Out.Reset(&sh.Pool)
 		reply = append(append(append(reply[:0], "-ERR "...), err.Error()...), "\r\n"...)
 	}
@@ -254,9 +286,11 @@ func (m *split) finish() {
 	if cap(m.order) > keptOrder {
 		m.order = nil
 	}
-	m.client, m.whole = nil, nil
+	m.client, m.whole, m.long, m.following = nil, nil, nil, nil
 	m.next, sh.splits = sh.splits, m
-	c.Complete(whole, reply)
+	if long == nil {
+		c.Complete(whole, reply)
+	}
 }
 
 // spill moves what there is of a large reply to the memory of the request.
@@ -264,27 +298,30 @@ func (m *split) spill(reply []byte) []byte {
 	if len(reply) < keptScratch {
 		return reply
 	}
-	m.whole.Out.Append(&m.sh.Pool, reply)
+	if m.long != nil {
+		m.long.add(reply)
+	} else {
+		m.whole.Out.Append(&m.sh.Pool, reply)
+	}
 	return reply[:0]
 }
 
-func (m *split) allOK(dst []byte) ([]byte, error) {
+func (m *split) allOK() error {
 	for i := range m.read {
 		if string(m.read[i].Rest()) != string(lineOK) {
-			return dst, fanout.ErrReply
+			return fanout.ErrReply
 		}
 	}
-	return append(dst, lineOK...), nil
+	return nil
 }
 
-func (m *split) sum(dst []byte) ([]byte, error) {
-	var sum int64
+func (m *split) sum() (sum int64, err error) {
 	for i := range m.read {
 		n, err := fanout.Integer(m.read[i].Rest())
 		if err != nil {
-			return dst, err
+			return 0, err
 		}
 		sum += n
 	}
-	return redcon.AppendInt(dst, sum), nil
+	return sum, nil
 }
