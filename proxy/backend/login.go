@@ -219,6 +219,9 @@ func runID(info []byte) string {
 	return string(id)
 }
 
+// Failing tells if the last attempt to connect failed, or the connection broke.
+func (c *Conn) Failing() bool { return c.backoff > 0 }
+
 // Backoff sets RetryAt after a failure and returns it.
 func (c *Conn) Backoff() int64 {
 	c.backoff = min(max(2*c.backoff, firstBackoff), lastBackoff)

@@ -130,8 +130,28 @@ func (s *shard) connFor(r *backend.Request, released bool) *backend.Conn {
 	}
 	if to.ready == nil && s.master != nil {
 		s.master.want(r.Lane())
+		if r.Bulk {
+			return s.divert(r)
+		}
 	}
 	return to.ready
+}
+
+// divert has a request for bulk take the ordinary connection when that for bulk
+// cannot be had: the server lets in no more, or it broke. Nothing of this shard is
+// in flight for bulk then, so nothing is overtaken; session.Client.enter sees to
+// what the client sends next.
+func (s *shard) divert(r *backend.Request) *backend.Conn {
+	if conn := s.master.conns[r.Lane()]; conn == nil || !conn.Failing() {
+		return nil // it is being opened
+	}
+	ordinary := &s.lanes[backend.Lane(r.Proto, r.DB, false)]
+	if ordinary.ready == nil || ordinary.hold.Count > 0 {
+		return nil
+	}
+	r.Bulk = false
+	s.loop.sh.Diverted++
+	return ordinary.ready
 }
 
 // reader takes the nodes of the read set in turn; nil when none is ready.
@@ -167,16 +187,19 @@ func (n *node) want(lane int) {
 }
 
 // Bulk tells if the lane for bulk beside the one of a request is open, to the
-// shard of a slot or, below 0, to any.
+// shard of a slot or, below 0, to any, while there is none that cannot have it.
 func (l *loop) Bulk(slot int, proto, db uint8) bool {
 	lane := backend.Lane(proto, db, true)
 	if slot < 0 {
+		some := false
 		for _, s := range l.shards {
 			if s.lanes[lane].ready != nil {
-				return true
+				some = true
+			} else if s.master != nil && s.master.conns[lane] != nil && s.master.conns[lane].Failing() {
+				return false
 			}
 		}
-		return false
+		return some
 	}
 	owner := l.sh.Table.Owner[slot]
 	if owner == routing.NoShard {
@@ -487,6 +510,9 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 	}
 	s.publish()
 	l.timerAt(c.Backoff())
+	if c.Target.Bulk && s.lanes[c.Target.Lane()].hold.Count > 0 {
+		s.releaseLater() // it need not wait for this connection
+	}
 	var refused *backend.DatabaseError
 	if n == s.master && errors.As(err, &refused) {
 		s.refuseLane(&s.lanes[c.Target.Lane()], refused.Line)

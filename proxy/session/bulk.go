@@ -32,8 +32,11 @@ import (
 //     replies of windowBytes, and at most maxPending. So the large replies of one
 //     client do not stand in the way of others by the thousand there, either.
 //
-// While there is no connection for bulk, because it broke or is not open yet, a
-// client goes on as an ordinary one: better delayed than not served.
+// While there is no connection for bulk, because it broke, is not open yet, or the
+// server lets in no more, a client goes on as an ordinary one: better delayed than
+// not served. What was on its way to bulk then takes the ordinary connection of that
+// shard (Diverted); clients in bulk wait once for all they sent, so that nothing
+// overtakes it when there is a connection for bulk again.
 
 const (
 	// bulkRequest and bulkReply are sizes in bytes.
@@ -103,6 +106,8 @@ type bulk struct {
 	widen  bool
 	// slow: it took too long for others to wait for.
 	slow bool
+	// diverted is Shared.Diverted from before all that is in flight.
+	diverted uint64
 	// streamed are the bytes of a reply that is passed on in pieces.
 	streamed int
 }
@@ -111,6 +116,12 @@ type bulk struct {
 // of a slot, or -1, and a size. It returns false when the request must wait for
 // the earlier ones; the client is then stalled.
 func (c *Client) enter(slot, size int) bool {
+	if c.first == nil {
+		c.bulk.diverted = c.sh.Diverted
+	} else if c.bulk.now && c.bulk.diverted != c.sh.Diverted {
+		c.stalled, c.barrier = true, true
+		return false
+	}
 	large := c.sh.Large.has(slot)
 	if size < bulkRequest && c.bulk.stay == 0 && !large {
 		if c.first == nil {

@@ -61,6 +61,8 @@ type Shared struct {
 	functions *pausedFunctions
 	sha       [40]byte // scratch of EVALSHA
 
+	// Diverted counts the requests for bulk that took an ordinary connection.
+	Diverted uint64
 	// Invalidations has the loop's clients that track keys.
 	Invalidations Invalidations
 
