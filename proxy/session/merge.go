@@ -126,6 +126,8 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 		c.scanShards(spec, args, shards)
 	case "dbsize", "flushall", "flushdb", "keys", "lastsave", "bgsave", "bgrewriteaof":
 		c.broadcast(spec, args, joinReplies)
+	case "save":
+		c.save(spec)
 	case "randomkey":
 		c.randomKey(spec, shards)
 	case "role":

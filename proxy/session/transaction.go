@@ -153,7 +153,7 @@ func (c *Client) refuseInside(spec *command.Spec, line []byte) []byte {
 		c.abort()
 		if spec != nil && !bytes.HasPrefix(line, wrongNumber) {
 			switch spec.Name {
-			case "sync", "psync", "save", "shutdown":
+			case "sync", "psync", "shutdown":
 				line = lineNotInside
 			}
 		}
@@ -322,8 +322,11 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		t.slot = at
 		return nil
 	case command.AllShards, command.ScriptAdmin:
-		if spec.Name == "debug" && !sh.Debug {
+		switch {
+		case spec.Name == "debug" && !sh.Debug:
 			return lineNoDebug
+		case spec.Name == "save":
+			return lineNotInside
 		}
 		if handlingOf(spec) != refused {
 			return nil

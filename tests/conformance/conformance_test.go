@@ -210,7 +210,7 @@ func (r *runner) requireCoverage() {
 
 // dangerous are commands a plain server must not get.
 func dangerous(name string) bool {
-	return slices.Contains(strings.Fields("shutdown replicaof slaveof failover replconf psync sync monitor save migrate module|load module|loadex module|unload"), name)
+	return slices.Contains(strings.Fields("shutdown replicaof slaveof failover replconf psync sync monitor migrate module|load module|loadex module|unload"), name)
 }
 
 // neverAnswers are commands that a plain server answers with errors only.
@@ -274,7 +274,7 @@ func sensitive(name string) bool {
 	base, _, _ := strings.Cut(name, "|")
 	return dangerous(name) || strings.HasSuffix(name, "subscribe") || slices.Contains(strings.Fields(
 		"multi exec discard watch unwatch quit reset hello auth acl config debug script function cluster asking wait"), base) ||
-		slices.Contains(strings.Fields("client|reply client|pause client|kill client|tracking client|unblock client|caching select bgsave bgrewriteaof"), name)
+		slices.Contains(strings.Fields("client|reply client|pause client|kill client|tracking client|unblock client|caching select save bgsave bgrewriteaof"), name)
 }
 
 // mutations runs every hand-written sequence with each of its commands made

@@ -17,9 +17,6 @@ func missing() (all []*difference) {
 type refusal struct{ commands, sentence, why string }
 
 var refusals = []refusal{
-	{"save",
-		"%s is not supported behind the proxy: every master would stand still until it is done, use BGSAVE and LASTSAVE",
-		"every master would stand still until it is done, BGSAVE and LASTSAVE work"},
 	{"shutdown",
 		"%s is not supported behind the proxy: restarts are run per server, by the Configserver and whoever runs the servers",
 		"restarts are run per server, by the Configserver and whoever runs the servers"},

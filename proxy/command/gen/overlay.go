@@ -24,7 +24,7 @@ const (
 var byName = merge(
 	decide("Split", "", "mget del unlink exists touch"),
 	decide("Split", "rulePairs", "mset"),
-	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info role lastsave bgsave bgrewriteaof"),
+	decide("AllShards", "", "dbsize flushall flushdb scan keys randomkey info role lastsave save bgsave bgrewriteaof"),
 	decide("AllShards", "", "slowlog latency memory config|get config|resetstat debug"),
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
 	decide("Local", "", "multi exec discard watch unwatch monitor"),
@@ -40,7 +40,6 @@ var byName = merge(
 	decide("ScriptAdmin", "", "script function"),
 	decide("Keyed", "ruleSort", "sort sort_ro"),
 
-	refuse(never+"every master would stand still until it is done, use BGSAVE and LASTSAVE", "save"),
 	refuse(never+"restarts are run per server, by the Configserver and whoever runs the servers", "shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
 		"replicaof slaveof failover replconf psync sync"),
