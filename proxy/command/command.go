@@ -105,6 +105,18 @@ func (s *Spec) IsContainer() bool { return s.subEnd > s.subFirst }
 // IsScript tells if the command runs a script or function of the client's.
 func (s *Spec) IsScript() bool { return s.Kind == Script }
 
+// OnShards tells if servers execute the command as clients send it, each request on
+// one of them, or on those that have its keys. The servers then know how often it
+// was called, through whichever proxy or script, and how long it took. Of others,
+// which the proxy answers or sends to every shard, the proxy knows.
+func (s *Spec) OnShards() bool {
+	switch s.Kind {
+	case Keyed, Split, AnyShard, Script:
+		return true
+	}
+	return false
+}
+
 // HasKeys tells if some arguments of the command are keys.
 func (s *Spec) HasKeys() bool { return len(s.keys) > 0 || s.rule == ruleSort }
 

@@ -103,18 +103,21 @@ func TestLatency(t *testing.T) {
 	check(t, "LATEST in one second", got, err, "*1 *4 $command :100 :30 :90")
 	got, err = LatencyHistory(nil, wires("*2 *2 :10 :1 *2 :30 :2", "*2 *2 :20 :3 *2 :30 :4", "*0"))
 	check(t, "HISTORY", got, err, "*4 *2 :10 :1 *2 :20 :3 *2 :30 :2 *2 :30 :4")
+	all := func(string) bool { return true }
 	resp2 := wires(
 		"*4 $get *4 $calls :3 $histogram_usec *4 :2 :1 :8 :3 $set *4 $calls :1 $histogram_usec *2 :4 :1",
 		"*2 $get *4 $calls :4 $histogram_usec *6 :1 :1 :2 :2 :16 :4")
 	resp3 := wires(
 		"%2 $get %2 $calls :3 $histogram_usec %2 :2 :1 :8 :3 $set %2 $calls :1 $histogram_usec %1 :4 :1",
 		"%1 $get %2 $calls :4 $histogram_usec %3 :1 :1 :2 :2 :16 :4")
-	got, err = LatencyHistogram(nil, resp2, 2)
+	got, err = LatencyHistogram(nil, resp2, 2, all, nil)
 	check(t, "HISTOGRAM", got, err, "*4 $get *4 $calls :7 $histogram_usec *8 :1 :1 :2 :3 :8 :5 :16 :7 $set *4 $calls :1 $histogram_usec *2 :4 :1")
-	got, err = LatencyHistogram(nil, resp3, 3)
+	got, err = LatencyHistogram(nil, resp3, 3, all, nil)
 	check(t, "HISTOGRAM in RESP3", got, err, "%2 $get %2 $calls :7 $histogram_usec %4 :1 :1 :2 :3 :8 :5 :16 :7 $set %2 $calls :1 $histogram_usec %1 :4 :1")
+	got, err = LatencyHistogram(nil, resp2, 2, func(name string) bool { return name == "set" }, map[string]*Histogram{"ping": {Calls: 2, Buckets: map[int64]int64{1: 1, 33: 1}}})
+	check(t, "HISTOGRAM with others", got, err, "*4 $ping *4 $calls :2 $histogram_usec *4 :1 :1 :33 :2 $set *4 $calls :1 $histogram_usec *2 :4 :1")
 	for _, bad := range []string{"+OK", "*1 $get", "*2 $get *2 $calls :1", "*2 $get *4 $calls :1 $histogram_usec *1 :1"} {
-		if _, err := LatencyHistogram(nil, wires(bad), 2); !errors.Is(err, ErrReply) {
+		if _, err := LatencyHistogram(nil, wires(bad), 2, all, nil); !errors.Is(err, ErrReply) {
 			t.Errorf("%s: %v", bad, err)
 		}
 	}

@@ -63,18 +63,20 @@ func LatencyHistory(dst []byte, parts [][]byte) ([]byte, error) {
 	return dst, nil
 }
 
-// histogram of one command: calls, and how many of them fell into a bucket, by
+// Histogram of one command: calls, and how many of them fell into a bucket, by
 // its upper bound in microseconds.
-type histogram struct {
-	calls   int64
-	buckets map[int64]int64
+type Histogram struct {
+	Calls   int64
+	Buckets map[int64]int64
 }
 
 // LatencyHistogram joins replies to LATENCY HISTOGRAM by adding them up. In a
 // reply each bucket counts the ones below it as well, and those that count no
-// more than the one before are left out.
-func LatencyHistogram(dst []byte, parts [][]byte, proto uint8) ([]byte, error) {
-	commands := map[string]*histogram{}
+// more than the one before are left out. Of the replies, what is about commands
+// that counts says no to is left out; own are further commands.
+func LatencyHistogram(dst []byte, parts [][]byte, proto uint8, counts func(name string) bool, own map[string]*Histogram) ([]byte, error) {
+	commands := map[string]*Histogram{}
+	maps.Copy(commands, own)
 	for _, part := range parts {
 		items, err := pairs(part)
 		if err != nil {
@@ -82,9 +84,12 @@ func LatencyHistogram(dst []byte, parts [][]byte, proto uint8) ([]byte, error) {
 		}
 		for i := 0; i < len(items); i += 2 {
 			name := string(items[i].text)
+			if !counts(name) {
+				continue
+			}
 			h := commands[name]
 			if h == nil {
-				h = &histogram{buckets: map[int64]int64{}}
+				h = &Histogram{Buckets: map[int64]int64{}}
 				commands[name] = h
 			}
 			if err := h.add(items[i+1].items); err != nil {
@@ -96,26 +101,26 @@ func LatencyHistogram(dst []byte, parts [][]byte, proto uint8) ([]byte, error) {
 	for _, name := range slices.Sorted(maps.Keys(commands)) {
 		h := commands[name]
 		dst = appendMap(redcon.AppendBulkString(dst, name), proto, 2)
-		dst = redcon.AppendInt(redcon.AppendBulkString(dst, "calls"), h.calls)
-		dst = appendMap(redcon.AppendBulkString(dst, "histogram_usec"), proto, len(h.buckets))
+		dst = redcon.AppendInt(redcon.AppendBulkString(dst, "calls"), h.Calls)
+		dst = appendMap(redcon.AppendBulkString(dst, "histogram_usec"), proto, len(h.Buckets))
 		below := int64(0)
-		for _, bound := range slices.Sorted(maps.Keys(h.buckets)) {
-			below += h.buckets[bound]
+		for _, bound := range slices.Sorted(maps.Keys(h.Buckets)) {
+			below += h.Buckets[bound]
 			dst = redcon.AppendInt(redcon.AppendInt(dst, bound), below)
 		}
 	}
 	return dst, nil
 }
 
-func (h *histogram) add(fields []value) error {
+func (h *Histogram) add(fields []value) error {
 	if len(fields) != 4 || len(fields[3].items)%2 != 0 {
 		return ErrReply
 	}
-	h.calls += fields[1].integer()
+	h.Calls += fields[1].integer()
 	below := int64(0)
 	for i := 0; i < len(fields[3].items); i += 2 {
 		bound, upTo := fields[3].items[i].integer(), fields[3].items[i+1].integer()
-		h.buckets[bound] += upTo - below
+		h.Buckets[bound] += upTo - below
 		below = upTo
 	}
 	return nil

@@ -3,6 +3,7 @@ package introspect
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -260,14 +261,41 @@ func errorStatsInfo(_ *Proxy, shards [][]section) []field {
 	})
 }
 
-func commandStatsInfo(p *Proxy, _ [][]section) (fields []field) {
+// commandStatsInfo is of the servers, for all proxies and scripts, as to commands
+// that they execute, and of this proxy for those that it answers itself or sends
+// to every shard.
+func commandStatsInfo(p *Proxy, shards [][]section) (fields []field) {
+	for _, c := range collect("Commandstats", shards) {
+		name := strings.TrimPrefix(c.name, "cmdstat_")
+		if spec := command.ByName(name); spec == nil || spec.OnShards() {
+			fields = append(fields, field{c.name, sumCommandStats(c.values)})
+		}
+	}
 	for _, c := range p.Calls {
+		if spec := command.ByName(c.Name); spec != nil && spec.OnShards() {
+			continue
+		}
 		usec := c.Total.Microseconds()
 		fields = append(fields, field{"cmdstat_" + c.Name, fmt.Sprintf(
 			"calls=%d,usec=%d,usec_per_call=%.2f,rejected_calls=0,failed_calls=%d",
 			c.Calls, usec, float64(c.Total.Nanoseconds())/1e3/float64(max(c.Calls, 1)), c.Errors)})
 	}
 	return fields
+}
+
+// sumCommandStats adds up values of cmdstat lines.
+func sumCommandStats(values []string) string {
+	var sum [4]int64 // calls, usec, rejected_calls, failed_calls
+	for _, v := range values {
+		for pair := range strings.SplitSeq(v, ",") {
+			name, value, _ := strings.Cut(pair, "=")
+			if i := slices.Index([]string{"calls", "usec", "rejected_calls", "failed_calls"}, name); i >= 0 {
+				sum[i] += number(value)
+			}
+		}
+	}
+	return fmt.Sprintf("calls=%d,usec=%d,usec_per_call=%.2f,rejected_calls=%d,failed_calls=%d",
+		sum[0], sum[1], float64(sum[1])/float64(max(sum[0], 1)), sum[2], sum[3])
 }
 
 func latencyStatsInfo(p *Proxy, _ [][]section) (fields []field) {

@@ -56,6 +56,18 @@ func TestAdministrationOfAllShards(t *testing.T) {
 	c.want("OK", "MEMORY", "PURGE")
 	c.want("OK", "CONFIG", "RESETSTAT")
 	c.want("[]", "LATENCY", "HISTOGRAM", "set")
+	c.want("3", "DEL", "k0", "k1", "k2") // at several shards, each counts its part
+	c.want("27", "DBSIZE")
+	c.want("PONG", "PING")
+	c.do("CLIENT", "ID")
+	histogram := c.do("LATENCY", "HISTOGRAM", "dbsize", "client", "ping", "nosuch", "config|resetstat")
+	has(t, "LATENCY HISTOGRAM of the proxy", histogram, "dbsize [calls 1 ", "client|id [calls 1 ", "ping [calls 1 ", "config|resetstat [calls 1 ")
+	if all := c.do("LATENCY", "HISTOGRAM"); strings.Contains(all, "client|list") || strings.Contains(all, "info") || !strings.Contains(all, "del [calls ") {
+		t.Errorf("LATENCY HISTOGRAM has what nobody called, or lacks what somebody did: %s", all)
+	}
+	for i := range 3 {
+		c.want("OK", "SET", fmt.Sprint("k", i), "v")
+	}
 	for _, s := range servers {
 		if s.Info("keyspace_hits") != "0" {
 			t.Error("the statistics of a server were not reset")

@@ -139,13 +139,3 @@ func (n *node) stats() NodeStats {
 	}
 	return s
 }
-
-// ResetStats sets the counters of commands back to zero (CONFIG RESETSTAT).
-func (e *Engine) ResetStats() {
-	for _, l := range e.loops {
-		l.post(func() {
-			clear(l.counters.commands)
-			l.counters.unknown, l.counters.malformed = 0, 0
-		})
-	}
-}

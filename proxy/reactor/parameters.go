@@ -96,6 +96,3 @@ func (l *loop) Parameters(c *session.Client, r *backend.Request, args [][]byte, 
 		l.post(func() { c.Complete(r, reply) })
 	}()
 }
-
-// ResetStats sets the counters of commands back to zero.
-func (l *loop) ResetStats() { l.eng.ResetStats() }

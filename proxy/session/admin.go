@@ -33,8 +33,10 @@ func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 	case "latency|history":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyHistory(dst, m.replies) })
 	case "latency|histogram":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
-			return fanout.LatencyHistogram(dst, m.replies, m.whole.Proto)
+		own := cloneArgs(args)
+		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
+			m.sh.Router.Histograms(c, m.whole, own[2:], m.replies)
+			return nil, nil
 		})
 	case "latency|graph":
 		c.gather(spec, args, graphs).tolerant = true
@@ -48,8 +50,12 @@ func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 		c.parameters(spec, args)
 	case "config|resetstat":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
-			m.sh.Router.ResetStats()
-			return fanout.OK(dst, m.replies)
+			reply, err := fanout.OK(dst, m.replies)
+			if err != nil {
+				return nil, err
+			}
+			m.sh.Router.ResetStats(func() { c.Complete(m.whole, reply) })
+			return nil, nil
 		})
 	case "debug":
 		c.debug(spec, args)

@@ -135,8 +135,11 @@ type Router interface {
 	Show(line []byte)
 	// Parameters completes r, a CONFIG GET, from names and values of a server.
 	Parameters(c *Client, r *backend.Request, args [][]byte, server []string)
-	// ResetStats sets the proxy's own counters back to zero.
-	ResetStats()
+	// ResetStats sets the proxy's own counters back to zero, and then calls done.
+	ResetStats(done func())
+	// Histograms completes r, a LATENCY HISTOGRAM of commands by these names, or of
+	// all without any, from the replies of the shards.
+	Histograms(c *Client, r *backend.Request, names, replies [][]byte)
 	// Info completes r, an INFO, from the texts of the shards.
 	Info(c *Client, r *backend.Request, args, shards [][]byte)
 	// ChangeUsers has the Configserver change a user by modifiers (ACL SETUSER), or
