@@ -19,6 +19,8 @@ type Hub struct {
 	Pool *buffer.Pool
 	// Needed is called when the first name is subscribed: links may come up now.
 	Needed func()
+	// Later has something done after others had their turn; at once unless it is set.
+	Later func(fn func())
 	// Patience is how long a confirmation waits for a shard, in nanoseconds.
 	Patience int64
 
@@ -119,7 +121,7 @@ func (m *Member) told(k Kind) int {
 
 // NewHub makes a hub without links. now is the loop's clock.
 func NewHub(dir *Directory, pool *buffer.Pool, now *int64) *Hub {
-	h := &Hub{Pool: pool, now: now, dir: dir, Needed: func() {}}
+	h := &Hub{Pool: pool, now: now, dir: dir, Needed: func() {}, Later: func(fn func()) { fn() }}
 	for k := range h.topics {
 		h.topics[k] = map[string]*topic{}
 	}
@@ -186,8 +188,9 @@ func (h *Hub) join(m *Member, t *topic) {
 	h.dir.add(t.kind, t.name, 1, loops)
 }
 
-// part ends a membership.
-func (h *Hub) part(m *Member, t *topic) {
+// part ends a membership. It returns true when nobody uses the topic any more:
+// then it is to be dropped.
+func (h *Hub) part(m *Member, t *topic) (unused bool) {
 	place := m.sets[t.kind][t]
 	delete(m.sets[t.kind], t)
 	last := len(t.members) - 1
@@ -208,7 +211,8 @@ func (h *Hub) part(m *Member, t *topic) {
 	} else {
 		h.dir.add(t.kind, t.name, -1, 0)
 	}
-	h.release(t)
+	t.refs--
+	return t.refs == 0
 }
 
 func (h *Hub) charge(m *Member, t *topic, sign int) {
@@ -258,9 +262,14 @@ func (h *Hub) want(k Kind, topics []*topic) {
 	if len(topics) == 0 {
 		return
 	}
+	h.ask(verbs[k].on, k, topics)
+}
+
+// ask sends a command about topics of one kind to the servers that are concerned.
+func (h *Hub) ask(verb string, k Kind, topics []*topic) {
 	if k != Shard {
 		for _, link := range h.links {
-			link.ask(verbs[k].on, topics...)
+			link.ask(verb, topics...)
 		}
 		return
 	}
@@ -270,27 +279,21 @@ func (h *Hub) want(k Kind, topics []*topic) {
 	}
 	for link, topics := range byLink {
 		if link != nil {
-			link.ask(verbs[k].on, topics...)
+			link.ask(verb, topics...)
 		}
 	}
 }
 
-// release ends a use of a topic; the last tells the servers.
-func (h *Hub) release(t *topic) {
-	if t.refs--; t.refs > 0 {
+// drop tells the servers of topics of one kind that nobody uses any more.
+func (h *Hub) drop(k Kind, topics []*topic) {
+	if len(topics) == 0 {
 		return
 	}
-	if t.kind == Shard {
-		if t.at != nil {
-			t.at.ask(verbs[Shard].off, t)
-		}
+	h.ask(verbs[k].off, k, topics)
+	for _, t := range topics {
 		t.at = nil
-	} else {
-		for _, link := range h.links {
-			link.ask(verbs[t.kind].off, t)
-		}
+		h.settle(t)
 	}
-	h.settle(t)
 }
 
 // settle is called when nothing may be in flight about a topic any more: who

@@ -97,10 +97,10 @@ func (h *Hub) Unsubscribe(m *Member, k Kind, names [][]byte, done func(reply []b
 	op := &operation{member: m, kind: k, done: done, started: *h.now}
 	m.op = op
 	verb, proto := verbs[k].off, m.to.Proto()
+	var unused []*topic
 	leave := func(t *topic) {
-		h.part(m, t)
-		if t.refs == 0 {
-			op.await(t)
+		if h.part(m, t) {
+			unused = append(unused, t)
 		}
 	}
 	switch {
@@ -121,6 +121,10 @@ func (h *Hub) Unsubscribe(m *Member, k Kind, names [][]byte, done func(reply []b
 			op.reply = appendConfirmation(op.reply, proto, verb, t.name, m.told(k))
 		}
 	}
+	h.drop(k, unused)
+	for _, t := range unused {
+		op.await(t)
+	}
 	if op.missing == 0 {
 		h.finish(op)
 	}
@@ -131,12 +135,38 @@ func (h *Hub) Leave(m *Member) {
 	if op := m.op; op != nil {
 		h.end(op, nil)
 	}
-	for k := range m.sets {
+	m.to = nobody{}
+	h.leaveSome(m)
+}
+
+// leaveStep is how many topics are left before others have their turn.
+const leaveStep = 1024
+
+// leaveSome ends some memberships of a client that is gone, the rest later.
+func (h *Hub) leaveSome(m *Member) {
+	left := leaveStep
+	for k := range kinds {
+		var unused []*topic
 		for t := range m.sets[k] {
-			h.part(m, t)
+			if left--; left < 0 {
+				break
+			}
+			if h.part(m, t) {
+				unused = append(unused, t)
+			}
 		}
+		h.drop(k, unused)
+	}
+	if m.Total() > 0 {
+		h.Later(func() { h.leaveSome(m) })
 	}
 }
+
+// nobody is the receiver of a client that is gone.
+type nobody struct{}
+
+func (nobody) Proto() int    { return 2 }
+func (nobody) Push(*Message) {}
 
 // finish answers an operation whose commands were answered, unless a link that
 // it needs is not there: then it waits for that.
@@ -169,9 +199,13 @@ func (h *Hub) finish(op *operation) {
 func (h *Hub) end(op *operation, reply []byte) {
 	op.ended = true
 	op.member.op = nil
+	var unused []*topic
 	for _, t := range op.topics {
-		h.release(t)
+		if t.refs--; t.refs == 0 {
+			unused = append(unused, t)
+		}
 	}
+	h.drop(op.kind, unused)
 	op.done(reply)
 }
 

@@ -82,6 +82,7 @@ func (s *subscriptions) init(l *loop) {
 	hub := pubsub.NewHub(l.eng.directory, &l.sh.Pool, &l.sh.Now)
 	hub.Patience = int64(l.eng.cfg.HoldTimeout)
 	hub.Needed = s.start
+	hub.Later = func(fn func()) { l.post(fn) }
 	l.sh.Invalidations = session.Invalidations{Max: maxTrackedKeys, Broadcast: s.hearAll, Quiet: s.hearNone}
 	l.sh.Hub, l.sh.PubSubLimit = hub, int(l.eng.cfg.ClientPubSubBufferBytes)
 }

@@ -1,11 +1,11 @@
 package session
 
 import (
-	"bytes"
 	"strings"
 
 	"github.com/tidwall/redcon"
 
+	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
@@ -126,12 +126,12 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 		}
 	}
 	if listen {
-		c.sh.Hub.Subscribe(c.subs.member, kind, names, done)
-	} else {
-		own := make([][]byte, len(names)) // names are the loop's memory
-		for i, name := range names {
-			own[i] = bytes.Clone(name)
+		if len(names) > subscribeStep {
+			names = cloneAll(names)
 		}
+		c.subscribeSome(r, kind, names, done)
+	} else {
+		own := cloneAll(names)
 		c.sh.Hub.Depart(c.subs.member, kind, own)
 		c.sh.Hub.Delivered(c.subs.member, kind, func() {
 			if c.Closed {
@@ -145,6 +145,45 @@ func (c *Client) subscribe(spec *command.Spec, kind pubsub.Kind, listen bool, na
 		// What follows waits for the answer.
 		c.stalled, c.barrier = true, true
 	}
+}
+
+// subscribeStep is how many names a client begins to listen to before others have
+// their turn.
+const subscribeStep = 1024
+
+// subscribeSome begins to listen to some names and confirms that, then to the
+// rest.
+func (c *Client) subscribeSome(r *backend.Request, kind pubsub.Kind, names [][]byte, done func(reply []byte)) {
+	step := names[:min(len(names), subscribeStep)]
+	c.sh.Hub.Subscribe(c.subs.member, kind, step, func(reply []byte) {
+		rest := names[len(step):]
+		if len(rest) == 0 || c.Closed || reply == nil || reply[0] == '-' {
+			done(reply)
+			return
+		}
+		c.Reply(r, reply, false, reply[0])
+		c.sh.Hub.Later(func() {
+			if c.Closed {
+				done(nil)
+				return
+			}
+			c.subscribeSome(r, kind, rest, done)
+		})
+	})
+}
+
+// cloneAll copies names, which are the loop's memory.
+func cloneAll(names [][]byte) [][]byte {
+	size := 0
+	for _, name := range names {
+		size += len(name)
+	}
+	own, text := make([][]byte, len(names)), make([]byte, 0, size)
+	for i, name := range names {
+		text = append(text, name...)
+		own[i] = text[len(text)-len(name) : len(text) : len(text)]
+	}
+	return own
 }
 
 // unsubscribeAll ends all subscriptions, without a word to the client.
