@@ -196,3 +196,17 @@ func TestPasswordsAreHashed(t *testing.T) {
 		t.Errorf("asked %q, want %q", f.asked, want)
 	}
 }
+
+// Names come from whoever may set them; they must not give orders to a terminal.
+func TestTablesHaveNoControlCharacters(t *testing.T) {
+	var out bytes.Buffer
+	users := newTable("USER", "RULES")
+	users.row("a\x1b[31mb\u009bc", "é ~k\r\n")
+	if err := users.print(&out); err != nil {
+		t.Fatal(err)
+	}
+	const want = "USER             RULES\na\\x1b[31mb\\x9bc  é ~k\\x0d\\x0a\n"
+	if out.String() != want {
+		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
