@@ -40,7 +40,8 @@ import (
 //  5. A connection that breaks leaves a command in doubt. If an epoch then replaces
 //     the master, see 4. If the same process of the master answers on another
 //     connection, it was the network, or somebody closed it: the client gets the
-//     error of a command that was in flight.
+//     error of a command that was in flight. It gets that, too, when its own time
+//     has been over for Config.NodeTimeout and nobody knows yet.
 //  6. A client that leaves is unblocked the same way, in the order of what others
 //     send on the shared connection; if the server does not answer soon, or the
 //     client was cut off, the connection is closed, which ends the wait too.
@@ -505,7 +506,7 @@ func (c *call) timers() {
 			l.timerAt(deadline)
 		}
 	case callInDoubt:
-		if tooLong {
+		if deadline := c.b.Deadline; tooLong || deadline != 0 && now >= max(deadline, c.since)+int64(l.eng.cfg.NodeTimeout) {
 			c.fail(backend.LineLost)
 			return
 		}

@@ -372,6 +372,24 @@ func TestBlockedAndBrokenConnection(t *testing.T) {
 	}
 }
 
+// TestADoubtEndsSoonAfterTheTimeIsOver: a client that gave a limit does not wait for
+// as long as a failover may take.
+func TestADoubtEndsSoonAfterTheTimeIsOver(t *testing.T) {
+	a := redistest.Start(t, redistest.Options{Open: true})
+	p := startProxy(t, reactor.Config{Loops: 1, NodeTimeout: 300 * time.Millisecond, HoldTimeout: time.Minute}, twoNodes(a.Address, "127.0.0.1:1"))
+	c, patient := p.dial(), p.dial()
+	c.send("BLPOP", "k", "0.5")
+	patient.send("BLPOP", "k", "0")
+	blockedNow(t, a, 2)
+	begin := time.Now()
+	a.Kill()
+	c.wantNext(lost)
+	if took := time.Since(begin); took < 300*time.Millisecond || took > 5*time.Second {
+		t.Errorf("in doubt for %s", took)
+	}
+	patient.silent(100 * time.Millisecond)
+}
+
 // TestRepliesOfADyingMaster: what a master wrote before an epoch replaced it is
 // the answer, and is not asked for again.
 func TestRepliesOfADyingMaster(t *testing.T) {
