@@ -207,6 +207,15 @@ func (h *Hold) Append(back *Hold) {
 	*h, *back = *back, Hold{}
 }
 
+// Readdress sets Shard of requests that are for a shard rather than a slot.
+func (h *Hold) Readdress(shard int32) {
+	for r := h.first; r != nil; r = r.next {
+		if r.Slot < 0 {
+			r.Shard = shard
+		}
+	}
+}
+
 // Stamp sets HeldSince of requests that were never held before.
 func (h *Hold) Stamp(now int64) {
 	for r := h.first; r != nil; r = r.next {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -83,6 +84,9 @@ func (l *loop) shardOf(r *backend.Request) *shard {
 			return l.orphan
 		}
 		r.Shard = int32(owner)
+	}
+	if uint(r.Shard) >= uint(len(l.shards)) {
+		return l.orphan // it waited for something while the shard went
 	}
 	return l.shards[r.Shard]
 }
@@ -489,6 +493,7 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 		l.heldMore(retry.Bytes)
 		l.counters.heldTotal += uint64(retry.Count)
 		retry.Stamp(l.sh.Now)
+		retry.Readdress(int32(slices.Index(l.shards, s))) // they may have been sent by an older table
 		s.lanes[c.Target.Lane()].hold.Prepend(retry)
 		s.releaseLater()
 	}
