@@ -23,6 +23,9 @@ type Block struct {
 	// Tracked: the server remembers that this connection read the keys, and
 	// tells when they change (CLIENT TRACKING).
 	Tracked bool
+	// Reads are the bytes of a transaction that only reads, while it may be needed
+	// once more.
+	Reads []byte
 	// Scripts are those that it runs by their SHA-1 and that were not put in front
 	// of it.
 	Scripts []string

@@ -26,6 +26,9 @@ func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 		}
 		return
 	}
+	if r.Block != nil && r.Block.Reads != nil && c.readAgain(r, piece) {
+		return
+	}
 	sh.Router.Count(c, r, kind)
 	if n := r.Out.Len() + len(piece); n >= bulkReply || r.Streamed {
 		c.large(r, max(n, c.bulk.streamed))

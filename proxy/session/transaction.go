@@ -59,8 +59,9 @@ type transaction struct {
 	multi bool
 	// dirty: a command could not be queued, EXEC will be refused.
 	dirty bool
-	// readOnly: no command changes data or publishes.
-	readOnly bool
+	// readOnly: no command changes data or publishes. unseen: the server was not
+	// asked about each that has keys, or they do more than to read (reread).
+	readOnly, unseen bool
 	// replicates: a command may change data, or is passed on to replicas.
 	// calls: a command runs a script, which may do the same.
 	replicates, calls bool
@@ -287,9 +288,11 @@ func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 	}
 	if line == nil {
 		if c.rehearses(spec, raw) {
+			t.unseen = t.unseen || !onlyReads(spec)
 			c.rehearse(spec, args, raw)
 			return
 		}
+		t.unseen = t.unseen || spec.Kind != command.Local || !onlyReads(spec)
 		c.answer(spec, lineQueued)
 		return
 	}
@@ -468,6 +471,7 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	copy(block.B[len(rawMulti)-len("MULTI\r\n"):], t.first[:])
 	copy(block.B[len(block.B)-len("EXEC\r\n"):], t.last[:])
 	t.block = nil
+	t.mayReread(r, block.B)
 	if t.scripts.any() {
 		if t.pin == nil && c.tracking != nil && c.tracking.now {
 			block = c.trackedBlock(r, block)
