@@ -35,6 +35,8 @@ type fake struct {
 	hung    bool
 	refuse  error
 	streams []*fakeStream
+	// userErrors are the answers to changes of users, in turn; then OK.
+	userErrors []error
 	changed chan struct{} // closed and replaced at every change
 }
 
@@ -64,6 +66,7 @@ func (f *fake) listen(address string) {
 	f.address = l.Addr().String()
 	f.server = grpc.NewServer()
 	basaltv1.RegisterTopologyServiceServer(f.server, f)
+	basaltv1.RegisterUserServiceServer(f.server, fakeUsers{fake: f})
 	grpc_health_v1.RegisterHealthServer(f.server, f)
 	server := f.server
 	go func() { _ = server.Serve(l) }()

@@ -24,14 +24,22 @@ func (c *Client) SetConfig(ctx context.Context, settings []string) error {
 	for i := 0; i+1 < len(settings); i += 2 {
 		req.Parameters = append(req.Parameters, &basaltv1.ConfigParameter{Name: settings[i], Value: settings[i+1]})
 	}
+	return c.atOwner(ctx, func(conn *grpc.ClientConn) error {
+		_, err := basaltv1.NewClusterServiceClient(conn).SetConfig(ctx, req)
+		return err
+	})
+}
+
+// atOwner makes a call to the Configserver of the stream, and again while the
+// cluster moves to another one: nothing was done then.
+func (c *Client) atOwner(ctx context.Context, call func(conn *grpc.ClientConn) error) error {
 	for {
 		conn := c.peer()
 		if conn == nil {
 			return ErrAway
 		}
-		_, err := basaltv1.NewClusterServiceClient(conn).SetConfig(ctx, req)
-		// While the cluster moves to another Configserver nothing was done.
-		if status.Code(err) != codes.Unavailable || !strings.HasPrefix(status.Convert(err).Message(), "no configserver owns") {
+		err := call(conn)
+		if !ownerless(err) {
 			return err
 		}
 		select {
@@ -40,6 +48,11 @@ func (c *Client) SetConfig(ctx context.Context, settings []string) error {
 			return err
 		}
 	}
+}
+
+// ownerless tells if a call was not made, because nobody runs the cluster now.
+func ownerless(err error) bool {
+	return status.Code(err) == codes.Unavailable && strings.HasPrefix(status.Convert(err).Message(), "no configserver owns")
 }
 
 // reownWait is the pause before a Configserver without the cluster is asked again.

@@ -48,16 +48,14 @@ func (c *Client) DeleteUsers(names []string) (int, error) {
 	return deleted, err
 }
 
-// askKeeper makes one call to the Configserver of the stream. The error is for
-// clients to read.
+// askKeeper makes a call about users. The error is for clients to read.
 func (c *Client) askKeeper(call func(ctx context.Context, conn *grpc.ClientConn) error) error {
-	conn := c.peer()
-	if conn == nil {
-		return errors.New("no Configserver can be reached now, and it keeps the users: try again")
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), usersTimeout)
 	defer cancel()
-	err := call(ctx, conn)
+	err := c.atOwner(ctx, func(conn *grpc.ClientConn) error { return call(ctx, conn) })
+	if errors.Is(err, ErrAway) || ownerless(err) {
+		return errors.New("no Configserver can be reached now, and it keeps the users: nothing was changed, try again")
+	}
 	s := status.Convert(err)
 	switch s.Code() {
 	case codes.OK:
