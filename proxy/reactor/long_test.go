@@ -2,6 +2,7 @@ package reactor_test
 
 import (
 	"bytes"
+	"crypto/sha1"
 	"fmt"
 	"io"
 	"strconv"
@@ -280,4 +281,57 @@ func TestLargeRequestsOfOneKey(t *testing.T) {
 	c.wantNext(strconv.Itoa(3 * (n - 1)))
 	c.wantNext("1")
 	c.wantNext("1")
+}
+
+// TestScriptsWithVeryManyKeys: they run when all keys lie in one slot, also when
+// their source has to be found first, and take their place in the client's order.
+func TestScriptsWithVeryManyKeys(t *testing.T) {
+	const n = 20_000
+	shards, _ := realShards(t, 3)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	run := func(name, script string, key func(int) string) string {
+		return longRequest(name, n+4, func(i int) string {
+			switch {
+			case i == 0:
+				return script
+			case i == 1:
+				return strconv.Itoa(n)
+			case i == n+2:
+				return "first"
+			case i == n+3:
+				return "second"
+			}
+			return key(i)
+		})
+	}
+	const source = "redis.call('SET', KEYS[1], ARGV[2]) return #KEYS .. ARGV[1]"
+	sha := fmt.Sprintf("%x", sha1.Sum([]byte(source)))
+	tagged := func(i int) string { return "{tag}" + strconv.Itoa(i) }
+	scattered := func(i int) string {
+		if i == n {
+			return "elsewhere"
+		}
+		return tagged(i)
+	}
+	c := p.dial()
+	for range 2 { // the second time it is known that the server has the script
+		go c.write(encode("SET", "{tag}2", "before") + run("EVAL", source, tagged) + encode("GET", "{tag}2") +
+			run("EVAL", source, scattered) + run("EVALSHA", sha, tagged) + run("evalsha", strings.Repeat("0", 40), tagged) +
+			run("EVAL", "this is no script", tagged) + encode("SET", "end", "v"))
+		c.wantNext("OK")
+		c.wantNext("20000first")
+		c.wantNext("second")
+		c.wantNext("-CROSSSLOT Keys in request don't hash to the same slot")
+		c.wantNext("20000first")
+		c.wantNext("-NOSCRIPT No matching script. Please use EVAL.")
+		if got := c.read(); !strings.HasPrefix(got, "-ERR Error compiling script") {
+			t.Error(got)
+		}
+		c.wantNext("OK")
+	}
+	c.want("1", "DEL", "{tag}2")
+	leaver := p.dial()
+	leaver.write(run("EVAL", source, tagged))
+	leaver.Close()
+	p.wait("the script of a client that left has run", func() bool { return c.do("GET", "{tag}2") == "second" })
 }

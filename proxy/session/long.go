@@ -35,7 +35,9 @@ import (
 //     reply. What was sent before may have been executed, as with every request
 //     over several shards. When a part of the reply is out already, the client is
 //     closed.
-//  6. When the client leaves, reads end. Writes go on, as on a server: the request
+//  6. A script with very many keys is looked at the same way before it goes to the
+//     shard of its keys, or is refused because they lie in several slots.
+//  7. When the client leaves, reads end. Writes go on, as on a server: the request
 //     had arrived.
 
 const (
@@ -61,12 +63,14 @@ const (
 // it was sent, then to its batches.
 type longSplit struct {
 	client *Client
-	whole  *backend.Request
-	chunk  *buffer.Chunk // the request; nil when all of it was sent
-	name   []byte        // the command, in chunk
-	pos    int           // of the next argument
-	left   int           // arguments
+	spec   *command.Spec
+	whole  *backend.Request // nil for a script
+	chunk  *buffer.Chunk    // the request; nil when all of it was sent
+	name   []byte           // the command, in chunk
+	pos    int              // of the next argument
+	left   int              // keys
 	keys   int
+	before int // arguments before the keys
 	width  int // arguments of one key
 	batch  int // keys of the next batch
 	// slot is that of all keys so far, -1 when there are several.
@@ -97,6 +101,10 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		return false, false
 	case spec.Kind == command.Keyed && spec.FirstKey() > 0 && !spec.Blocking:
 	case spec.Kind == command.Split && isLong(count, len(chunk.B)) && (spec.Name != "mset" || count%2 == 1):
+	case spec.RunsScript() && count > longArgs:
+		if n, ok := command.Integer(args[2]); !ok || n < 1 || n > int64(count-3) {
+			return false, false
+		}
 	default:
 		return false, false
 	}
@@ -111,9 +119,18 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		c.beginLong(spec, args, count, chunk)
 		return true, true
 	}
-	at := int(slot.Of(args[spec.FirstKey()]))
+	first := spec.FirstKey()
+	if spec.RunsScript() {
+		first = 3
+	}
+	at := int(slot.Of(args[first]))
 	if !c.enter(at, len(chunk.B)) {
 		return true, false
+	}
+	if spec.RunsScript() {
+		n, _ := command.Integer(args[2])
+		c.probeScript(spec, at, int(n), chunk)
+		return true, true
 	}
 	sh.Router.RouteChunk(c.forward(spec, at), chunk)
 	return true, true
@@ -126,21 +143,30 @@ const fewArgs = 8
 // takes the chunk.
 func (c *Client) beginLong(spec *command.Spec, args [][]byte, count int, chunk *buffer.Chunk) {
 	width := widthOf(spec)
-	l := &longSplit{client: c, chunk: chunk, name: args[0], width: width, batch: firstKeys, keys: (count - 1) / width}
+	l := &longSplit{client: c, spec: spec, chunk: chunk, name: args[0], before: 1, width: width, batch: firstKeys, keys: (count - 1) / width}
 	l.start()
 	l.slot = int(slot.Of(args[1]))
 	l.whole = c.begin(spec)
 	l.whole.Slot, l.whole.ReadOnly, l.whole.Replica = int32(l.slot), spec.ReadOnly, c.fromReplica(spec)
-	c.long = l
-	c.stalled = true
+	c.long, c.stalled = l, true
+	c.yield()
+}
+
+// probeScript begins a script with n keys, of which the first lies in a slot; it
+// takes the chunk.
+func (c *Client) probeScript(spec *command.Spec, at, n int, chunk *buffer.Chunk) {
+	l := &longSplit{client: c, spec: spec, chunk: chunk, before: 3, width: 1, keys: n, slot: at}
+	l.start()
+	c.long, c.stalled = l, true
 	c.yield()
 }
 
 // start goes to the first key.
 func (l *longSplit) start() {
-	header := bytes.IndexByte(l.chunk.B, '\n') + 1
-	_, l.pos = resp.NextArg(l.chunk.B, header)
-	l.left = l.keys
+	l.pos, l.left = bytes.IndexByte(l.chunk.B, '\n')+1, l.keys
+	for range l.before {
+		_, l.pos = resp.NextArg(l.chunk.B, l.pos)
+	}
 }
 
 // splitLong begins a request that was parsed.
@@ -173,7 +199,7 @@ func (l *longSplit) full() bool {
 		return true
 	}
 	switch {
-	case c.Closed:
+	case c.Closed || l.whole == nil:
 		return false
 	case l.whole != c.first:
 		return l.whole.Out.Len() > maxUnread/2
@@ -185,7 +211,7 @@ func (l *longSplit) full() bool {
 func (l *longSplit) step() {
 	c := l.client
 	switch {
-	case c.Closed && !l.whole.Spec.Write:
+	case c.Closed && l.spec.ReadOnly:
 		l.sent()
 		return
 	case l.slot >= 0:
@@ -203,16 +229,7 @@ func (l *longSplit) probe() {
 	c, b := l.client, l.chunk.B
 	for range probeKeys {
 		if l.left == 0 {
-			// There is none.
-			chunk, whole := l.chunk, l.whole
-			l.chunk, c.long = nil, nil
-			if whole.Spec.Write {
-				c.touch(l.slot)
-			}
-			if whole.Owner == nil {
-				whole.Owner = gone{c.sh}
-			}
-			c.sh.Router.RouteChunk(whole, chunk)
+			l.forward()
 			return
 		}
 		key, next := resp.NextArg(b, l.pos)
@@ -221,12 +238,41 @@ func (l *longSplit) probe() {
 		}
 		l.pos = next
 		l.left--
-		if int(slot.Of(key)) != l.slot {
-			l.slot = -1
+		if int(slot.Of(key)) == l.slot {
+			continue
+		}
+		if l.slot = -1; l.whole != nil {
 			l.start()
 			return
 		}
+		c.sh.Pool.Put(l.chunk)
+		if l.chunk, c.long = nil, nil; !c.Closed {
+			c.answer(l.spec, command.CrossSlot())
+		}
+		return
 	}
+}
+
+// forward sends a request whose keys all lie in one slot as it is.
+func (l *longSplit) forward() {
+	c, chunk, whole := l.client, l.chunk, l.whole
+	l.chunk, c.long = nil, nil
+	switch {
+	case whole == nil && !c.Closed:
+		args, _ := resp.FirstArgs(chunk.B, nil, l.before)
+		c.runScript(l.spec, l.slot, args, chunk.B, chunk)
+		return
+	case whole == nil:
+		whole = c.sh.Requests.Get()
+		whole.Spec, whole.Start, whole.Proto, whole.DB, whole.Bulk = l.spec, c.sh.Now, c.proto, c.db, c.bulk.now
+		whole.Slot, whole.Scripted = int32(l.slot), true
+	case l.spec.Write:
+		c.touch(l.slot)
+	}
+	if whole.Owner == nil {
+		whole.Owner = gone{c.sh}
+	}
+	c.sh.Router.RouteChunk(whole, chunk)
 }
 
 // send sends the next batch.
@@ -266,7 +312,7 @@ func (l *longSplit) send() {
 func (l *longSplit) sent() {
 	c := l.client
 	if l.chunk == nil {
-		return
+		return // it was sent before
 	}
 	c.sh.Pool.Put(l.chunk)
 	l.chunk, l.name, c.long = nil, nil, nil

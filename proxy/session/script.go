@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"strings"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -106,7 +107,6 @@ func (s *Shared) remember(source []byte) {
 // script serves the commands that run a script or a function. It returns false
 // when the client's earlier commands must be answered first.
 func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
-	sh := c.sh
 	slot, line := spec.Slot(args)
 	if line != nil {
 		c.answer(spec, line)
@@ -116,6 +116,14 @@ func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 	if !c.enter(slot, len(raw)) {
 		return false
 	}
+	c.runScript(spec, slot, args, raw, chunk)
+	return true
+}
+
+// runScript sends a script to the shard of its keys. It needs the first three
+// arguments only, and uses up the chunk.
+func (c *Client) runScript(spec *command.Spec, slot int, args [][]byte, raw []byte, chunk *buffer.Chunk) {
+	sh := c.sh
 	r := c.forward(spec, slot)
 	sure := true
 	switch spec.Name {
@@ -150,7 +158,6 @@ func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 	if !sure {
 		c.waitForAll()
 	}
-	return true
 }
 
 // ClientOf is the client that gets a reply in pieces, as it comes; nil when the
@@ -171,24 +178,19 @@ func ClientOf(owner backend.Owner) *Client {
 	return nil
 }
 
-// finalArgs are the arguments of the last command of a request; there may be
-// others of the proxy in front of it.
-func finalArgs(raw []byte) [][]byte {
+// finalArgs are the first three arguments of the last command of a request, and
+// how many it has; there may be others of the proxy in front of it.
+func finalArgs(spec *command.Spec, raw []byte) (args [][]byte, count int) {
 	for {
+		if args, count = resp.FirstArgs(raw, nil, 3); len(args) > 0 && strings.EqualFold(string(args[0]), spec.Name) {
+			return args, count
+		}
 		var scan resp.Scanner
 		n, err := scan.Scan(raw, &anyLimits, true)
-		if n == 0 || err != nil {
-			return nil
+		if n == 0 || err != nil || n == len(raw) {
+			return nil, 0
 		}
-		if n < len(raw) {
-			raw = raw[n:]
-			continue
-		}
-		args, err := resp.Args(raw, nil)
-		if err != nil {
-			return nil
-		}
-		return args
+		raw = raw[n:]
 	}
 }
 
@@ -216,8 +218,8 @@ type newScript Client
 func (o *newScript) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	c := (*Client)(o)
 	if last {
-		args := finalArgs(r.Raw())
-		if len(args) > 2 && (kind != '-' || tookSource(args, r, piece)) {
+		args, count := finalArgs(r.Spec, r.Raw())
+		if len(args) > 2 && (kind != '-' || tookSource(args, count, r, piece)) {
 			c.sh.remember(args[1])
 		}
 	}
@@ -236,8 +238,8 @@ var notTaken = [][]byte{
 
 // tookSource tells if a server that answered EVAL with an error has the source:
 // most errors are of the script itself.
-func tookSource(args [][]byte, r *backend.Request, piece []byte) bool {
-	if n, ok := command.Integer(args[2]); !ok || n < 0 || n > int64(len(args)-3) {
+func tookSource(args [][]byte, count int, r *backend.Request, piece []byte) bool {
+	if n, ok := command.Integer(args[2]); !ok || n < 0 || n > int64(count-3) {
 		return false
 	}
 	text := whole(r, piece)
@@ -265,7 +267,7 @@ type bySHA Client
 func (o *bySHA) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	c := (*Client)(o)
 	if last && kind == '-' && bytes.Equal(whole(r, piece), lineNoScript) && (r.Following == nil || r.Replica) {
-		if args := finalArgs(r.Raw()); len(args) > 1 {
+		if args, _ := finalArgs(r.Spec, r.Raw()); len(args) > 1 {
 			c.findScript(r, string(c.sh.lowerSHA(args[1])))
 			return
 		}
@@ -380,7 +382,7 @@ func (s *Shared) WithSources(r *backend.Request, loaded Loaded, raw []byte) []by
 	if r.Block != nil {
 		shas = r.Block.Scripts
 	}
-	if args := finalArgs(raw); len(shas) == 0 && len(args) > 1 {
+	if args, _ := finalArgs(r.Spec, raw); len(shas) == 0 && len(args) > 1 {
 		if sha := s.lowerSHA(args[1]); sha != nil {
 			shas = []string{string(sha)}
 		}
