@@ -195,6 +195,7 @@ func (l *Loop) readAgain() (topology.Cluster, error) {
 // setRecord makes a committed record the newest one and sends it to the proxies.
 func (l *Loop) setRecord(c topology.Cluster) {
 	before := l.record.Load()
+	l.wantUsers(&c, before)
 	l.record.Store(&c)
 	l.obs.Since = time.Now()
 	for i := range c.Shards {

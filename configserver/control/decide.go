@@ -75,7 +75,7 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 		l.reconcile(s, nodes)
 		return
 	}
-	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) || l.renewSettings(c, s, now) {
+	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) || l.renewSettings(c, s, now) || l.renewUsers(s, now) {
 		return
 	}
 	l.fenceAbsent(c, s, now)

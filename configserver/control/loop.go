@@ -71,12 +71,14 @@ type Loop struct {
 	log *slog.Logger
 	m   *Metrics
 
-	record  atomic.Pointer[topology.Cluster]
-	deleted atomic.Bool
-	secrets atomic.Pointer[credentials.Set]
-	calls   chan func()
-	stopped chan struct{}
-	inbox   inbox
+	record atomic.Pointer[topology.Cluster]
+	// nodeUsers is of the record, never nil.
+	nodeUsers atomic.Pointer[nodeUsers]
+	deleted   atomic.Bool
+	secrets   atomic.Pointer[credentials.Set]
+	calls     chan func()
+	stopped   chan struct{}
+	inbox     inbox
 	// memberMu orders what is written to the store about a member and what is
 	// known here. The loop's goroutine never takes it.
 	memberMu sync.Mutex
@@ -105,6 +107,10 @@ type Loop struct {
 	reports    map[string]chan topology.Report // by operation id
 	gaugedAt   time.Time
 	rereadAt   time.Time
+	// usersAt is by node when it was last given the users of applications, and
+	// usersRefused what it said about those that it did not take.
+	usersAt      map[string]time.Time
+	usersRefused map[string]string
 	// settingsAt is by node what it was given of the record's settings.
 	settingsAt map[string]settingsOf
 
@@ -141,6 +147,7 @@ func New(cfg Config) (*Loop, error) {
 		notBefore:  map[string]time.Time{},
 		reserved:   map[string]int{},
 		minSet:     map[string]minSetting{},
+		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
 		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
 		told:     map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
@@ -158,6 +165,7 @@ func New(cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read cluster %s: %w", cfg.Cluster, err)
 	}
+	l.wantUsers(&c, nil)
 	l.record.Store(&c)
 	return l, nil
 }

@@ -22,10 +22,11 @@ import (
 //  2. The answer waits for the acks. A proxy that is connected gets usersAck,
 //     one that is away the policy's ack timeout.
 //  3. A proxy that did not say so may be cut off from here and still serve by the
-//     rights it knew. The servers do not know the applications' users, but they
-//     know the proxies: a rotation in every shard shuts it out, and does not wait
-//     long for it again. That happens once for a proxy that died: afterwards it is
-//     no member any more. One that hangs is away when its stream ends.
+//     rights it knew. The servers know the proxies: a rotation in every shard shuts
+//     it out, and does not wait long for it again. That happens once for a proxy
+//     that died: afterwards it is no member any more. One that hangs is away when
+//     its stream ends. Meanwhile the nodes are told what scripts may do
+//     (nodeusers.go).
 //  4. If that is not possible now (a shard is failing over), the answer says so.
 //     The change stays; asking for it again waits again.
 //
@@ -89,7 +90,23 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 	if err != nil {
 		return topology.Cluster{}, err
 	}
+	if err := l.cfg.Faults.Hit("users/committed"); err != nil {
+		return c, err
+	}
+	pushed := make(chan struct{})
+	if err := l.do(ctx, func() {
+		l.spawn(func() {
+			defer close(pushed)
+			l.pushUsers(l.life)
+		})
+	}); err != nil {
+		close(pushed)
+	}
 	late := l.AwaitAcks(ctx, "", c.Epoch, usersAck, c.Policy.AckTimeout)
+	select {
+	case <-pushed:
+	case <-ctx.Done():
+	}
 	err = ctx.Err()
 	if err == nil && len(late) > 0 {
 		err = l.shutOut(ctx, late)

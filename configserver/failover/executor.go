@@ -61,6 +61,8 @@ type Host interface {
 	Fenced(ctx context.Context, shard string, members []string)
 	// Observe is what is known about a shard now; nothing once the loop ended.
 	Observe(shard string) health.Observations
+	// NodeUsers are the users of applications that nodes have for them now.
+	NodeUsers() []redisadmin.NodeUser
 	// Credentials are the secrets as read last.
 	Credentials() *credentials.Set
 	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
@@ -272,6 +274,8 @@ func (x *Executor) report(s *topology.Shard, op *topology.Operation, endEpoch ui
 type secrets struct {
 	generation         uint64
 	proxy, replication string
+	// users of applications that log in with the proxies' password.
+	users []redisadmin.NodeUser
 }
 
 // secretsOf derives the secrets of a generation of a shard.
@@ -282,5 +286,5 @@ func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets
 		return secrets{}, err
 	}
 	replication, err := set.ReplicationPassword(secretID)
-	return secrets{generation, proxy, replication}, err
+	return secrets{generation, proxy, replication, x.host.NodeUsers()}, err
 }

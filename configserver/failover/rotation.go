@@ -114,7 +114,7 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 		return errors.Join(
 			c.AllowAdmin(ctx, set.AdminPasswords()[0]),
 			c.GrantReplication(ctx, passwords...),
-			c.GrantProxy(ctx, generation, sec.proxy))
+			letProxiesIn(ctx, c, sec))
 	})
 	if err := failed(left); err != nil {
 		return err // nothing depends on the new credentials yet: try again

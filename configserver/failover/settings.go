@@ -117,7 +117,7 @@ func grant(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
 	if err := c.GrantReplication(ctx, sec.replication); err != nil {
 		return err
 	}
-	return c.GrantProxy(ctx, sec.generation, sec.proxy)
+	return letProxiesIn(ctx, c, sec)
 }
 
 // without returns the admitted nodes of a shard except those named.

@@ -197,7 +197,7 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 		if err != nil {
 			return err
 		}
-		if err := c.GrantProxy(ctx, sec.generation, sec.proxy); err != nil {
+		if err := letProxiesIn(ctx, c, sec); err != nil {
 			return err
 		}
 		return c.RevokeProxies(ctx, sec.generation)

@@ -136,18 +136,34 @@ func firstWord(text string) string {
 	return word
 }
 
-// users reads ACL LIST: the names of the users, and what the default user is.
-func users(rules []any) (names []string, def redisadmin.DefaultUser) {
-	for _, rule := range rules {
-		text, _ := rule.(string)
-		fields := strings.Fields(text)
-		if len(fields) < 3 || fields[0] != "user" {
-			continue
-		}
-		names = append(names, fields[1])
-		if fields[1] == "default" {
-			def = redisadmin.DefaultUserOf(text)
+// texts are the strings of an array.
+func texts(array []any) (list []string) {
+	for _, v := range array {
+		if text, ok := v.(string); ok {
+			list = append(list, text)
 		}
 	}
-	return names, def
+	return list
+}
+
+// defaultUser reads ACL GETUSER default.
+func defaultUser(fields []any) redisadmin.DefaultUser {
+	words := []string{"user", "default"}
+	for i := 0; i+1 < len(fields); i += 2 {
+		switch name, _ := fields[i].(string); name {
+		case "flags", "commands", "keys", "channels":
+			switch v := fields[i+1].(type) {
+			case string:
+				words = append(words, v)
+			case []any:
+				for _, word := range texts(v) {
+					if name == "keys" { // of servers before 7.0
+						word = "~" + word
+					}
+					words = append(words, word)
+				}
+			}
+		}
+	}
+	return redisadmin.DefaultUserOf(strings.Join(words, " "))
 }

@@ -268,7 +268,7 @@ func (p *Prober) probe(l *line) error {
 	full := begun.Sub(p.lastFull) >= fullEvery
 	commands := [][]string{{"PING"}, {"INFO", "replication"}}
 	if full {
-		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "LIST"}}
+		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "USERS"}, {"ACL", "GETUSER", "default"}}
 	}
 	replies, err := p.exchange(l, commands...)
 	if err != nil {
@@ -294,8 +294,9 @@ func (p *Prober) probe(l *line) error {
 		p.p.InfoAt = begun
 	}
 	if full {
-		if rules, ok := replies[2].([]any); ok {
-			p.p.Users, p.p.DefaultUser = users(rules)
+		names, listed := replies[2].([]any)
+		if fields, ok := replies[3].([]any); ok && listed {
+			p.p.Users, p.p.DefaultUser = texts(names), defaultUser(fields)
 			p.p.UsersAt = begun
 		}
 	}

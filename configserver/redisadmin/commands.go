@@ -146,13 +146,6 @@ var proxyRules = []any{
 	"+debug|structsize",
 }
 
-// GrantProxy switches the proxies' user of a generation on, with exactly this
-// password.
-func (c *Conn) GrantProxy(ctx context.Context, generation uint64, password string) error {
-	args := append([]any{"ACL", "SETUSER", credentials.ProxyUser(generation)}, proxyRules...)
-	return c.pipeline(ctx, append(args, "#"+hash(password)))
-}
-
 // GrantReplication switches the replicas' user on, with exactly these passwords.
 func (c *Conn) GrantReplication(ctx context.Context, passwords ...string) error {
 	args := []any{"ACL", "SETUSER", credentials.ReplicationUser, "reset", "on", "resetchannels", "-@all", "+psync", "+replconf", "+ping"}
@@ -180,14 +173,26 @@ func (c *Conn) Revoke(ctx context.Context, users ...string) error {
 	if err != nil {
 		return err
 	}
+	return c.revoke(ctx, slices.DeleteFunc(slices.Clone(users), func(u string) bool { return !slices.Contains(existing, u) }))
+}
+
+// revoke is Revoke for users that exist. Those of applications may be thousands;
+// DELUSER alone closes their connections, too.
+func (c *Conn) revoke(ctx context.Context, users []string) error {
 	var commands [][]any
+	applications := []any{"ACL", "DELUSER"}
 	for _, user := range users {
-		if slices.Contains(existing, user) {
-			commands = append(commands,
-				[]any{"ACL", "SETUSER", user, "off"},
-				[]any{"CLIENT", "KILL", "USER", user},
-				[]any{"ACL", "DELUSER", user})
+		if strings.HasPrefix(user, proxyPrefix) && strings.Contains(user, ":") {
+			applications = append(applications, user)
+			continue
 		}
+		commands = append(commands,
+			[]any{"ACL", "SETUSER", user, "off"},
+			[]any{"CLIENT", "KILL", "USER", user},
+			[]any{"ACL", "DELUSER", user})
+	}
+	if len(applications) > 2 {
+		commands = append(commands, applications)
 	}
 	if len(commands) == 0 {
 		return nil
@@ -195,26 +200,17 @@ func (c *Conn) Revoke(ctx context.Context, users ...string) error {
 	return c.pipeline(ctx, commands...)
 }
 
-// RevokeProxies shuts out the proxies of every generation except those kept.
+// RevokeUsers removes users of applications, and closes their connections.
+func (c *Conn) RevokeUsers(ctx context.Context, users []string) error { return c.revoke(ctx, users) }
+
+// RevokeProxies shuts out the proxies of every generation except those kept, and
+// with them the users of applications.
 func (c *Conn) RevokeProxies(ctx context.Context, keep ...uint64) error {
 	users, err := c.Users(ctx)
 	if err != nil {
 		return err
 	}
-	return c.Revoke(ctx, StaleUsers(users, keep...)...)
-}
-
-// StaleUsers picks the proxies' users of every generation except those kept.
-func StaleUsers(users []string, keep ...uint64) []string {
-	prefix := strings.TrimSuffix(credentials.ProxyUser(0), "0")
-	var stale []string
-	for _, user := range users {
-		generation, err := strconv.ParseUint(strings.TrimPrefix(user, prefix), 10, 64)
-		if strings.HasPrefix(user, prefix) && (err != nil || !slices.Contains(keep, generation)) {
-			stale = append(stale, user)
-		}
-	}
-	return stale
+	return c.revoke(ctx, StaleUsers(users, keep...))
 }
 
 // Keys counts the keys in all databases.

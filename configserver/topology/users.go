@@ -9,8 +9,8 @@ import (
 	"github.com/basalt-redis/basalt/internal/acl"
 )
 
-// User is whom applications may log in as at the proxies. Servers know none of
-// them.
+// User is whom applications may log in as at the proxies. Servers know what its
+// scripts may do, and let nobody but proxies in by that (redisadmin.NodeUser).
 type User struct {
 	// Rules are the user's name and rules, with the SHA-256 of its passwords
 	// (acl.User.Text).
