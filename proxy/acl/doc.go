@@ -2,22 +2,26 @@
 // the topology brings into rights, and checks requests against them. It does no
 // I/O.
 //
-// # Why the proxy decides, and not the servers
+// # Why the proxy decides, and where the servers do
 //
-// Redis has ACLs of its own, and servers could be told of the applications'
-// users. They are not, for two reasons. Clients of a proxy share connections to
-// the servers; with users of their own they could not. And what keeps a stale
-// proxy away from a server that changed hands is the server's list of users: it
-// accepts the proxies' user of the newest generation and nobody else. A user of
-// an application that could log in there would be a way around the epochs, for
-// it would be valid at servers that are no masters any more.
+// Redis has ACLs of its own, and applications could log in to the servers through
+// the proxies. They do not, for two reasons. Clients of a proxy share connections to
+// the servers; with users of their own they could not. And what keeps a stale proxy
+// away from a server that changed hands is the server's list of users: it accepts
+// the proxies' user of the newest generation and nobody else. A user of an
+// application that could log in there would be a way around the epochs, for it would
+// be valid at servers that are no masters any more.
 //
-// So every server knows the proxies, and the proxies know the applications. The
-// price is that code which runs in a server, a script or a function, runs with
-// the proxies' rights: it may touch keys that are not among its arguments, and
-// no proxy sees it. Therefore only users whose rights have no limit may run
-// scripts (DeniedScript). Keys that a script declares say nothing about what it
-// touches, and a server without cluster mode does not hold it to them.
+// So the proxies know the applications, and check what they send. Of a script or a
+// function a proxy sees the arguments only: what it touches is decided in the server.
+// Therefore every server has, beside the proxies' user of a generation, one user for
+// each set of rights of users with limits who may run scripts. Its name is the
+// proxies' and that of the rights (Limits.Rights); its password is the proxies', so
+// no application can log in as it, and it goes with the generation. The proxy runs
+// the scripts of such users over connections that are logged in as it
+// (session.Client.changeOver). As the rights are in the name, a proxy that obeys a
+// change of users cannot get the rights of before from a server that was not told of
+// it: it does not find the name there, and the scripts wait.
 //
 // # How
 //

@@ -20,9 +20,6 @@ const (
 	// DeniedKey and DeniedChannel: not with one of its keys or channels.
 	DeniedKey
 	DeniedChannel
-	// DeniedScript: the command would run code in a server, where the user's
-	// limits are not known.
-	DeniedScript
 	// DeniedBy and DeniedGet: SORT would read keys by a pattern, for which the
 	// user must be allowed to read all keys.
 	DeniedBy
@@ -33,6 +30,10 @@ const (
 
 // Limits are what a user that may not do everything may do. They never change.
 type Limits struct {
+	// Rights names them: servers have a user of that name who may do as much, for
+	// its scripts (rules.NodeUser).
+	Rights string
+
 	selectors []selector
 }
 
@@ -42,8 +43,8 @@ type selector struct {
 	allCommands bool
 }
 
-func newLimits(u *rules.User) *Limits {
-	l := &Limits{}
+func newLimits(u *rules.User, text string) *Limits {
+	l := &Limits{Rights: rules.Rights(text)}
 	for i := range u.Selectors {
 		s := selector{Selector: &u.Selectors[i], allCommands: true}
 		for id := range command.Count() {
@@ -85,7 +86,7 @@ func (l *Limits) Check(spec *command.Spec, args [][]byte, scratch *Scratch) (Ver
 // AllowsAll tells if a command may be run whatever its arguments are, and without
 // looking at them. When it does not, Check decides.
 func (l *Limits) AllowsAll(spec *command.Spec) bool {
-	return !spec.RunsScript() && slices.ContainsFunc(l.selectors, func(s selector) bool {
+	return slices.ContainsFunc(l.selectors, func(s selector) bool {
 		return s.AllKeys && s.AllChannels && (s.allCommands || s.Allows(spec.ID))
 	})
 }
@@ -162,9 +163,6 @@ func channels(name string, args [][]byte) (names [][]byte, literal bool) {
 
 // beyond looks at what a request that is allowed would do beyond its arguments.
 func (l *Limits) beyond(spec *command.Spec, args [][]byte, scratch *Scratch) (Verdict, int) {
-	if spec.RunsScript() {
-		return DeniedScript, 0
-	}
 	option := spec.SortPattern(args)
 	if option == "" {
 		return Allowed, 0

@@ -135,7 +135,7 @@ func OnlyDefault(passwords [][sha256.Size]byte) *Users {
 func newUser(r *rules.User, text Text) *User {
 	u := &User{Rules: r, text: text.Rules, Created: text.Created}
 	if !r.Full() {
-		u.Limits = newLimits(r)
+		u.Limits = newLimits(r, text.Rules)
 	}
 	return u
 }

@@ -15,7 +15,7 @@ import (
 
 // A Conn is the one pipelined connection of a loop to a node in one protocol
 // version and one database, one of two: for bulk, or for the rest. All clients
-// of the loop that want the same share it.
+// of the loop that want the same share it, but for those of an Identity.
 //
 // Goal: requests of many clients go out in one write, replies come back in the
 // same order, and when the connection breaks it is known of every request
@@ -132,6 +132,10 @@ type Target struct {
 	DB uint8
 	// Bulk: it is for what is large or many.
 	Bulk bool
+	// As is on whose behalf, nil for all clients; User is the identity's when it was
+	// connected.
+	As   *Identity
+	User string
 	// Control: it must reach a server that is busy with a script, and asks nothing
 	// but to be let in.
 	Control bool

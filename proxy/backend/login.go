@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/tidwall/redcon"
+
+	"github.com/basalt-redis/basalt/internal/acl"
 )
 
 // Waits before connecting again: doubled after each failure.
@@ -24,6 +26,7 @@ const (
 	askDatabase
 	askAlive
 	askTracking
+	askUser
 )
 
 // A DatabaseError ends a login to a server that does not have the database, or
@@ -136,11 +139,21 @@ func (c *Conn) login() {
 	if t.DB != 0 {
 		c.ask(askDatabase, appendCommand(nil, "SELECT", strconv.Itoa(int(t.DB))))
 	}
+	if t.User != "" {
+		// The last step: its user may not be allowed any of the above.
+		c.ask(askUser, AuthAs(t, t.User))
+	}
 }
 
 // Auth is the request by which a connection that is logged in takes other
 // credentials.
 func Auth(t *Target) []byte { return appendCommand(nil, "AUTH", t.Username, t.Password) }
+
+// AuthAs is the request by which a connection that is logged in becomes the user of
+// an identity.
+func AuthAs(t *Target, user string) []byte {
+	return appendCommand(nil, "AUTH", acl.NodeUser(t.Username, user), t.Password)
+}
 
 func appendCommand(dst []byte, args ...string) []byte {
 	dst = redcon.AppendArray(dst, len(args))
@@ -200,6 +213,10 @@ func (c *Conn) refused(what int32, line []byte) {
 	text := bytes.TrimRight(line, "\r\n")
 	if bytes.HasPrefix(text, []byte("-BUSY")) || bytes.HasPrefix(text, []byte("-LOADING")) {
 		c.Break(SightOK, fmt.Errorf("login: %s", text), LineLost)
+		return
+	}
+	if what == askUser {
+		c.Break(SightOK, &UserError{string(text)}, LineLost)
 		return
 	}
 	if what == askDatabase {

@@ -36,6 +36,8 @@ type Request struct {
 	Shard int32
 	// Part is the index of this request in the merge that owns it.
 	Part int32
+	// As is on whose behalf it is sent; nil for the connections that all share.
+	As *Identity
 	// Proto is the protocol version of the reply: 2 or 3. DB is the database it
 	// works on, below command.Databases. Who makes a request for a client sets both.
 	Proto, DB uint8
@@ -83,8 +85,11 @@ const (
 func (r *Request) Lane() int { return Lane(r.Proto, r.DB, r.Bulk) }
 
 // In is the target of connections of a lane.
-func (t Target) In(lane int) Target {
-	t.Proto, t.DB, t.Bulk = 2+lane&1, uint8(lane%bulkLane>>1), lane >= bulkLane
+func (t Target) In(k LaneKey) Target {
+	t.Proto, t.DB, t.Bulk = 2+k.At&1, uint8(k.At%bulkLane>>1), k.At >= bulkLane
+	if t.As = k.As; t.As != nil {
+		t.User = t.As.User
+	}
 	return t
 }
 

@@ -63,16 +63,6 @@ func (s *Spec) SortPattern(args [][]byte) string {
 	return ""
 }
 
-// RunsScript tells if the command runs code of the client's in a server, which
-// may touch keys and channels that are not among the arguments.
-func (s *Spec) RunsScript() bool {
-	switch s.Name {
-	case "eval", "evalsha", "eval_ro", "evalsha_ro", "fcall", "fcall_ro":
-		return true
-	}
-	return false
-}
-
 // redacted is what stands for a secret in logs, in Redis's words.
 var redacted = []byte("(redacted)")
 

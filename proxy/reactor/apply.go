@@ -88,6 +88,7 @@ func (l *loop) apply(t *routing.Table) {
 	var retried backend.Hold
 	for _, s := range byID {
 		s.takeHeld(&retried)
+		s.dropSides()
 	}
 	for _, s := range l.shards {
 		s.takeHeld(&retried)
@@ -106,6 +107,7 @@ func (l *loop) apply(t *routing.Table) {
 	l.subs.apply(t)
 	l.monitors.apply()
 	if t.Users != old.Users {
+		l.renameUsers()
 		l.eachClient((*session.Client).UsersChanged)
 	}
 }
@@ -132,7 +134,7 @@ func (l *loop) rehold(held *backend.Hold, old *routing.Table) {
 			r.Owner.Fail(r, line)
 			continue
 		}
-		l.shardOf(r).lanes[r.Lane()].hold.Push(r, raw)
+		l.shardOf(r).lane(r.LaneKey()).hold.Push(r, raw)
 	}
 }
 
@@ -180,7 +182,7 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 	}
 	if ts.Frozen {
 		for _, n := range s.nodes {
-			for _, conn := range n.conns {
+			for _, conn := range n.all() {
 				s.loop.mustDrain(conn, n != s.master)
 			}
 		}
@@ -190,11 +192,9 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 }
 
 // lanes in which a node has connections.
-func (n *node) lanes() (lanes []int) {
-	for i, conn := range n.conns {
-		if conn != nil {
-			lanes = append(lanes, i)
-		}
+func (n *node) lanes() (lanes []backend.LaneKey) {
+	for k := range n.all() {
+		lanes = append(lanes, k)
 	}
 	return lanes
 }
@@ -239,10 +239,8 @@ func (s *shard) leaveMaster(old *node, wasHeld bool) {
 		return
 	}
 	inFlight := 0
-	for _, conn := range old.conns {
-		if conn != nil {
-			inFlight += conn.InFlight()
-		}
+	for _, conn := range old.all() {
+		inFlight += conn.InFlight()
 	}
 	for _, conn := range s.retired {
 		inFlight += conn.InFlight()
@@ -250,8 +248,8 @@ func (s *shard) leaveMaster(old *node, wasHeld bool) {
 	if wasHeld && inFlight == 0 {
 		return
 	}
-	for i, conn := range old.conns {
-		old.conns[i] = nil
+	for k, conn := range old.all() {
+		old.setConn(k, nil)
 		s.cut(conn)
 	}
 	for len(s.retired) > 0 {
@@ -279,11 +277,8 @@ func (s *shard) cut(conn *backend.Conn) {
 // credentials block the shard until they are drained.
 func (s *shard) retireNode(n, oldMaster *node) {
 	blocks := n == oldMaster && oldMaster != nil
-	for i, conn := range n.conns {
-		n.conns[i] = nil
-		if conn == nil {
-			continue
-		}
+	for k, conn := range n.all() {
+		n.setConn(k, nil)
 		if conn.InFlight() == 0 || conn.State() != backend.Ready {
 			s.cut(conn)
 			continue
@@ -319,14 +314,16 @@ func (l *loop) mustDrain(conn *backend.Conn, bounded bool) {
 // wait.
 func (s *shard) open(policy routing.ReadPolicy) {
 	if s.master != nil {
-		s.master.want(0)
-		for _, lane := range s.used {
-			s.master.want(lane)
+		s.master.want(backend.LaneKey{})
+		for _, k := range s.used {
+			if k.As == nil || s.sides[k] != nil {
+				s.master.want(k)
+			}
 		}
 	}
 	if policy == routing.ReadReadSet {
 		for _, n := range s.reads {
-			n.want(0)
+			n.want(backend.LaneKey{})
 		}
 	}
 }
@@ -335,8 +332,8 @@ func (s *shard) open(policy routing.ReadPolicy) {
 func (s *shard) remove() {
 	s.held, s.master = true, nil
 	for _, n := range s.nodes {
-		for i, conn := range n.conns {
-			n.conns[i] = nil
+		for k, conn := range n.all() {
+			n.setConn(k, nil)
 			s.cut(conn)
 		}
 	}

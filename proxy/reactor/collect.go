@@ -124,10 +124,7 @@ func (l *loop) collect() partial {
 // connection.
 func (n *node) stats() NodeStats {
 	s := NodeStats{Requests: n.sent, Reconnects: n.opened}
-	for _, conn := range n.conns {
-		if conn == nil {
-			continue
-		}
+	for _, conn := range n.all() {
 		s.InFlight += conn.InFlight()
 		s.Requests += conn.Sent
 		if conn.Opened > 1 {

@@ -209,7 +209,7 @@ func (l *loop) Loaded(r *backend.Request) session.Loaded {
 			}
 		}
 	}
-	if to := &s.lanes[r.Lane()]; to.ready == nil || to.hold.Count > 0 {
+	if to := s.lane(r.LaneKey()); to.ready == nil || to.hold.Count > 0 {
 		return nil
 	}
 	return s.master.loaded

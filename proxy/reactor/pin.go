@@ -44,9 +44,11 @@ type pin struct {
 	loop  *loop
 	slot  int
 	proto uint8
-	// db is the database of conn. selecting: another was asked for.
+	// db is the database of conn. selecting: another was asked for, or another user
+	// (pinuser.go), not before askUserAt.
 	db        uint8
 	selecting bool
+	askUserAt int64
 	// node and conn it uses, nil before the first request. sent counts the
 	// requests that conn took for this pin.
 	node *node
@@ -130,7 +132,7 @@ func (p *pin) Send(r *backend.Request, raw []byte) {
 		if p.conn == nil {
 			p.connect(s.master)
 		}
-		if p.conn != nil && p.conn.State() == backend.Ready {
+		if p.conn != nil && p.conn.State() == backend.Ready && p.isUser(r) {
 			p.sent++
 			p.conn.Enqueue(r, raw)
 			return
@@ -195,6 +197,10 @@ func (p *pin) pump() {
 	}
 	if db != p.db {
 		p.selectDatabase(db)
+		return
+	}
+	if r := p.wait.First(); !p.isUser(r) {
+		p.becomeUser(r.As)
 		return
 	}
 	p.take(func(r *backend.Request) {
@@ -350,7 +356,7 @@ func (p *pin) endWhenDone() {
 		return
 	}
 	s := p.shard()
-	keep := !p.lost && conn.State() == backend.Ready && s.master == p.node && !s.blocked && len(l.idlePins) < maxIdlePins
+	keep := !p.lost && conn.Target.User == "" && conn.State() == backend.Ready && s.master == p.node && !s.blocked && len(l.idlePins) < maxIdlePins
 	if keep && p.sent > 0 && !p.clean {
 		p.tell(rawUnwatch)
 	}
@@ -494,11 +500,19 @@ func (l *loop) pinTimers() {
 			p.call.timers()
 		}
 		if r := p.wait.First(); r != nil && r.HeldSince < before {
+			line := lineDown
+			if p.askUserAt != 0 {
+				line = lineNoUser
+			}
+			p.clean = false // EXEC was not sent, keys stay watched
 			p.take(func(r *backend.Request) {
 				l.counters.heldRefused++
-				r.Owner.Fail(r, lineDown)
+				r.Owner.Fail(r, line)
 			})
 			p.endWhenDone()
+		}
+		if p.askUserAt != 0 && p.wait.Count > 0 {
+			p.pump()
 		}
 		if p.conn == nil {
 			continue

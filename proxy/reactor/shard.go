@@ -29,6 +29,8 @@ type shard struct {
 	loop  *loop
 	id    string
 	lanes [backend.Lanes]lane
+	// sides are the lanes of identities (side.go).
+	sides map[backend.LaneKey]*lane
 	// blocked: everything is held, because the table says so or because blockers
 	// retired connections still have requests in flight.
 	blocked  bool
@@ -37,7 +39,7 @@ type shard struct {
 
 	master *node
 	// used are the lanes in which the last master had connections.
-	used    []int
+	used    []backend.LaneKey
 	nodes   []*node
 	reads   []*node
 	turn    int // of reads
@@ -53,6 +55,8 @@ type lane struct {
 	// ready is the master's connection.
 	ready *backend.Conn
 	hold  backend.Hold
+	// tooLate is the error of what was held too long; nil for lineDown.
+	tooLate []byte
 }
 
 // node is what one loop knows of one node in one identity: a change of the
@@ -63,6 +67,8 @@ type node struct {
 	// target but for the protocol version and the database.
 	target backend.Target
 	conns  [backend.Lanes]*backend.Conn
+	// sides are the connections of identities.
+	sides map[backend.LaneKey]*backend.Conn
 	// opened and sent of connections that are gone.
 	opened, sent uint64
 	// loaded are the scripts that it has: a server loses them when it is restarted,
@@ -94,7 +100,11 @@ func (l *loop) shardOf(r *backend.Request) *shard {
 // Route sends a request to the server it is for, or holds it.
 func (l *loop) Route(r *backend.Request, raw []byte) {
 	s := l.shardOf(r)
-	if to := &s.lanes[r.Lane()]; to.ready != nil && !r.Replica && to.hold.Count == 0 {
+	if r.As != nil {
+		if !s.makeSide(r) {
+			return
+		}
+	} else if to := &s.lanes[r.Lane()]; to.ready != nil && !r.Replica && to.hold.Count == 0 {
 		conn := to.ready
 		conn.Enqueue(r, raw)
 		return
@@ -109,6 +119,10 @@ func (l *loop) Route(r *backend.Request, raw []byte) {
 // RouteChunk does the same for a request that fills a chunk.
 func (l *loop) RouteChunk(r *backend.Request, chunk *buffer.Chunk) {
 	s := l.shardOf(r)
+	if r.As != nil && !s.makeSide(r) {
+		l.sh.Pool.Put(chunk)
+		return
+	}
 	if conn := s.connFor(r, false); conn != nil {
 		conn.EnqueueChunk(r, chunk)
 		return
@@ -123,17 +137,18 @@ func (s *shard) connFor(r *backend.Request, released bool) *backend.Conn {
 	if s.blocked {
 		return nil
 	}
+	k := r.LaneKey()
 	if r.Replica {
-		if conn := s.reader(r.Lane()); conn != nil {
+		if conn := s.reader(k); conn != nil {
 			return conn
 		}
 	}
-	to := &s.lanes[r.Lane()]
+	to := s.lane(k)
 	if to.hold.Count > 0 && !released {
 		return nil
 	}
 	if to.ready == nil && s.master != nil {
-		s.master.want(r.Lane())
+		s.master.want(k)
 		if r.Bulk {
 			return s.divert(r)
 		}
@@ -146,10 +161,10 @@ func (s *shard) connFor(r *backend.Request, released bool) *backend.Conn {
 // in flight for bulk then, so nothing is overtaken; session.Client.enter sees to
 // what the client sends next.
 func (s *shard) divert(r *backend.Request) *backend.Conn {
-	if conn := s.master.conns[r.Lane()]; conn == nil || !conn.Failing() {
+	if conn := s.master.conn(r.LaneKey()); conn == nil || !conn.Failing() {
 		return nil // it is being opened
 	}
-	ordinary := &s.lanes[backend.Lane(r.Proto, r.DB, false)]
+	ordinary := s.lane(backend.LaneKey{As: r.As, At: backend.Lane(r.Proto, r.DB, false)})
 	if ordinary.ready == nil || ordinary.hold.Count > 0 {
 		return nil
 	}
@@ -159,34 +174,35 @@ func (s *shard) divert(r *backend.Request) *backend.Conn {
 }
 
 // reader takes the nodes of the read set in turn; nil when none is ready.
-func (s *shard) reader(lane int) *backend.Conn {
+func (s *shard) reader(k backend.LaneKey) *backend.Conn {
 	for range s.reads {
 		s.turn++
 		if s.turn >= len(s.reads) {
 			s.turn = 0
 		}
 		n := s.reads[s.turn]
-		if conn := n.conns[lane]; conn != nil && conn.State() == backend.Ready {
+		if conn := n.conn(k); conn != nil && conn.State() == backend.Ready {
 			return conn
 		}
-		n.want(lane)
+		n.want(k)
 	}
 	return nil
 }
 
 // want opens a connection for a lane unless there is one. In database 0 that for
-// bulk is opened as well: what is large may be too large to be held until then.
-func (n *node) want(lane int) {
-	if n.conns[lane] != nil {
+// bulk that all share is opened as well: what is large may be too large to be held
+// until then.
+func (n *node) want(k backend.LaneKey) {
+	if n.conn(k) != nil {
 		return
 	}
-	conn := backend.New(n.shard.loop, n.target.In(lane))
-	if bulk := backend.ForBulk(lane); bulk != lane && conn.Target.DB == 0 {
-		n.want(bulk)
+	conn := backend.New(n.shard.loop, n.target.In(k))
+	if bulk := backend.ForBulk(k.At); bulk != k.At && conn.Target.DB == 0 && k.As == nil {
+		n.want(backend.LaneKey{At: bulk})
 	}
 	conn.Context = n
 	conn.UnusedSince = n.shard.loop.sh.Now
-	n.conns[lane] = conn
+	n.setConn(k, conn)
 	conn.Open(int64(n.shard.loop.eng.cfg.NodeTimeout))
 }
 
@@ -214,7 +230,7 @@ func (l *loop) Bulk(slot int, proto, db uint8) bool {
 		return true // what is held takes its lane when the shard serves again
 	}
 	if s.master != nil {
-		s.master.want(lane)
+		s.master.want(backend.LaneKey{At: lane})
 	}
 	return false
 }
@@ -239,7 +255,7 @@ func (l *loop) holdRequest(s *shard, r *backend.Request, raw []byte) {
 		l.counters.heldTotal++
 	}
 	l.heldMore(int64(len(raw)))
-	s.lanes[r.Lane()].hold.Push(r, raw)
+	s.lane(r.LaneKey()).hold.Push(r, raw)
 }
 
 // heldMore counts bytes that are held, or no longer.
@@ -272,9 +288,9 @@ func (l *loop) releaseAll() {
 // releaseHeld routes held requests again, in order. What cannot go stays, and
 // with it everything behind it that must not overtake it.
 func (s *shard) releaseHeld() {
-	for i := range s.lanes {
-		if s.lanes[i].hold.Count > 0 {
-			s.releaseLane(&s.lanes[i])
+	for _, ln := range s.all() {
+		if ln.hold.Count > 0 {
+			s.releaseLane(ln)
 		}
 	}
 }
@@ -304,8 +320,8 @@ func (s *shard) releaseLane(from *lane) {
 
 // heldNow counts the requests that wait for a shard.
 func (s *shard) heldNow() (n int) {
-	for i := range s.lanes {
-		n += s.lanes[i].hold.Count
+	for _, ln := range s.all() {
+		n += ln.hold.Count
 	}
 	return n
 }
@@ -313,8 +329,8 @@ func (s *shard) heldNow() (n int) {
 // takeHeld moves all that waits into one queue, where order matters only
 // between requests of one lane.
 func (s *shard) takeHeld(to *backend.Hold) {
-	for i := range s.lanes {
-		to.Append(&s.lanes[i].hold)
+	for _, ln := range s.all() {
+		to.Append(&ln.hold)
 	}
 }
 
@@ -333,7 +349,11 @@ func (s *shard) expireHeld(in *lane, before int64) {
 		case r.HeldSince < before:
 			l.heldMore(-int64(len(raw)))
 			l.counters.heldRefused++
-			r.Owner.Fail(r, lineDown)
+			line := lineDown
+			if in.tooLate != nil && !s.blocked {
+				line = in.tooLate
+			}
+			r.Owner.Fail(r, line)
 		default:
 			in.hold.Push(r, raw)
 		}
@@ -453,7 +473,7 @@ func (l *loop) flushAllConns() {
 // Opened: a connection takes requests.
 func (l *loop) Opened(c *backend.Conn) {
 	n := c.Context.(*node)
-	if n.opened > 0 || c.Opened > 1 {
+	if c.Target.As == nil && (n.opened > 0 || c.Opened > 1) {
 		l.log.Info("node is connected again", "node", c.Target.Node, "shard", n.shard.id)
 	}
 	n.watch.answered(l, nil)
@@ -463,6 +483,9 @@ func (l *loop) Opened(c *backend.Conn) {
 	if n.loaded == nil || c.Target.Incarnation == "" {
 		n.loaded = session.Loaded{}
 	}
+	if c.Target.As != nil {
+		n.shard.lane(c.Target.LaneKey()).tooLate = nil
+	}
 	n.shard.publish()
 	n.shard.releaseLater()
 }
@@ -470,15 +493,15 @@ func (l *loop) Opened(c *backend.Conn) {
 // publish brings ready up to what the shard's state allows.
 func (s *shard) publish() {
 	s.blocked = s.held || s.blockers > 0 || s.loop.deleting
-	for i := range s.lanes {
-		s.lanes[i].ready = nil
+	for _, ln := range s.all() {
+		ln.ready = nil
 	}
 	if s.blocked || s.master == nil || s.busy.line != nil {
 		return
 	}
-	for i, conn := range s.master.conns {
-		if conn != nil && conn.State() == backend.Ready {
-			s.lanes[i].ready = conn
+	for k, conn := range s.master.all() {
+		if conn.State() == backend.Ready {
+			s.lane(k).ready = conn
 		}
 	}
 }
@@ -494,7 +517,7 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 		l.counters.heldTotal += uint64(retry.Count)
 		retry.Stamp(l.sh.Now)
 		retry.Readdress(int32(slices.Index(l.shards, s))) // they may have been sent by an older table
-		s.lanes[c.Target.Lane()].hold.Prepend(retry)
+		s.lane(c.Target.LaneKey()).hold.Prepend(retry)
 		s.releaseLater()
 	}
 	if c.MustDrain {
@@ -515,12 +538,19 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 	}
 	s.publish()
 	l.timerAt(c.Backoff())
-	if c.Target.Bulk && s.lanes[c.Target.Lane()].hold.Count > 0 {
+	if c.Target.Bulk && s.lane(c.Target.LaneKey()).hold.Count > 0 {
 		s.releaseLater() // it need not wait for this connection
 	}
+	if n != s.master {
+		return
+	}
 	var refused *backend.DatabaseError
-	if n == s.master && errors.As(err, &refused) {
-		s.refuseLane(&s.lanes[c.Target.Lane()], refused.Line)
+	var unknown *backend.UserError
+	switch {
+	case errors.As(err, &refused):
+		s.refuseLane(s.lane(c.Target.LaneKey()), refused.Line)
+	case errors.As(err, &unknown):
+		s.lane(c.Target.LaneKey()).tooLate = lineNoUser
 	}
 }
 

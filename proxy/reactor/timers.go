@@ -20,8 +20,8 @@ func (l *loop) timers() {
 	l.nextTimer = now + tick
 	for _, s := range l.shards {
 		for _, n := range s.nodes {
-			for i, conn := range n.conns {
-				if conn != nil && !(conn.Target.DB != 0 && n.unused(i, conn)) {
+			for k, conn := range n.all() {
+				if !((conn.Target.DB != 0 || k.As != nil) && n.unused(k, conn)) {
 					l.connTimer(n, conn)
 				}
 			}
@@ -33,8 +33,10 @@ func (l *loop) timers() {
 		}
 		l.holdTimer(s)
 		s.busyTimer()
+		s.sweepSides()
 	}
 	l.holdTimer(l.orphan)
+	l.orphan.sweepSides()
 	l.pinTimers()
 	l.controlTimers()
 	l.subs.timers()
@@ -47,29 +49,29 @@ func (l *loop) timers() {
 }
 
 func (l *loop) holdTimer(s *shard) {
-	for i := range s.lanes {
-		if s.lanes[i].hold.Count > 0 {
-			s.expireHeld(&s.lanes[i], l.sh.Now-int64(l.eng.cfg.HoldTimeout))
+	for _, ln := range s.all() {
+		if ln.hold.Count > 0 {
+			s.expireHeld(ln, l.sh.Now-int64(l.eng.cfg.HoldTimeout))
 		}
 	}
 }
 
-// laneUnused is how many node timeouts a connection to a database other than 0
-// may carry no request before it is closed.
+// laneUnused is how many node timeouts a connection to a database other than 0, or
+// of an identity, may carry no request before it is closed.
 const laneUnused = 60
 
 // unused closes the connection of a lane that nobody uses any more, and tells
 // if it did.
-func (n *node) unused(lane int, conn *backend.Conn) bool {
+func (n *node) unused(k backend.LaneKey, conn *backend.Conn) bool {
 	s := n.shard
 	now := s.loop.sh.Now
-	if conn.Sent != conn.SentBefore || conn.InFlight() > 0 || n == s.master && s.lanes[lane].hold.Count > 0 {
+	if conn.Sent != conn.SentBefore || conn.InFlight() > 0 || n == s.master && s.lane(k).hold.Count > 0 {
 		conn.SentBefore, conn.UnusedSince = conn.Sent, now
 	}
 	if now-conn.UnusedSince <= laneUnused*int64(s.loop.eng.cfg.NodeTimeout) {
 		return false
 	}
-	n.conns[lane] = nil
+	n.setConn(k, nil)
 	s.cut(conn)
 	s.publish()
 	return true
@@ -101,7 +103,7 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 			if n == n.shard.master {
 				n.shard.suspect(waited)
 			}
-		case conn.InFlight() == 0 && now-conn.LastReply > quiet:
+		case conn.InFlight() == 0 && now-conn.LastReply > quiet && conn.Target.As == nil:
 			conn.Ping()
 		}
 	}

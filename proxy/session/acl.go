@@ -1,7 +1,6 @@
 package session
 
 import (
-	"strings"
 	"time"
 
 	rules "github.com/basalt-redis/basalt/internal/acl"
@@ -21,7 +20,6 @@ import (
 
 const (
 	noPermission    = "NOPERM this user has no permissions to "
-	deniedScript    = "NOPERM this user has limits, and a script would run in a server with all the rights of the proxy, whatever keys it names: use a user with ~* &* +@all for "
 	changedInExec   = "NOPERM ACLs rules changed between the moment the transaction was accumulated and the EXEC call. This command is no longer allowed for the following reason: "
 	deniedSortStart = "ERR "
 	deniedSortEnd   = " option of SORT denied due to insufficient ACL permissions."
@@ -64,7 +62,7 @@ func (c *Client) forbidden(spec *command.Spec, args [][]byte, line []byte) []byt
 	case acl.DeniedChannel:
 		return []byte("-" + noPermission + "access one of the channels used as arguments\r\n")
 	default:
-		return otherDenial(verdict, spec)
+		return otherDenial(verdict)
 	}
 }
 
@@ -84,19 +82,17 @@ func (c *Client) forbiddenInExec(spec *command.Spec, args [][]byte) []byte {
 	case acl.DeniedChannel:
 		reason = "no permission to access one of the channels used as arguments"
 	default:
-		return otherDenial(verdict, spec)
+		return otherDenial(verdict)
 	}
 	return []byte("-" + changedInExec + reason + "\r\n")
 }
 
-func otherDenial(verdict acl.Verdict, spec *command.Spec) []byte {
-	switch verdict {
-	case acl.DeniedBy:
-		return []byte("-" + deniedSortStart + "BY" + deniedSortEnd + "\r\n")
-	case acl.DeniedGet:
-		return []byte("-" + deniedSortStart + "GET" + deniedSortEnd + "\r\n")
+func otherDenial(verdict acl.Verdict) []byte {
+	option := "GET"
+	if verdict == acl.DeniedBy {
+		option = "BY"
 	}
-	return []byte("-" + deniedScript + strings.ToUpper(spec.Name) + "\r\n")
+	return []byte("-" + deniedSortStart + option + deniedSortEnd + "\r\n")
 }
 
 // check asks the limits, and notes a denial.

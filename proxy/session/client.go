@@ -61,6 +61,8 @@ type Client struct {
 	db       uint8 // SELECT
 	mode     replyMode
 	bulk     bulk
+	// as is on whose behalf what is in flight was sent (identity.go).
+	as *backend.Identity
 	// latest is the ID of the command it sent last, -1 for none.
 	latest int16
 	// asking is the length of the request that asks for the list of clients.
@@ -503,6 +505,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
+	if (c.limits != nil || c.as != nil) && !c.changeOver(spec) {
+		return false
+	}
 	switch spec.Kind {
 	case command.Keyed, command.AnyShard:
 		if spec.Blocking {
@@ -620,7 +625,7 @@ func (c *Client) fromReplica(spec *command.Spec) bool {
 // begin makes a request and gives it the last place in the order.
 func (c *Client) begin(spec *command.Spec) *backend.Request {
 	r := c.sh.Requests.Get()
-	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Bulk = c, spec, c.sh.Now, c.proto, c.db, c.bulk.now
+	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Bulk, r.As = c, spec, c.sh.Now, c.proto, c.db, c.bulk.now, c.as
 	if c.mode != replyOn && c.modal(r) {
 		return r
 	}

@@ -201,8 +201,8 @@ func (e *execution) Fail(r *backend.Request, line []byte) {
 // begins belong to the execution (Client.modal).
 func (e *execution) run() {
 	c := e.client
-	mode := c.mode
-	c.mode, c.inside = replyInside, e
+	mode, as := c.mode, c.as
+	c.mode, c.inside, c.as = replyInside, e, nil
 	e.missing = len(e.asides) + 1
 	for i := range e.asides {
 		a := &e.asides[i]
@@ -231,7 +231,7 @@ func (e *execution) run() {
 			c.show(a.spec, a.args)
 		}
 	}
-	c.mode, c.inside = mode, nil
+	c.mode, c.inside, c.as = mode, nil, as
 	e.answered()
 }
 

@@ -101,7 +101,7 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		return false, false
 	case spec.Kind == command.Keyed && spec.FirstKey() > 0 && !spec.Blocking:
 	case spec.Kind == command.Split && isLong(count, len(chunk.B)) && (spec.Name != "mset" || count%2 == 1):
-	case spec.RunsScript() && count > longArgs:
+	case spec.IsScript() && count > longArgs:
 		if n, ok := command.Integer(args[2]); !ok || n < 1 || n > int64(count-3) {
 			return false, false
 		}
@@ -110,6 +110,9 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 	}
 	if c.limits != nil && !c.limits.AllowsAll(spec) || c.confinement(spec, args) != nil {
 		return false, false
+	}
+	if (c.limits != nil || c.as != nil) && !c.changeOver(spec) {
+		return true, false
 	}
 	c.latest = int16(spec.ID)
 	if spec.Kind == command.Split {
@@ -120,14 +123,14 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		return true, true
 	}
 	first := spec.FirstKey()
-	if spec.RunsScript() {
+	if spec.IsScript() {
 		first = 3
 	}
 	at := int(slot.Of(args[first]))
 	if !c.enter(at, len(chunk.B)) {
 		return true, false
 	}
-	if spec.RunsScript() {
+	if spec.IsScript() {
 		n, _ := command.Integer(args[2])
 		c.probeScript(spec, at, int(n), chunk)
 		return true, true
@@ -264,7 +267,7 @@ func (l *longSplit) forward() {
 		return
 	case whole == nil:
 		whole = c.sh.Requests.Get()
-		whole.Spec, whole.Start, whole.Proto, whole.DB, whole.Bulk = l.spec, c.sh.Now, c.proto, c.db, c.bulk.now
+		whole.Spec, whole.Start, whole.Proto, whole.DB, whole.Bulk, whole.As = l.spec, c.sh.Now, c.proto, c.db, c.bulk.now, c.as
 		whole.Slot, whole.Scripted = int32(l.slot), true
 	case l.spec.Write:
 		c.touch(l.slot)

@@ -66,6 +66,9 @@ type Shared struct {
 	// Invalidations has the loop's clients that track keys.
 	Invalidations Invalidations
 
+	// identities of users with limits, by name.
+	identities map[string]*backend.Identity
+
 	// Debug: DEBUG is passed on. GatherTimeout is how long, in nanoseconds, the
 	// shards may take to answer a command of administration, and GatherLimit how
 	// many bytes their answers may have together; 0 is for no bound.
@@ -158,7 +161,7 @@ type Router interface {
 func (s *Shared) part(whole *backend.Request, owner backend.Owner) *backend.Request {
 	r := s.Requests.Get()
 	r.Owner, r.Spec, r.Start = owner, whole.Spec, s.Now
-	r.Proto, r.DB, r.Bulk = whole.Proto, whole.DB, whole.Bulk
+	r.Proto, r.DB, r.Bulk, r.As = whole.Proto, whole.DB, whole.Bulk, whole.As
 	return r
 }
 

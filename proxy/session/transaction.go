@@ -79,8 +79,9 @@ type transaction struct {
 	asideBytes  int
 	// selects: a SELECT is in the block.
 	selects bool
-	// scripts it uses.
-	scripts blockScripts
+	// scripted: it runs scripts or functions; scripts are those it uses.
+	scripted bool
+	scripts  blockScripts
 	// pin is the connection that watches; nil without WATCH.
 	pin Pinned
 }
@@ -117,6 +118,7 @@ var (
 	lineTooLong     = []byte("-ERR the transaction is longer than one request may be, it cannot be queued\r\n")
 	lineTooMany     = []byte("-ERR too many commands in this transaction, or too many that the proxy answers itself\r\n")
 	lineHelloInside = []byte("-ERR HELLO that changes the protocol is not supported inside MULTI behind the proxy: send it before\r\n")
+	lineSelectUser  = []byte("-ERR SELECT and a script in one transaction are supported behind the proxy for users without limits only: send SELECT before MULTI\r\n")
 	lineReplyInside = []byte("-ERR CLIENT REPLY is not supported inside MULTI behind the proxy: the reply of EXEC would be cut short\r\n")
 
 	rawMulti       = []byte("*1\r\n$5\r\nMULTI\r\n")
@@ -391,6 +393,7 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 	}
 	t.block = c.extend(t.block, raw)
 	if spec.Kind == command.Script {
+		t.scripted = true
 		t.scripts.note(sh, spec, args)
 	}
 	return nil
@@ -434,6 +437,13 @@ func (c *Client) exec(spec *command.Spec, args [][]byte) {
 			c.answer(spec, line)
 			return
 		}
+	}
+	if t.selects && t.scripted && c.limits != nil {
+		// A server that refuses the SELECT at its end leaves the connection in a
+		// database that others do not expect.
+		c.dropTransaction()
+		c.answer(spec, lineSelectUser)
+		return
 	}
 	c.tx = nil
 	copy(t.last[:], args[0])

@@ -169,8 +169,6 @@ func (c *Client) dryRun(dst []byte, args [][]byte) []byte {
 		denied += "access the '" + string(request[at]) + "' key"
 	case acl.DeniedChannel:
 		denied += "access the '" + string(request[at]) + "' channel"
-	case acl.DeniedScript:
-		denied += "run the '" + spec.Name + "' command: it has limits, which a script in a server would not be held to"
 	default: // a server does not look at the patterns of SORT here
 		return append(dst, lineOK...)
 	}

@@ -1,0 +1,37 @@
+package backend
+
+// Identity is on whose behalf a connection of a side lane is used. Requests
+// without one (Request.As is nil) take the lanes that all clients of a loop share;
+// those of an identity take lanes of its own, which are opened when they are needed
+// and closed when they are not.
+//
+// An Identity is told from others by its address. What it holds is the last part of
+// the login of its connections: they log in as the proxies first, like all others,
+// then become what the identity says, and take requests only when the server
+// confirmed that. So no request can run as anybody else.
+type Identity struct {
+	// User has the rights of the requests at the servers: the part of the name of
+	// their user that follows the proxies' (acl.NodeUser); "" for the proxies' own.
+	// It may change: connections keep what they logged in as (Target.User).
+	User string
+}
+
+// LaneKey tells the lanes to one server apart: At is a Lane.
+type LaneKey struct {
+	As *Identity
+	At int
+}
+
+// LaneKey tells which lane the request takes.
+func (r *Request) LaneKey() LaneKey { return LaneKey{r.As, r.Lane()} }
+
+// LaneKey of connections to the target.
+func (t *Target) LaneKey() LaneKey { return LaneKey{t.As, t.Lane()} }
+
+// A UserError ends a login to a server that does not have the user of the
+// identity, or not yet. It lets the proxies in, so it is not fenced.
+type UserError struct{ text string }
+
+func (e *UserError) Error() string {
+	return "the server does not know the user of the side lane: " + e.text
+}
