@@ -494,3 +494,29 @@ func TestScriptSelectsNothing(t *testing.T) {
 	c.want("(nil)", "GET", "a")
 	c.want("3", "EVAL", "redis.call('select',3) return redis.call('get',KEYS[1])", "1", "a")
 }
+
+// TestScriptDebugger: who asked for the debugger and does not look at the answer,
+// as redis-cli --ldb, believes that a script changes nothing. It is not run.
+func TestScriptDebugger(t *testing.T) {
+	shards, _ := realShards(t, 1)
+	p := startProxy(t, reactor.Config{}, shards...)
+	c := p.dial()
+	set := []string{"EVAL", "return redis.call('SET', KEYS[1], '1')", "1", "k"}
+	const refused = "-ERR the script was not run: this connection asked for the debugger, and SCRIPT DEBUG is not supported behind the proxy, debug against a server of your own"
+	for _, mode := range []string{"YES", "sync"} {
+		if got := c.do("SCRIPT", "DEBUG", mode); !strings.HasPrefix(got, "-ERR SCRIPT DEBUG is not supported behind the proxy") {
+			t.Error(got)
+		}
+		c.want(refused, set...)
+		c.want("OK", "MULTI")
+		c.want("QUEUED", "PING")
+		c.want("[PONG]", "EXEC")
+		c.want("(nil)", "GET", "k")
+		c.do("SCRIPT", "DEBUG", "NO")
+		c.want("OK", set...)
+		c.want("1", "DEL", "k")
+	}
+	c.do("SCRIPT", "DEBUG", "YES")
+	c.want("RESET", "RESET")
+	c.want("OK", set...)
+}

@@ -94,6 +94,8 @@ type Client struct {
 type extra struct {
 	name, libName, libVersion string
 	noEvict, noTouch          bool
+	// debugs: it asked for the debugger of scripts, and has not taken it back.
+	debugs bool
 }
 
 // Bounds on one client, beyond which it is not read until half is left.
@@ -476,6 +478,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if c.tx != nil || spec != nil && spec.Name == "exec" {
 			line = c.refuseInside(spec, line)
 		}
+		c.noteDebugger(spec, args, line)
 		c.answer(spec, line)
 		c.release(chunk)
 		return true

@@ -108,6 +108,9 @@ func (s *Shared) remember(source []byte) {
 // when the client's earlier commands must be answered first.
 func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
 	slot, line := spec.Slot(args)
+	if c.extra != nil && c.extra.debugs {
+		line = lineNoDebugger
+	}
 	if line != nil {
 		c.answer(spec, line)
 		c.release(chunk)
@@ -118,6 +121,23 @@ func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 	}
 	c.runScript(spec, slot, args, raw, chunk)
 	return true
+}
+
+var lineNoDebugger = []byte("-ERR the script was not run: this connection asked for the debugger, and SCRIPT DEBUG is not supported behind the proxy, debug against a server of your own\r\n")
+
+// noteDebugger remembers that a client asked for the debugger, which is refused.
+// One that does not look at the answer, as redis-cli --ldb, believes that its
+// scripts change nothing; so they are not run.
+func (c *Client) noteDebugger(spec *command.Spec, args [][]byte, line []byte) {
+	if spec == nil || spec.Name != "script|debug" || len(args) != 3 || !spec.Refuses(line) {
+		return
+	}
+	switch strings.ToLower(string(args[2])) {
+	case "yes", "sync":
+		c.more().debugs = true
+	case "no":
+		c.more().debugs = false
+	}
 }
 
 // runScript sends a script to the shard of its keys. It needs the first three
