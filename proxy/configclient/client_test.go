@@ -37,7 +37,7 @@ type fake struct {
 	streams []*fakeStream
 	// userErrors are the answers to changes of users, in turn; then OK.
 	userErrors []error
-	changed chan struct{} // closed and replaced at every change
+	changed    chan struct{} // closed and replaced at every change
 }
 
 // fakeStream is one stream.

@@ -56,11 +56,15 @@ func TestUsersWhileTheClusterMoves(t *testing.T) {
 	if n, err := p.DeleteUsers([]string{"app"}); n != 1 || err != nil {
 		t.Errorf("while it moves: %d, %v", n, err)
 	}
-	f.do(func() { f.userErrors = []error{status.Error(codes.Unavailable, "configserver died while it worked on this")} })
+	f.do(func() {
+		f.userErrors = []error{status.Error(codes.Unavailable, "configserver died while it worked on this")}
+	})
 	if err := p.SetUser("app", []string{"on"}); err == nil || !strings.Contains(err.Error(), "it is not known") {
 		t.Errorf("when it died: %v", err)
 	}
-	f.do(func() { f.userErrors = []error{status.Error(codes.InvalidArgument, "Error in ACL SETUSER modifier 'x': Syntax error")} })
+	f.do(func() {
+		f.userErrors = []error{status.Error(codes.InvalidArgument, "Error in ACL SETUSER modifier 'x': Syntax error")}
+	})
 	if err := p.SetUser("app", []string{"x"}); err == nil || !strings.HasPrefix(err.Error(), "Error in ACL SETUSER") {
 		t.Errorf("a mistake: %v", err)
 	}

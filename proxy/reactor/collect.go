@@ -105,7 +105,7 @@ func (s *Stats) add(p *partial) {
 func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
-		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.sh.Pool.InUse() + k.heldBytes + l.sh.Hub.Memory(),
+		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.memoryNow(),
 		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)

@@ -68,10 +68,15 @@ type memory struct {
 	unfinished, stuck, most atomic.Int64
 }
 
+// memoryNow is what requests, replies and subscriptions of the loop's clients take.
+func (l *loop) memoryNow() int64 {
+	return l.sh.Pool.InUse() + l.counters.heldBytes + l.sh.Hub.Memory() + l.sh.Merging
+}
+
 // checkBudget compares the memory of all loops with the budget.
 func (l *loop) checkBudget() {
 	m := &l.memory
-	used := l.sh.Pool.InUse() + l.counters.heldBytes + l.sh.Hub.Memory()
+	used := l.memoryNow()
 	if d := used - m.published; d > budgetStep || d < -budgetStep {
 		l.eng.used.Add(d)
 		m.published = used

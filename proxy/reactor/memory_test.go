@@ -108,3 +108,37 @@ func TestUnreadGiants(t *testing.T) {
 		t.Errorf("%d clients were closed for want of memory", s.ClientsEvicted)
 	}
 }
+
+// TestAnswersThatWaitForAShardCount: what some shards said to KEYS waits for the
+// others as part of the budget, and a client whose answers are more than that is
+// closed, and no other.
+func TestAnswersThatWaitForAShardCount(t *testing.T) {
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1, MemoryBudgetBytes: 4 << 20}, shards...)
+	greedy, other := p.dial(), p.dial()
+	for i, s := range servers {
+		s.MustDo("EVAL", "for i = 1, 80 do redis.call('SET', i .. string.rep('x', 100000), '') end", "0")
+		greedy.want("OK", "SET", []string{"bar", "foo"}[i], "v")
+	}
+	servers[1].Pause()
+	greedy.send("KEYS", "*")
+	for begin := time.Now(); p.Stats().ClientsEvicted == 0; time.Sleep(5 * time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("nobody is closed; %d bytes are in use", p.Stats().MemoryBytes)
+		}
+	}
+	if got := greedy.read(); got != "EOF" {
+		t.Errorf("the greedy client got %.100q", got)
+	}
+	for begin := time.Now(); p.Stats().MemoryBytes > 1<<20; time.Sleep(5 * time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatalf("%d bytes are in use after it was closed", p.Stats().MemoryBytes)
+		}
+	}
+	other.want("v", "GET", "bar")
+	servers[1].Resume()
+	other.want("v", "GET", "foo")
+	if n := p.Stats().ClientsEvicted; n != 1 {
+		t.Errorf("%d clients were closed", n)
+	}
+}

@@ -81,6 +81,7 @@ type Client struct {
 	extra   *extra
 	subs    *subscriptions // nil while it never subscribed to anything
 
+	merges   *merge    // commands that several shards are answering
 	blocking *blocking // nil while it is not blocked
 	hungUp   bool      // it sends nothing more
 	writes   writes

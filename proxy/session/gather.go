@@ -54,7 +54,8 @@ func (m *merge) late() string {
 
 // end completes the whole before all parts have ended.
 func (m *merge) end(line []byte) {
-	m.over, m.replies = true, make([][]byte, len(m.replies))
+	m.over = true
+	m.settle()
 	m.client.Complete(m.whole, line)
 }
 

@@ -95,23 +95,24 @@ func (s *slotScan) Reply(r *backend.Request, piece []byte, last bool, kind byte)
 	r.Out.Reset(&sh.Pool)
 	sh.Requests.Put(r)
 	if kind == '-' {
-		s.client.Complete(s.whole, reply)
+		s.end(reply)
 		return
 	}
 	cursor, err := s.collect(reply)
 	switch {
 	case err != nil:
-		s.client.Complete(s.whole, []byte("-ERR "+err.Error()+"\r\n"))
+		s.end([]byte("-ERR " + err.Error() + "\r\n"))
 	case s.whole.Owner == nil || s.most >= 0 && int64(len(s.found)) >= s.most:
-		s.client.Complete(s.whole, s.answer())
+		s.end(s.answer())
 	case sh.GatherLimit > 0 && s.size > sh.GatherLimit:
-		s.client.Complete(s.whole, fmt.Appendf(nil, "-ERR the names of the slot's keys are longer than %d bytes together; SCAN tells them in pieces\r\n", sh.GatherLimit))
+		s.end(fmt.Appendf(nil, "-ERR the names of the slot's keys are longer than %d bytes together; SCAN tells them in pieces\r\n", sh.GatherLimit))
 	case s.master() != s.stamp: // the cursor may be that of another one
 		clear(s.found)
+		sh.Merging -= int64(s.size)
 		s.size = 0
 		s.ask("0")
 	case cursor == "0":
-		s.client.Complete(s.whole, s.answer())
+		s.end(s.answer())
 	default:
 		s.ask(cursor)
 	}
@@ -148,9 +149,16 @@ func (s *slotScan) collect(reply []byte) (cursor string, err error) {
 		if _, known := s.found[string(key)]; !known {
 			s.found[string(key)] = struct{}{}
 			s.size += len(key) + keyOverhead
+			s.client.sh.Merging += int64(len(key) + keyOverhead)
 		}
 	}
 	return string(text), nil
+}
+
+// end completes it.
+func (s *slotScan) end(reply []byte) {
+	s.client.sh.Merging -= int64(s.size)
+	s.client.Complete(s.whole, reply)
 }
 
 func (s *slotScan) answer() []byte {

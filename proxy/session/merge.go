@@ -33,11 +33,42 @@ type merge struct {
 	over        bool
 	// tolerant: join looks at errors itself.
 	tolerant bool
+
+	// next is another one of the client's; heap is how many bytes of replies it
+	// holds outside of the pool.
+	next *merge
+	heap int
 }
 
 // newMerge begins a command of n parts.
 func (c *Client) newMerge(spec *command.Spec, n int, join func(*merge, []byte) ([]byte, error)) *merge {
-	return &merge{sh: c.sh, client: c, whole: c.begin(spec), replies: make([][]byte, n), waiting: n, join: join}
+	m := &merge{sh: c.sh, client: c, whole: c.begin(spec), replies: make([][]byte, n), waiting: n, join: join, next: c.merges}
+	c.merges = m
+	return m
+}
+
+// settle takes it out of the accounts: it is about to be answered.
+func (m *merge) settle() {
+	for p := &m.client.merges; *p != nil; p = &(*p).next {
+		if *p == m {
+			*p = m.next
+			break
+		}
+	}
+	m.sh.Merging -= int64(m.heap)
+	m.heap, m.replies = 0, nil
+}
+
+// dropMerges forgets answers that a client that is gone was to get. Those that
+// change something are joined all the same, for others depend on it.
+func (c *Client) dropMerges() {
+	for m := c.merges; m != nil; {
+		next := m.next
+		if m.whole.ReadOnly && !m.over {
+			m.end(lineEmpty)
+		}
+		m = next
+	}
 }
 
 // send sends part i to a shard.
@@ -63,7 +94,10 @@ func (m *merge) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
 	if !last {
 		return
 	}
-	m.replies[r.Part] = r.Out.Bytes()
+	reply := r.Out.Bytes()
+	m.replies[r.Part] = reply
+	m.heap += len(reply)
+	m.sh.Merging += int64(len(reply))
 	r.Out.Reset(&m.sh.Pool)
 	m.sh.Requests.Put(r)
 	if m.waiting--; m.waiting == 0 {
@@ -79,10 +113,12 @@ func (m *merge) Fail(r *backend.Request, line []byte) {
 
 func (m *merge) finish() {
 	if line := fanout.FirstError(m.replies); line != nil && !m.tolerant {
+		m.settle()
 		m.client.Complete(m.whole, line)
 		return
 	}
 	reply, err := m.join(m, nil)
+	m.settle()
 	if err != nil {
 		reply = []byte("-ERR " + err.Error() + "\r\n")
 	}

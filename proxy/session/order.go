@@ -205,6 +205,9 @@ func (c *Client) Memory() int {
 			}
 		}
 	}
+	for m := c.merges; m != nil; m = m.next {
+		n += m.size
+	}
 	if c.subs != nil {
 		n += c.subs.late.Len() + c.subs.member.Memory()
 	}
@@ -292,6 +295,7 @@ func (c *Client) Close() {
 		r = next
 	}
 	c.first, c.last, c.pending = nil, nil, 0
+	c.dropMerges()
 	c.dropTransaction()
 	c.dropBlocked()
 	if c.long != nil {

@@ -76,6 +76,9 @@ type Shared struct {
 	GatherTimeout int64
 	GatherLimit   int
 	gathering     []*merge
+	// Merging is how many bytes of answers wait for those of other shards, outside
+	// of Pool.
+	Merging int64
 
 	// Denied is where refusals of users are noted.
 	Denied *acl.Log
