@@ -277,7 +277,7 @@ func (c *Conn) push(r *Request, chunk *buffer.Chunk, raw []byte) {
 }
 
 // flushMost is how many bytes one Flush writes, about: others wait meanwhile.
-const flushMost = 2 * buffer.WriteMost
+const flushMost = buffer.WriteMost
 
 // Flush writes what waits, or a good part of it. full says that some is left:
 // call it again when the socket is writable.

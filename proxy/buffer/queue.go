@@ -10,7 +10,7 @@ import (
 // second or more, and nobody else is served meanwhile.
 const (
 	maxVectors = 64
-	WriteMost  = 256 << 10
+	WriteMost  = 128 << 10
 )
 
 // Queue is output that waits to be written. The zero value is empty and holds

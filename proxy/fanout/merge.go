@@ -5,6 +5,7 @@ package fanout
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 
 	"github.com/tidwall/redcon"
@@ -63,15 +64,16 @@ func OK(dst []byte, parts [][]byte) ([]byte, error) {
 
 // Concat appends one array with the elements of all (KEYS).
 func Concat(dst []byte, parts [][]byte) ([]byte, error) {
-	total := 0
+	total, size := 0, 32
 	for _, p := range parts {
 		n, _, err := array(p)
 		if err != nil {
 			return dst, err
 		}
 		total += n
+		size += len(p)
 	}
-	dst = redcon.AppendArray(dst, total)
+	dst = redcon.AppendArray(slices.Grow(dst, size), total)
 	for _, p := range parts {
 		_, body, _ := array(p)
 		dst = append(dst, body...)

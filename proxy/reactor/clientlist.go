@@ -70,10 +70,39 @@ func (t clientType) matches(c *session.Client) bool {
 	return false
 }
 
-// listed is one line of CLIENT LIST.
+// listed are the lines of CLIENT LIST that one loop wrote: thousands of clients are
+// one piece of memory.
 type listed struct {
+	text  []byte
+	lines []listedLine
+}
+
+// listedLine is the line of a client, with its line end.
+type listedLine struct {
 	id   uint64
 	line []byte
+}
+
+// describe writes the lines of some clients.
+func (l *loop) describe(wanted func(c *session.Client) bool) (list listed) {
+	type place struct {
+		id  uint64
+		end int
+	}
+	var places []place
+	l.eachClient(func(c *session.Client) {
+		if wanted(c) {
+			list.text = append(c.Describe(list.text), '\n')
+			places = append(places, place{c.ID(), len(list.text)})
+		}
+	})
+	list.lines = make([]listedLine, len(places))
+	begin := 0
+	for i, p := range places {
+		list.lines[i] = listedLine{p.id, list.text[begin:p.end]}
+		begin = p.end
+	}
+	return list
 }
 
 // clientList serves CLIENT LIST.
@@ -83,27 +112,29 @@ func (l *loop) clientList(c *session.Client, r *backend.Request, args [][]byte) 
 		c.AnswerList(r, line)
 		return
 	}
-	lists := make([][]listed, len(l.eng.loops))
+	lists := make([]listed, len(l.eng.loops))
 	wanted := make(map[uint64]bool, len(ids))
 	for _, id := range ids {
 		wanted[id] = true
 	}
 	proto := int(r.Proto)
 	l.everywhere(func(at *loop, i int) {
-		at.eachClient(func(c *session.Client) {
-			if kind.matches(c) && (ids == nil || wanted[c.ID()]) {
-				lists[i] = append(lists[i], listed{c.ID(), append(c.Describe(nil), '\n')})
-			}
-		})
+		lists[i] = at.describe(func(c *session.Client) bool { return kind.matches(c) && (ids == nil || wanted[c.ID()]) })
 	}, func() { c.AnswerList(r, session.AppendText(nil, joinLists(lists, ids), proto)) })
 }
 
 // joinLists joins the lines in the order of the ids that were asked for, as
 // often as they were, or else in that in which the clients came.
-func joinLists(lists [][]listed, ids []uint64) (text []byte) {
-	all := slices.Concat(lists...)
-	byID := func(a listed, id uint64) int { return cmp.Compare(a.id, id) }
-	slices.SortFunc(all, func(a, b listed) int { return cmp.Compare(a.id, b.id) })
+func joinLists(lists []listed, ids []uint64) (text []byte) {
+	var all []listedLine
+	size := 0
+	for i := range lists {
+		all = append(all, lists[i].lines...)
+		size += len(lists[i].text)
+	}
+	byID := func(a listedLine, id uint64) int { return cmp.Compare(a.id, id) }
+	slices.SortFunc(all, func(a, b listedLine) int { return cmp.Compare(a.id, b.id) })
+	text = make([]byte, 0, size)
 	if ids == nil {
 		for _, e := range all {
 			text = append(text, e.line...)

@@ -114,7 +114,7 @@ const (
 	readRoom  = 16 << 10
 	// readMost is the most one read takes, so that one client neither exceeds
 	// the memory budget nor keeps others waiting.
-	readMost = 256 << 10
+	readMost = 128 << 10
 	// turn is how many requests of one client are handled before others have
 	// their turn.
 	turn = 256

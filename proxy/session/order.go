@@ -142,7 +142,7 @@ func (c *Client) wrote() {
 }
 
 // flushMost is how many bytes one Flush writes, about: others wait meanwhile.
-const flushMost = 2 * buffer.WriteMost
+const flushMost = buffer.WriteMost
 
 // Flush writes what waits, or a good part of it. left says that some is left:
 // call it again when the socket is writable. full says that the socket took no
