@@ -20,31 +20,31 @@ const (
 	// crowdSize is how many ordinary clients there are, pace how long each waits
 	// between two requests, crowdKeys how many keys they share, ordinary the
 	// size of a value in bytes.
-	crowdSize = 30
+	crowdSize = 15
 	pace      = 5 * time.Millisecond
-	crowdKeys = 1000
+	crowdKeys = 500
 	ordinary  = 64
 )
 
-// sample is one request: when it was sent, by the crowd's clock, and how long
-// its reply took.
-type sample struct{ at, took time.Duration }
+// sample is one request: when it was sent, and how long its reply took.
+type sample struct {
+	at   time.Time
+	took time.Duration
+}
 
 // crowd is a number of ordinary clients of one server.
 type crowd struct {
-	began   time.Time
 	stopped atomic.Bool
 	group   sync.WaitGroup
-	samples [crowdSize][]sample
-	errs    [crowdSize]error
+	keys    []string
+	samples [][]sample
+	errs    []error
 }
 
-func key(i int) string { return fmt.Sprintf("fair:%d", i) }
-
-// gather connects the clients, which begin at once.
-func gather(t *testing.T, addr string) *crowd {
+// gather connects clients that share keys; they begin at once.
+func gather(t *testing.T, addr string, keys []string) *crowd {
 	t.Helper()
-	c := &crowd{began: time.Now()}
+	c := &crowd{keys: keys, samples: make([][]sample, crowdSize), errs: make([]error, crowdSize)}
 	for i := range crowdSize {
 		conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 		if err != nil {
@@ -65,7 +65,7 @@ func (c *crowd) client(i int, conn net.Conn) error {
 	value := strings.Repeat("v", ordinary)
 	var request []byte
 	for !c.stopped.Load() {
-		k := key(r.IntN(crowdKeys))
+		k := c.keys[r.IntN(len(c.keys))]
 		request = consistency.AppendCommand(request[:0], "GET", k)
 		get := r.IntN(2) == 0
 		if !get {
@@ -87,14 +87,11 @@ func (c *crowd) client(i int, conn net.Conn) error {
 		default:
 			return fmt.Errorf("%q was answered with %q", request, line)
 		}
-		c.samples[i] = append(c.samples[i], sample{sent.Sub(c.began), time.Since(sent)})
+		c.samples[i] = append(c.samples[i], sample{sent, time.Since(sent)})
 		time.Sleep(pace/2 + rand.N(pace))
 	}
 	return nil
 }
-
-// now is the crowd's clock.
-func (c *crowd) now() time.Duration { return time.Since(c.began) }
 
 // stop ends the crowd; its samples may be read after it.
 func (c *crowd) stop(t *testing.T) {
@@ -114,14 +111,21 @@ func (c *crowd) stop(t *testing.T) {
 // between two.
 type felt []time.Duration
 
-func (c *crowd) felt(from, to time.Duration) (f felt) {
+func (c *crowd) felt(from, to time.Time) (f felt) {
 	for _, samples := range c.samples {
 		for _, s := range samples {
-			if s.at+s.took >= from && s.at <= to {
+			if s.at.Add(s.took).After(from) && s.at.Before(to) {
 				f = append(f, s.took)
 			}
 		}
 	}
+	slices.Sort(f)
+	return f
+}
+
+// join is the latencies of two crowds.
+func join(a, b felt) felt {
+	f := slices.Concat(a, b)
 	slices.Sort(f)
 	return f
 }
