@@ -42,7 +42,9 @@ var byName = merge(
 
 	refuse(never+"restarts are run per server, by the Configserver and whoever runs the servers", "shutdown"),
 	refuse(never+"the Configserver alone decides who is master, use basaltctl switchover or basaltctl failover",
-		"replicaof slaveof failover replconf psync sync"),
+		"replicaof slaveof failover"),
+	refuse(never+"there is no one server to copy, take the RDB of each shard from its server (BGSAVE, or redis-cli --rdb there)",
+		"replconf psync sync"),
 	refuse(never+"keys move between shards by the Configserver only", "migrate restore-asking"),
 	refuse(never+"the databases of all shards cannot be exchanged at one instant, SELECT the other one instead", "swapdb"),
 	refuse(never+"there is nothing to rewrite, the Configserver keeps what CONFIG SET sets and sets it again when a server starts",
