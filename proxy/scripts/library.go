@@ -32,6 +32,7 @@ import (
 	"crypto/sha1" //nolint:gosec // it is the name that Redis gives to scripts, not a proof
 	"encoding/hex"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -287,13 +288,13 @@ func (l *Library) Find(ctx context.Context, shas []string) map[string]string {
 
 func (l *Library) find(ctx context.Context, shas []string) map[string]string {
 	flushed := l.Flushed()
+	unkept := l.remembered(shas, true) // it may be put while the answer is on its way
 	kept, err := l.ask(ctx, shas, true)
 	if err != nil {
 		return l.remembered(shas, false)
 	}
-	for sha, source := range l.remembered(shas, true) {
-		kept[sha] = source
-	}
+	maps.Copy(kept, unkept)
+	maps.Copy(kept, l.remembered(shas, true))
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if flushed != l.Flushed() {
@@ -310,6 +311,9 @@ func (l *Library) find(ctx context.Context, shas []string) map[string]string {
 // Exists tells which scripts are known, here or at the Configserver.
 func (l *Library) Exists(ctx context.Context, shas []string) map[string]bool {
 	known := map[string]bool{}
+	for sha := range l.remembered(shas, true) { // it may be put while the answer is on its way
+		known[sha] = true
+	}
 	kept, err := l.ask(ctx, shas, false)
 	for sha := range kept {
 		known[sha] = true

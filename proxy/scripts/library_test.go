@@ -23,6 +23,8 @@ type keeper struct {
 	puts    int
 	gets    int
 	late    atomic.Bool
+	// asked is called when an answer to GetScripts is on its way.
+	asked func()
 }
 
 var errAway = errors.New("away")
@@ -43,6 +45,9 @@ func (k *keeper) PutScripts(_ context.Context, flushes uint64, list []Source) (u
 }
 
 func (k *keeper) GetScripts(_ context.Context, shas []string, sources bool) (map[string]string, uint64, error) {
+	if k.asked != nil {
+		defer k.asked()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.away {
@@ -312,6 +317,26 @@ func TestBounds(t *testing.T) {
 }
 
 // TestOneQuestion: those who ask for the same at once share the answer.
+// TestPutBeforeTheAnswer: a script is put while the answer that does not know it
+// yet is on its way. It is there all the same.
+func TestPutBeforeTheAnswer(t *testing.T) {
+	k := &keeper{kept: map[string]Source{}}
+	l := New(k, slog.New(slog.DiscardHandler))
+	k.asked = func() {
+		if err := l.putWaiting(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	l.Add("one")
+	if !l.Exists(t.Context(), []string{SHA("one")})[SHA("one")] || !k.has("one") {
+		t.Error("it does not exist")
+	}
+	l.Add("two")
+	if found := l.Find(t.Context(), []string{SHA("two")}); found[SHA("two")] != "two" || !k.has("two") {
+		t.Errorf("found %q", found)
+	}
+}
+
 func TestOneQuestion(t *testing.T) {
 	k, l := open(t, 1)
 	if err := l[0].Keep(t.Context(), "one"); err != nil {
