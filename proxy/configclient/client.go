@@ -116,8 +116,9 @@ type Client struct {
 
 	mu     sync.Mutex
 	status Status
-	// online closes when there is a conn.
-	online chan struct{}
+	// online closes when there is a conn; offline is since when there is none.
+	online  chan struct{}
+	offline time.Time
 	// sights are the newest of each node; unsent are those the stream must still
 	// be told.
 	sights map[string]*basaltv1.NodeSight
@@ -161,7 +162,7 @@ func New(cfg Config) *Client {
 	_, _ = rand.Read(id) // never fails, see crypto/rand
 	c := &Client{
 		cfg: cfg, id: "proxy-" + hex.EncodeToString(id), wake: make(chan struct{}, 1),
-		online: make(chan struct{}), sights: map[string]*basaltv1.NodeSight{}, seenAt: map[string]time.Time{}, unsent: map[string]bool{},
+		online: make(chan struct{}), offline: time.Now(), sights: map[string]*basaltv1.NodeSight{}, seenAt: map[string]time.Time{}, unsent: map[string]bool{},
 	}
 	c.log = cfg.Logger
 	c.status.ProxyID = c.id

@@ -550,6 +550,33 @@ func TestWaitsForAConfigserverToAppear(t *testing.T) {
 	f.stream(0).acked(1)
 }
 
+// TestScriptsWhileAway: who asks for a script is not kept waiting when no
+// Configserver could be reached for a while.
+func TestScriptsWhileAway(t *testing.T) {
+	f := startFake(t)
+	f.server.Stop()
+	p := startProxy(t, nil, f)
+	ask := func(limit time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		_, _, err := p.GetScripts(ctx, []string{"x"}, true)
+		return err
+	}
+	begin := time.Now()
+	for ask(20*time.Millisecond) != nil && time.Since(begin) < patience+50*time.Millisecond {
+	}
+	begin = time.Now()
+	if err := ask(20 * time.Second); !errors.Is(err, errOffline) || time.Since(begin) > 10*time.Second {
+		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+	f.listen(f.address)
+	f.stream(0).snapshot(topologyAt(1, "a"))
+	f.stream(0).acked(1)
+	if err := ask(20 * time.Second); errors.Is(err, errOffline) {
+		t.Error("it is not asked although it is back")
+	}
+}
+
 func TestBadTopologiesAreRefused(t *testing.T) {
 	overlap := topologyAt(1, "a")
 	overlap.Shards = append(overlap.Shards, &basaltv1.Shard{Id: "shard-1", Slots: []*basaltv1.SlotRange{{Start: 5, End: 5}}})

@@ -3,6 +3,7 @@ package configclient
 import (
 	"context"
 	"errors"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -33,6 +34,19 @@ func (c *Client) server(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 }
 
+// patience is how long after the end of a stream a question about scripts waits for
+// the next stream. After that it is answered from memory at once: clients that give
+// up after some milliseconds would never be told that a script is unknown, and so
+// never send it.
+const patience = time.Second
+
+// away tells if no Configserver could be reached for a while.
+func (c *Client) away() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.conn == nil && time.Since(c.offline) > patience
+}
+
 // PutScripts implements scripts.Keeper.
 func (c *Client) PutScripts(ctx context.Context, flushes uint64, list []scripts.Source) (uint64, error) {
 	conn, err := c.server(ctx)
@@ -49,6 +63,9 @@ func (c *Client) PutScripts(ctx context.Context, flushes uint64, list []scripts.
 
 // GetScripts implements scripts.Keeper.
 func (c *Client) GetScripts(ctx context.Context, shas []string, sources bool) (map[string]string, uint64, error) {
+	if c.away() {
+		return nil, 0, errOffline
+	}
 	conn, err := c.server(ctx)
 	if err != nil {
 		return nil, 0, err

@@ -72,6 +72,6 @@ func (c *Client) setPeer(conn *grpc.ClientConn) {
 	if c.conn = conn; conn != nil {
 		close(c.online)
 	} else {
-		c.online = make(chan struct{})
+		c.online, c.offline = make(chan struct{}), time.Now()
 	}
 }
