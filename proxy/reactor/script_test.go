@@ -24,6 +24,8 @@ type scriptKeeper struct {
 	flushes uint64
 	// away: nothing is answered; hangs: not even with an error.
 	away, hangs bool
+	// slow is how long it takes to say which scripts there are.
+	slow time.Duration
 }
 
 func (k *scriptKeeper) call(ctx context.Context, f func()) error {
@@ -55,6 +57,10 @@ func (k *scriptKeeper) PutScripts(ctx context.Context, flushes uint64, list []sc
 
 func (k *scriptKeeper) GetScripts(ctx context.Context, shas []string, _ bool) (kept map[string]string, flushes uint64, err error) {
 	kept = map[string]string{}
+	k.mu.Lock()
+	slow := k.slow
+	k.mu.Unlock()
+	time.Sleep(slow)
 	err = k.call(ctx, func() {
 		flushes = k.flushes
 		for _, sha := range shas {
@@ -116,6 +122,7 @@ func flushServers(servers []*redistest.Server) {
 // TestScriptsOfAllProxies: a script that was loaded through one proxy runs
 // through another, at shards that never saw it or lost it.
 func TestScriptsOfAllProxies(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	k, p := scriptProxies(t, 2, shards...)
 	one, two := p[0].dial(), p[1].dial()
@@ -164,6 +171,7 @@ func TestScriptsOfAllProxies(t *testing.T) {
 
 // TestScriptFlushElsewhere: what was flushed through another proxy stays flushed.
 func TestScriptFlushElsewhere(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	k, p := scriptProxies(t, 2, shards...)
 	one, two := p[0].dial(), p[1].dial()
@@ -222,6 +230,7 @@ func TestScriptsWithoutConfigserver(t *testing.T) {
 // TestScriptOrder: the commands behind an EVALSHA that must be sent again do not
 // overtake it, in one write and in many.
 func TestScriptOrder(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	_, p := scriptProxies(t, 2, shards...)
 	one, two := p[0].dial(), p[1].dial()
@@ -256,8 +265,9 @@ func TestScriptOrder(t *testing.T) {
 
 // TestScriptsInTransactions: EVALSHA in MULTI finds what the server does not have.
 func TestScriptsInTransactions(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
-	_, p := scriptProxies(t, 2, shards...)
+	k, p := scriptProxies(t, 2, shards...)
 	one, two := p[0].dial(), p[1].dial()
 	get := "return redis.call('get',KEYS[1])"
 	one.want(scripts.SHA(incr), "SCRIPT", "LOAD", incr)
@@ -288,6 +298,7 @@ func TestScriptsInTransactions(t *testing.T) {
 	}
 	one.want("5", "EVALSHA", scripts.SHA("return 5"), "1", "x")
 	two.want("6", "EVALSHA", scripts.SHA("return 6"), "1", "x")
+	k.set(func() { k.slow = 50 * time.Millisecond }) // the flush waits all the same
 	two.queued([]string{"SCRIPT", "EXISTS", scripts.SHA("return 5")}, []string{"SCRIPT", "FLUSH"}, []string{"SCRIPT", "KILL"}, []string{"INCR", "a"})
 	two.want("[[1] OK -NOTBUSY No scripts in execution right now. 3]", "EXEC")
 	one.want(noScript, "EVALSHA", scripts.SHA("return 5"), "1", "x")
@@ -301,6 +312,7 @@ func library(name, result string) string {
 // TestScriptsAtNewMaster: after a failover the new master has no scripts; what
 // was held is given them.
 func TestScriptsAtNewMaster(t *testing.T) {
+	t.Parallel()
 	a, b := redistest.Start(t, redistest.Options{Open: true}), redistest.Start(t, redistest.Options{Open: true})
 	_, p := scriptProxies(t, 1, twoNodes(a.Address, b.Address))
 	c := p[0].dial()
@@ -325,6 +337,7 @@ func TestScriptsAtNewMaster(t *testing.T) {
 // TestScriptSentAgainOnce: a connection that breaks behind the second attempt
 // leaves it unknown whether the script was executed; it is not sent once more.
 func TestScriptSentAgainOnce(t *testing.T) {
+	t.Parallel()
 	var loaded sync.Once
 	f := startFake(t, nil)
 	f.set(func(args []string) string {
@@ -361,6 +374,7 @@ func TestScriptSentAgainOnce(t *testing.T) {
 
 // TestScriptClientLeaves: nothing of a client that closes meanwhile is left.
 func TestScriptClientLeaves(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 1)
 	k, p := scriptProxies(t, 1, shards...)
 	c := p[0].dial()
@@ -390,6 +404,7 @@ func TestScriptClientLeaves(t *testing.T) {
 
 // TestScriptKill reaches a shard whose shared connection waits behind the script.
 func TestScriptKill(t *testing.T) {
+	t.Parallel()
 	var shards []routing.Shard
 	for i := range 2 {
 		s := redistest.Start(t, redistest.Options{Config: []string{"busy-reply-threshold 20"}})
@@ -455,6 +470,7 @@ func TestScriptKill(t *testing.T) {
 // TestFunctionsOfAllShards: functions are loaded everywhere, and an error says
 // where not.
 func TestFunctionsOfAllShards(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	_, p := scriptProxies(t, 1, shards...)
 	c := p[0].dial()
@@ -487,6 +503,7 @@ func TestFunctionsOfAllShards(t *testing.T) {
 // TestScriptSelectsNothing: a script that selects a database does so for itself,
 // not for those that share the connection.
 func TestScriptSelectsNothing(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	_, p := scriptProxies(t, 1, shards...)
 	c := p[0].dial()

@@ -53,8 +53,10 @@ type execution struct {
 	// sent is the number of elements that the server returns, and homing how many
 	// of those stand behind the client's own.
 	sent, homing int
-	// running is the index of the aside that is being answered.
-	running int
+	// running is the index of the aside that was begun last, next that of the one
+	// to begin next; beginning is set while proceed runs.
+	running, next int
+	beginning     bool
 }
 
 // aside is a command that is answered by an execution.
@@ -197,22 +199,32 @@ func (e *execution) Fail(r *backend.Request, line []byte) {
 	e.Reply(r, line, true, '-')
 }
 
-// run answers the asides, in order. While it does, requests that the client
-// begins belong to the execution (Client.modal).
+// run answers the asides, in order.
 func (e *execution) run() {
+	e.missing = len(e.asides) + 1
+	e.proceed()
+}
+
+// proceed begins asides, up to one that must wait for an answer. While it does,
+// requests that the client begins belong to the execution (Client.modal).
+func (e *execution) proceed() {
 	c := e.client
 	mode, as := c.mode, c.as
-	c.mode, c.inside, c.as = replyInside, e, nil
-	e.missing = len(e.asides) + 1
-	for i := range e.asides {
-		a := &e.asides[i]
-		e.running = i
+	c.mode, c.inside, c.as, e.beginning = replyInside, e, nil, true
+	for e.next < len(e.asides) {
+		a := &e.asides[e.next]
+		begun := len(e.asides) - e.next + 1
+		if e.missing > begun && (a.ordered() || e.asides[e.next-1].ordered()) {
+			break
+		}
+		e.running = e.next
+		e.next++
 		if a.line == nil && a.own < 0 {
 			a.line = c.forbiddenInExec(a.spec, a.args) // AUTH may have come before it
 		}
 		switch {
 		case a.line != nil:
-			e.replies[i] = a.line
+			e.replies[e.running] = a.line
 			e.answered()
 		case a.spec.Name == "select":
 			e.selected(a)
@@ -231,8 +243,16 @@ func (e *execution) run() {
 			c.show(a.spec, a.args)
 		}
 	}
-	c.mode, c.inside, c.as = mode, nil, as
-	e.answered()
+	c.mode, c.inside, c.as, e.beginning = mode, nil, as, false
+	if e.next == len(e.asides) {
+		e.answered()
+	}
+}
+
+// ordered tells if an aside waits until those before it are answered, and those
+// behind it wait for it: only what reads may be under way together.
+func (a *aside) ordered() bool {
+	return a.spec.Write || a.spec.Kind != command.AllShards && a.spec.Kind != command.PubSub
 }
 
 // askOthers joins the reply of the transaction's shard with those of the others.
@@ -300,6 +320,9 @@ func (e *execution) home() int {
 // answered counts an answered aside; after the last it completes EXEC.
 func (e *execution) answered() {
 	if e.missing--; e.missing > 0 {
+		if !e.beginning && e.next < len(e.asides) {
+			e.proceed()
+		}
 		return
 	}
 	reply := redcon.AppendArray(nil, e.count)
