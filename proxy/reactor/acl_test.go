@@ -147,6 +147,7 @@ func sorted(list string) string {
 // TestUsersAsInRedis: what a client is told about users, by the proxy and by a
 // server.
 func TestUsersAsInRedis(t *testing.T) {
+	t.Parallel()
 	dial := startKept(t, 2).twins(t)
 	admin, app := dial(), dial()
 	for _, line := range []string{
@@ -204,6 +205,7 @@ func TestUsersAsInRedis(t *testing.T) {
 // TestRightsChangeUnderClients: a change is in force for who is connected when
 // ACL SETUSER has answered.
 func TestRightsChangeUnderClients(t *testing.T) {
+	t.Parallel()
 	dial := startKept(t, 2).twins(t)
 	admin, app, other := dial(), dial(), dial()
 	admin.same("ACL SETUSER app on nopass ~* &* +@all")
@@ -260,6 +262,7 @@ func TestRightsChangeUnderClients(t *testing.T) {
 // TestARecreatedUserIsAnother: who was logged in as the user before it does not
 // become the new one.
 func TestARecreatedUserIsAnother(t *testing.T) {
+	t.Parallel()
 	p := startKept(t, 1)
 	admin, app := p.dial(), p.dial()
 	admin.want("OK", "ACL", "SETUSER", "app", "on", "nopass", "+@all")
@@ -279,6 +282,7 @@ func TestARecreatedUserIsAnother(t *testing.T) {
 // TestChannelsAreTakenAway: a subscriber that may not listen any more is closed,
 // others are not.
 func TestChannelsAreTakenAway(t *testing.T) {
+	t.Parallel()
 	for _, tc := range []struct {
 		subscribe []string
 		rules     string
@@ -309,6 +313,7 @@ func TestChannelsAreTakenAway(t *testing.T) {
 
 // TestPipelinedChange: what follows ACL SETUSER in a pipeline sees the new user.
 func TestPipelinedChange(t *testing.T) {
+	t.Parallel()
 	p := startKept(t, 2)
 	c := p.dial()
 	c.write(encode("ACL", "SETUSER", "app", "on", ">pw", "+@all") + encode("AUTH", "app", "pw") + encode("ACL", "WHOAMI") +

@@ -21,6 +21,7 @@ func has(t *testing.T, what, reply string, parts ...string) {
 }
 
 func TestAdministrationOfAllShards(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	p := startProxy(t, reactor.Config{EnableDebug: true}, shards...)
 	c := p.dial()
@@ -103,6 +104,7 @@ func TestAdministrationOfAllShards(t *testing.T) {
 }
 
 func TestDebugIsOffByDefault(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	c := startProxy(t, reactor.Config{}, shards...).dial()
 	const off = "-ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local connection, " +
@@ -128,7 +130,7 @@ func TestAShardThatHangsIsAnErrorInTime(t *testing.T) {
 	has(t, "SLOWLOG LEN", c.read(), "-ERR "+shards[1].Nodes[0].ID+" did not answer within 400ms")
 	has(t, "CONFIG RESETSTAT", c.read(), "-ERR "+shards[1].Nodes[0].ID+" did not answer within 400ms; it may or may not have done it")
 	c.wantNext("PONG")
-	if took := time.Since(begun); took > 2*time.Second {
+	if took := time.Since(begun); took > 400*time.Millisecond+soon {
 		t.Errorf("it took %v", took)
 	}
 	servers[1].Resume()
@@ -140,6 +142,7 @@ func TestAShardThatHangsIsAnErrorInTime(t *testing.T) {
 
 // A shard without a master delays nobody longer than it may hold.
 func TestAdministrationWhileAShardHasNoMaster(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{HoldTimeout: 300 * time.Millisecond, ConfigGet: func(dst []byte, _ [][]byte, _ int, server []string) []byte {
 		return fmt.Appendf(dst, "+%d\r\n", len(server))
@@ -152,6 +155,7 @@ func TestAdministrationWhileAShardHasNoMaster(t *testing.T) {
 }
 
 func TestAnswersThatAreTooLong(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	c := startProxy(t, reactor.Config{GatherMaxBytes: 4000}, shards...).dial()
 	for range 3 {
@@ -163,6 +167,7 @@ func TestAnswersThatAreTooLong(t *testing.T) {
 // CONFIG SET waits for what the client sent before, what follows waits for it,
 // and several of one transaction stay in order.
 func TestConfigSetInOrder(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	var mu sync.Mutex
 	var sets []string

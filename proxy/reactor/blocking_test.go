@@ -20,7 +20,7 @@ func blockedNow(t *testing.T, s *redistest.Server, n int) {
 		if got == fmt.Sprint(n) {
 			return
 		}
-		if time.Since(begin) > 5*time.Second {
+		if time.Since(begin) > 10*time.Second {
 			t.Fatalf("%s clients are blocked at %s, not %d", got, s.Address, n)
 		}
 	}
@@ -71,7 +71,7 @@ func TestBlockingCommands(t *testing.T) {
 	} {
 		begin := time.Now()
 		c.want("[]", args...)
-		if took := time.Since(begin); took < 40*time.Millisecond || took > time.Second {
+		if took := time.Since(begin); took < 40*time.Millisecond || took > soon {
 			t.Errorf("%v took %s", args, took)
 		}
 	}
@@ -113,10 +113,13 @@ func TestBlockingCommands(t *testing.T) {
 // TestBlockedClientLeaves: nothing is popped for a client that is gone, however
 // it went; one that only has nothing more to say gets its answer.
 func TestBlockedClientLeaves(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	push := p.dial()
+	push.want("0", "LLEN", "k")
 	for i := range 20 {
+		before := p.Stats().ClientsAccepted
 		c := p.dial()
 		c.send("BLPOP", "k", "0")
 		if i%2 == 0 {
@@ -128,14 +131,18 @@ func TestBlockedClientLeaves(t *testing.T) {
 			}
 		}
 		c.Close()
-		time.Sleep(time.Duration(i%4) * 5 * time.Millisecond)
-		if i%4 == 0 {
-			blockedNow(t, servers[0], 0)
+		gone := func() bool {
+			s := p.Stats()
+			return s.ClientsAccepted > before && s.Clients == 1 && s.Pinned == 0
 		}
-		push.want("1", "RPUSH", "k", "kept")
-		time.Sleep(2 * time.Millisecond)
-		if got := push.do("LLEN", "k"); got != "1" && i%4 != 1 {
-			t.Fatalf("turn %d: the list has %s elements after its client left", i, got)
+		if i%4 == 1 { // it may be gone, or about to go
+			push.want("1", "RPUSH", "k", "kept")
+			waitFor(t, "the client is gone", gone)
+		} else {
+			waitFor(t, "the client is gone", gone)
+			blockedNow(t, servers[0], 0)
+			push.want("1", "RPUSH", "k", "kept")
+			push.want("1", "LLEN", "k")
 		}
 		push.do("DEL", "k")
 	}
@@ -160,6 +167,7 @@ func TestBlockedClientLeaves(t *testing.T) {
 
 // TestClientUnblock: CLIENT UNBLOCK from any loop, with both reasons.
 func TestClientUnblock(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 3}, shards...)
 	other := p.dial()
@@ -239,7 +247,7 @@ func TestBlockedThroughEpochs(t *testing.T) {
 		t.Helper()
 		begin := time.Now()
 		p.waitAck(p.commit(func(c *routing.Cluster) { change(&c.Shards[0]) }))
-		if took := time.Since(begin); took > 200*time.Millisecond {
+		if took := time.Since(begin); took > soon {
 			t.Errorf("acked after %s", took)
 		}
 	}
@@ -269,7 +277,7 @@ func TestBlockedThroughEpochs(t *testing.T) {
 	blockedNow(t, a, 0)
 	blockedNow(t, b, 6)
 	timed.wantNext("[]")
-	if took := time.Since(begin); took < 900*time.Millisecond || took > 2*time.Second {
+	if took := time.Since(begin); took < 900*time.Millisecond || took > time.Second+soon {
 		t.Errorf("timed out after %s, not 1 s", took)
 	}
 	// All get one.
@@ -293,17 +301,17 @@ func TestBlockedWhileHeld(t *testing.T) {
 	d.send("WAIT", "0", "100")
 	c.wantNext("[]")
 	d.wantNext("0")
-	if took := time.Since(begin); took < 90*time.Millisecond || took > 500*time.Millisecond {
+	if took := time.Since(begin); took < 90*time.Millisecond || took > soon {
 		t.Errorf("timed out after %s", took)
 	}
-	c.send("BLPOP", "k", "0.5")
+	c.send("BLPOP", "k", "1.5")
 	time.Sleep(300 * time.Millisecond)
 	begin = time.Now()
 	p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false })
 	blockedNow(t, a, 1)
 	c.wantNext("[]")
-	if took := time.Since(begin); took < 100*time.Millisecond || took > 400*time.Millisecond {
-		t.Errorf("timed out %s after it was sent with 200 ms left", took)
+	if took := time.Since(begin); took < 600*time.Millisecond || took > 1400*time.Millisecond+soon {
+		t.Errorf("timed out %s after it was sent with 1.2 s left", took)
 	}
 	q := startProxy(t, reactor.Config{HoldTimeout: 150 * time.Millisecond}, twoNodes(a.Address, a.Address))
 	q.commit(func(c *routing.Cluster) { c.Shards[0].Master = "" })
@@ -320,6 +328,7 @@ func TestBlockedWhileHeld(t *testing.T) {
 // TestBlockedAndBrokenConnection: an error when the same master lives on, another
 // try when it was replaced, and what FailBlocked says.
 func TestBlockedAndBrokenConnection(t *testing.T) {
+	t.Parallel()
 	p, a, b := watchPair(t)
 	c, reads := p.dial(), p.dial()
 	c.send("BLPOP", "k", "0")
@@ -393,6 +402,7 @@ func TestADoubtEndsSoonAfterTheTimeIsOver(t *testing.T) {
 // TestRepliesOfADyingMaster: what a master wrote before an epoch replaced it is
 // the answer, and is not asked for again.
 func TestRepliesOfADyingMaster(t *testing.T) {
+	t.Parallel()
 	old := startFake(t, never)
 	next := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{Loops: 1}, twoNodes(old.ln.Addr().String(), next.Address))
@@ -435,6 +445,7 @@ func TestRepliesOfADyingMaster(t *testing.T) {
 // TestWait: the smallest number of replicas of any shard that the client wrote
 // to, without holding up others, and an error after a failover.
 func TestWait(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	replica := redistest.Start(t, redistest.Options{Open: true})
 	servers[0].MustDo("CONFIG", "SET", "repl-diskless-sync-delay", "0")
@@ -492,6 +503,7 @@ func TestWait(t *testing.T) {
 // TestWaitCountsEveryWrite: also what has no key, or goes to all shards, is
 // waited for, and its loss told.
 func TestWaitCountsEveryWrite(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	spares := make([]*redistest.Server, 2)
 	for i := range spares {
@@ -580,7 +592,7 @@ func TestDrainEndsBlockedClients(t *testing.T) {
 	if err := p.Shutdown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > soon {
 		t.Errorf("stopping took %s", took)
 	}
 	for _, c := range clients {
@@ -617,7 +629,7 @@ func TestManyBlockedClients(t *testing.T) {
 	}
 	begin := time.Now()
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[1].Frozen = true, true }))
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took > soon {
 		t.Errorf("acked after %s", took)
 	}
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[1].Frozen = false, false }))

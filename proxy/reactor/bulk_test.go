@@ -128,6 +128,7 @@ func hushed(t *testing.T) (*proxy, *fake) {
 // answered waits; other clients do not, and neither do small requests to a slot
 // that holds nothing large.
 func TestLargeRequestsDelayNobody(t *testing.T) {
+	t.Parallel()
 	p, f := hushed(t)
 	other, greedy := p.dial(), p.dial()
 	other.want("OK", "SET", "k", "v")
@@ -143,6 +144,7 @@ func TestLargeRequestsDelayNobody(t *testing.T) {
 // TestDeepPipelinesDelayNobody: the same for a client with many requests in
 // flight.
 func TestDeepPipelinesDelayNobody(t *testing.T) {
+	t.Parallel()
 	p, f := hushed(t)
 	other, greedy := p.dial(), p.dial()
 	other.want("OK", "SET", "k", "v")
@@ -213,6 +215,7 @@ func TestSlowReadersDoNotFillMemory(t *testing.T) {
 // TestWholePipelineBeforeReading: a client that sends far more than sockets hold
 // before it reads anything gets its replies, as from a server.
 func TestWholePipelineBeforeReading(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	c := p.dial()

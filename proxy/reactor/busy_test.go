@@ -13,6 +13,7 @@ import (
 // shard, or none, is answered if there is another; and all goes on when the
 // script was killed.
 func TestBusyWithAScript(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 2} {
 		shards, servers := realShards(t, n)
 		for _, s := range servers {
@@ -26,9 +27,19 @@ func TestBusyWithAScript(t *testing.T) {
 		}
 		script := p.dial()
 		script.send("EVAL", "while true do end", "1", "a")
-		time.Sleep(500 * time.Millisecond) // until it is noticed
-
 		const busy = "BUSY Redis is busy running a script."
+		// Whoever asks before it is noticed waits behind the script.
+		told := 0
+		waitFor(t, "every loop knows", func() bool {
+			c := p.dial()
+			defer c.Close()
+			c.send("GET", "a")
+			_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+			if told++; !strings.HasPrefix(c.read(), "-"+busy) {
+				told = 0
+			}
+			return told == 6
+		})
 		for range 4 {
 			c := p.dial()
 			local, elsewhere := "PONG", "(nil)"
@@ -51,7 +62,7 @@ func TestBusyWithAScript(t *testing.T) {
 		if got := script.read(); !strings.Contains(got, "killed by user") {
 			t.Fatalf("killed: %q", got)
 		}
-		deadline := time.Now().Add(5 * time.Second)
+		deadline := time.Now().Add(patience)
 		for c := p.dial(); c.do("GET", "a") != "(nil)" || c.do("PING") != "PONG"; time.Sleep(20 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d shards: still busy", n)

@@ -19,6 +19,7 @@ import (
 
 // TestLocalCommands are answered as Redis does.
 func TestLocalCommands(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()
@@ -77,6 +78,7 @@ func TestLocalCommands(t *testing.T) {
 // TestTextsOfClients: verbatim in RESP3; and what a client said does not end the
 // error that repeats it.
 func TestTextsOfClients(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	c := startProxy(t, reactor.Config{}, shards...).dial()
 	c.want("-ERR Unknown client type 'a  +OK'", "CLIENT", "LIST", "TYPE", "a\r\n+OK\x00b")
@@ -99,6 +101,7 @@ func TestTextsOfClients(t *testing.T) {
 
 // TestRandomKeyInAPipeline: what is sent behind RANDOMKEY happens behind it.
 func TestRandomKeyInAPipeline(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	c := startProxy(t, reactor.Config{}, shards...).dial()
 	c.want("OK", "FLUSHALL")
@@ -114,6 +117,7 @@ func TestRandomKeyInAPipeline(t *testing.T) {
 
 // TestClientReply: OFF, SKIP and ON, also for requests answered out of order.
 func TestClientReply(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()
@@ -127,6 +131,7 @@ func TestClientReply(t *testing.T) {
 
 // TestAllShards: commands over all shards see every key, once.
 func TestAllShards(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()
@@ -184,6 +189,7 @@ func TestAllShards(t *testing.T) {
 // TestAuthentication: clients need the password when there is one, and either
 // of two during a rotation.
 func TestAuthentication(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	early := p.dial()
@@ -333,6 +339,7 @@ func TestMemoryBudget(t *testing.T) {
 
 // TestMaxClients: one too many is told so.
 func TestMaxClients(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{MaxClients: 3}, shards...)
 	var clients []*client
@@ -406,6 +413,7 @@ func heap() uint64 {
 // TestShutdown: what clients sent is answered, then they are closed; a client
 // whose command never ends does not delay the end beyond the limit.
 func TestShutdown(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	var clients []*client
@@ -441,6 +449,7 @@ func TestShutdown(t *testing.T) {
 
 // TestStats: calls, errors, latencies and the slow log add up.
 func TestStats(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{SlowLogThreshold: time.Nanosecond, SlowLogLength: 3}, shards...)
 	c := p.dial()

@@ -16,6 +16,7 @@ import (
 // TestClientLines: CLIENT LIST and CLIENT INFO have the fields of a real server,
 // in its order, and say the same of clients in the same state.
 func TestClientLines(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
@@ -44,6 +45,8 @@ func TestClientLines(t *testing.T) {
 				}
 				_ = c.Close()
 			}
+			// The next script must not see these two.
+			waitFor(t, "the clients are gone", func() bool { return plain.Info("connected_clients") == "1" && p.Stats().Clients == 0 })
 			if !slices.Equal(seen[0], seen[1]) {
 				t.Errorf("server:\n%s\nproxy:\n%s", strings.Join(seen[0], "\n"), strings.Join(seen[1], "\n"))
 			}
@@ -65,6 +68,7 @@ func TestClientLines(t *testing.T) {
 
 // TestClientKill: every filter, across loops.
 func TestClientKill(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 3}, shards...)
 	admin := p.dial()
@@ -130,6 +134,7 @@ func TestClientKill(t *testing.T) {
 // TestKillWithRequestsInFlight: the client is closed at once, and what its
 // requests were for others goes on.
 func TestKillWithRequestsInFlight(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, never)
 	p := startProxy(t, reactor.Config{}, one(0, 1, f.ln.Addr().String()))
 	admin, c := p.dial(), p.dial()
@@ -150,6 +155,7 @@ func TestKillWithRequestsInFlight(t *testing.T) {
 // TestPause: which commands wait, for how long, and that they are executed in
 // their order when it ends.
 func TestPause(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
 	admin := p.dial()
@@ -262,6 +268,7 @@ func TestPausedClientsGo(t *testing.T) {
 
 // TestPauseAcrossPipelines: what follows CLIENT PAUSE in a pipeline is paused.
 func TestPauseAcrossPipelines(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
 	c := p.dial()
@@ -286,6 +293,7 @@ func TestPauseAcrossPipelines(t *testing.T) {
 
 // TestClientNamesAreBounded: they are kept outside of the memory budget.
 func TestClientNamesAreBounded(t *testing.T) {
+	t.Parallel()
 	p := startProxy(t, reactor.Config{Loops: 1})
 	c := p.dial()
 	long := strings.Repeat("n", 4097)

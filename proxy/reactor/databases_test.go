@@ -17,6 +17,7 @@ import (
 // TestDatabases: what was written in one database is seen in that one only, by
 // commands of one shard, of several, and of all.
 func TestDatabases(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()
@@ -76,6 +77,7 @@ func TestDatabases(t *testing.T) {
 // pipelines, in and around transactions and watches; every reply is that of a
 // single server.
 func TestDatabasesBesideOneServer(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	single := redistest.Start(t, redistest.Options{Open: true})
@@ -151,6 +153,7 @@ func TestDatabasesBesideOneServer(t *testing.T) {
 // TestSelectInTransaction: it holds for what follows in the transaction, for the
 // client behind it, and for nobody else.
 func TestSelectInTransaction(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	c, other := p.dial(), p.dial()
@@ -193,6 +196,7 @@ func TestSelectInTransaction(t *testing.T) {
 // TestWatchInDatabases: keys of several databases are watched at once, and the
 // connection is in database 0 for the next who watches.
 func TestWatchInDatabases(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	c, other := p.dial(), p.dial()
@@ -222,6 +226,7 @@ func TestWatchInDatabases(t *testing.T) {
 
 // TestDatabaseIsKept by what is held, re-routed and sent again.
 func TestDatabaseIsKept(t *testing.T) {
+	t.Parallel()
 	old := startFake(t, func(args []string) string {
 		if args[0] == "SELECT" {
 			return "+OK\r\n"
@@ -260,6 +265,7 @@ func TestDatabaseIsKept(t *testing.T) {
 // TestRefusedDatabase: a server with fewer databases, or one that gives no more
 // connections, does not delay those who use database 0.
 func TestRefusedDatabase(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, redistest.Options{Open: true, Config: []string{"databases 4"}})
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, s.Address))
 	c, zero := p.dial(), p.dial()
@@ -294,6 +300,7 @@ func TestRefusedDatabase(t *testing.T) {
 // TestBusyServer: a server that is busy with a script while a database is
 // selected gets the requests for it later, and in no other database.
 func TestBusyServer(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, s.Address))
 	c, script := p.dial(), p.dial()
@@ -323,6 +330,7 @@ func TestBusyServer(t *testing.T) {
 // TestUnusedDatabase: a connection to a database that nobody uses is closed, and
 // opened again when somebody does.
 func TestUnusedDatabase(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{Loops: 1, NodeTimeout: 20 * time.Millisecond}, one(0, 1, s.Address))
 	connections := func() int { return p.Stats().Nodes[0].Connections }
@@ -349,6 +357,7 @@ func TestUnusedDatabase(t *testing.T) {
 // TestAnyShard: a command without keys is answered as long as one shard serves,
 // and waits when none does.
 func TestAnyShard(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	c := p.dial()

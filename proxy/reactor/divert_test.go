@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/basalt-redis/basalt/internal/redistest"
 	"github.com/basalt-redis/basalt/proxy/reactor"
 )
 
@@ -27,10 +26,7 @@ type gate struct {
 
 func startGate(t *testing.T, server string) *gate {
 	t.Helper()
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listen(t)
 	g := &gate{server: server, ln: ln}
 	t.Cleanup(func() {
 		ln.Close()

@@ -70,6 +70,7 @@ func say(t *testing.T, conn net.Conn, line string) string {
 // TestWithClient: every client of the proxy is found by its id, on its own loop,
 // and no other.
 func TestWithClient(t *testing.T) {
+	t.Parallel()
 	e, conns := startLoops(t, 3, 6)
 	var found []uint64
 	act := func(from *loop, id uint64) (acted bool) {
@@ -111,6 +112,7 @@ func TestWithClient(t *testing.T) {
 // TestEverywhereWithoutALoop: a loop that ended while others go on keeps nobody
 // waiting.
 func TestEverywhereWithoutALoop(t *testing.T) {
+	t.Parallel()
 	e, _ := startLoops(t, 3, 0)
 	gone := e.loops[1]
 	gone.post(func() { gone.stopped = true })

@@ -66,10 +66,7 @@ func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *prox
 	if p.Engine, err = reactor.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listen(t)
 	p.address = ln.Addr().String()
 	served := make(chan error, 1)
 	go func() { served <- p.Serve(ln) }()
@@ -158,6 +155,27 @@ type client struct {
 	r *bufio.Reader
 }
 
+// listen listens on a free port; another process may take it in between.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	for attempt := 0; ; attempt++ {
+		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)))
+		if err == nil {
+			return ln
+		}
+		if attempt > 20 {
+			t.Fatal(err)
+		}
+	}
+}
+
+// patience is how long a client waits at most, with other tests beside it.
+const patience = time.Minute
+
+// soon is when that is over which takes no time but the machine's: less than any
+// limit of the proxy that is not set by a test.
+const soon = 3 * time.Second
+
 func (p *proxy) dial() *client { return dial(p.t, p.address) }
 
 func dial(t testing.TB, address string) *client {
@@ -167,7 +185,7 @@ func dial(t testing.TB, address string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
 	return &client{t: t, Conn: conn, r: bufio.NewReader(conn)}
@@ -274,7 +292,7 @@ func (c *client) silent(d time.Duration) {
 	if b, err := c.r.Peek(1); err == nil {
 		c.t.Fatalf("a reply came, beginning with %q", b)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -292,10 +310,7 @@ type fake struct {
 }
 
 func startFake(t testing.TB, answer func(args []string) string) *fake {
-	ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", redistest.FreePort(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listen(t)
 	f := &fake{t: t, ln: ln, answer: answer}
 	f.news = sync.NewCond(&f.mu)
 	t.Cleanup(func() { ln.Close(); f.cut() })

@@ -34,6 +34,7 @@ func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(
 // TestCrossProtocolScripting: what a browser can be tricked into sending ends
 // at the first word of HTTP, without a reply, and nothing behind it runs.
 func TestCrossProtocolScripting(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	var log logBuffer
 	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)
@@ -78,6 +79,7 @@ func TestCrossProtocolScripting(t *testing.T) {
 // TestBrokenClientsAreLoggedRarely: whoever sends garbage cannot fill the log,
 // and the next line tells how much is not in it.
 func TestBrokenClientsAreLoggedRarely(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	var log logBuffer
 	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)

@@ -39,6 +39,7 @@ func monitored(s *redistest.Server) int {
 // TestMonitorAsAtAServer: the same commands are shown as by a single server,
 // whether a server answers them or the proxy.
 func TestMonitorAsAtAServer(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
@@ -76,6 +77,7 @@ func TestMonitorAsAtAServer(t *testing.T) {
 
 // TestMonitorState: what a monitoring client may do, and how it ends.
 func TestMonitorState(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
@@ -114,6 +116,7 @@ func TestMonitorState(t *testing.T) {
 // TestMonitorOfAllShards: the commands at every shard, through every loop and
 // every proxy, and nothing that proxies do for themselves.
 func TestMonitorOfAllShards(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
 	q := startProxy(t, reactor.Config{Loops: 2}, shards...)
@@ -171,6 +174,7 @@ func TestMonitorOfAllShards(t *testing.T) {
 
 // TestMonitorFollowsTheMasters: through a new master and a connection that broke.
 func TestMonitorFollowsTheMasters(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	next := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{}, shards...)
@@ -207,6 +211,7 @@ func TestMonitorFollowsTheMasters(t *testing.T) {
 
 // TestMonitorWithoutMaster: MONITOR waits, and then says so.
 func TestMonitorWithoutMaster(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	shards[1].Master = ""
 	p := startProxy(t, reactor.Config{HoldTimeout: 300 * time.Millisecond}, shards...)
@@ -234,6 +239,7 @@ func TestMonitorWithoutMaster(t *testing.T) {
 
 // TestSlowMonitor: one that does not read its lines is closed, others go on.
 func TestSlowMonitor(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{ClientPubSubBufferBytes: 256 << 10}, shards...)
 	slow, good, c := p.dial(), p.dial(), p.dial()
@@ -250,6 +256,7 @@ func TestSlowMonitor(t *testing.T) {
 
 // TestLongLineIsCut: a line is never longer than its bound.
 func TestLongLineIsCut(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	m, c := p.dial(), p.dial()

@@ -133,6 +133,7 @@ func TestOrder(t *testing.T) {
 
 // TestHalfClose: what a client sent before it closed its side is answered.
 func TestHalfClose(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()

@@ -11,6 +11,7 @@ import (
 // TestPauseAndScripts: CLIENT PAUSE WRITE holds back the scripts and functions
 // that may write, by whichever command they are called, and no others.
 func TestPauseAndScripts(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	admin, c := p.dial(), p.dial()
@@ -101,6 +102,7 @@ func TestPauseAndScripts(t *testing.T) {
 // TestPauseAndScriptsOfOthers: a script that another proxy was given is looked
 // for, and not held back when it only reads.
 func TestPauseAndScriptsOfOthers(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	_, proxies := scriptProxies(t, 2, shards...)
 	const reads = "#!lua flags=no-writes\nreturn 'reads'"

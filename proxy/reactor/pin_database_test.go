@@ -12,6 +12,7 @@ import (
 // server did not answer the SELECT in front of it leaves that SELECT in flight.
 // What follows must not be executed in its database.
 func TestSlowSelectOnPinnedConnection(t *testing.T) {
+	t.Parallel()
 	answer := make(chan struct{})
 	f := startFake(t, func(args []string) string {
 		if fmt.Sprint(args) == "[SELECT 5]" {

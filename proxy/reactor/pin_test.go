@@ -33,6 +33,7 @@ func (c *client) queued(commands ...[]string) {
 // next master whole; one that was in flight delays the ack; one whose master is
 // taken away fails, without being sent again.
 func TestTransactionIsHeldWhole(t *testing.T) {
+	t.Parallel()
 	old := startFake(t, never)
 	next := redistest.Start(t, redistest.Options{Open: true})
 	p := startProxy(t, reactor.Config{Loops: 1}, twoNodes(old.ln.Addr().String(), next.Address))
@@ -77,6 +78,7 @@ func TestTransactionIsHeldWhole(t *testing.T) {
 
 // TestTransactionAndLostConnection: nothing of a transaction is done twice.
 func TestTransactionAndLostConnection(t *testing.T) {
+	t.Parallel()
 	f := startFake(t, never)
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
 	c := p.dial()
@@ -98,6 +100,7 @@ func watchPair(t *testing.T) (*proxy, *redistest.Server, *redistest.Server) {
 // TestWatchAndEpochs: WATCH survives a freeze that changes nothing; an epoch
 // that takes the keys to another master, or other credentials, makes EXEC null.
 func TestWatchAndEpochs(t *testing.T) {
+	t.Parallel()
 	p, a, b := watchPair(t)
 	c := p.dial()
 	watch := func() {
@@ -179,6 +182,7 @@ func TestWatchAndEpochs(t *testing.T) {
 // TestWatchLosesItsConnection: EXEC is null when the connection broke before
 // it, and an error that says so when it broke while EXEC was in flight.
 func TestWatchLosesItsConnection(t *testing.T) {
+	t.Parallel()
 	p, a, _ := watchPair(t)
 	c := p.dial()
 	c.want("OK", "WATCH", "k")
@@ -242,6 +246,7 @@ func TestWatchLosesItsConnection(t *testing.T) {
 // TestPinnedConnectionsAreFew: they are reused when clients are done, closed
 // when not needed, and limited.
 func TestPinnedConnectionsAreFew(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{MaxPinned: 5}, shards...)
 	connected := func() int {
@@ -349,6 +354,7 @@ func TestQueuedCommandsAreBounded(t *testing.T) {
 // SET, EXEC, while the shards freeze, rotate credentials, and lose connections.
 // Each addition that EXEC reported counts once.
 func TestOptimisticCounting(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	var clients sync.WaitGroup

@@ -36,7 +36,7 @@ func (c *client) all(while time.Duration) string {
 			break
 		}
 	}
-	if err := c.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		c.t.Fatal(err)
 	}
 	return string(got)
@@ -47,6 +47,7 @@ var clientID = regexp.MustCompile("id\r\n:[0-9]+")
 // TestSubscriberAsAtAServer: what one client sees is, byte for byte, what it
 // sees at a plain server.
 func TestSubscriberAsAtAServer(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
@@ -70,28 +71,31 @@ func TestSubscriberAsAtAServer(t *testing.T) {
 				if pipelined && strings.Contains(script, "PUBLISH a 3") {
 					continue // its own messages may come before replies to what it sent earlier
 				}
+				here, there := dial(t, plain.Address), dial(t, p.address)
 				var seen [2]string
-				for i, address := range []string{plain.Address, p.address} {
-					c := dial(t, address)
-					var raw strings.Builder
-					for line := range strings.SplitSeq(script, "|") {
-						raw.WriteString(encode(strings.Fields(line)...))
-						if !pipelined {
-							c.write(raw.String())
-							raw.Reset()
-							seen[i] += c.all(40 * time.Millisecond)
-						}
+				var raw strings.Builder
+				step := func(quiet time.Duration) bool {
+					here.write(raw.String())
+					there.write(raw.String())
+					raw.Reset()
+					seen[0] = clientID.ReplaceAllString(seen[0]+here.all(quiet), "id :n")
+					// What the server said, the proxy may take its time to say.
+					for begin := time.Now(); seen[0] != seen[1] && time.Since(begin) < 3*time.Second; {
+						seen[1] = clientID.ReplaceAllString(seen[1]+there.all(time.Millisecond), "id :n")
 					}
-					if pipelined {
-						c.write(raw.String())
-					}
-					seen[i] += c.all(100 * time.Millisecond)
-					c.Close()
-					time.Sleep(20 * time.Millisecond)
+					return seen[0] == seen[1]
 				}
-				for i, s := range seen {
-					seen[i] = clientID.ReplaceAllString(s, "id :n")
+				same := true
+				for line := range strings.SplitSeq(script, "|") {
+					raw.WriteString(encode(strings.Fields(line)...))
+					same = same && (pipelined || step(25*time.Millisecond))
 				}
+				if same = same && step(100*time.Millisecond); same && !strings.HasSuffix(seen[1], "EOF") {
+					seen[1] += clientID.ReplaceAllString(there.all(50*time.Millisecond), "id :n")
+				}
+				here.Close()
+				there.Close()
+				time.Sleep(20 * time.Millisecond)
 				if seen[0] != seen[1] {
 					t.Errorf("%s (pipelined %v)\nserver %q\nproxy  %q", script, pipelined, seen[0], seen[1])
 				}
@@ -122,6 +126,7 @@ func twoProxies(t *testing.T, n int, cfg reactor.Config) (a, b *proxy, servers [
 // server, reaches the subscribers of every proxy once, in the order of its
 // channel.
 func TestMessagesOfAllProxies(t *testing.T) {
+	t.Parallel()
 	a, b, servers := twoProxies(t, 3, reactor.Config{})
 	const channels, messages = 8, 200
 	var names []string
@@ -187,6 +192,7 @@ func TestMessagesOfAllProxies(t *testing.T) {
 // TestNumbers: with one proxy numbers are those of a single server; of another
 // proxy each loop counts once.
 func TestNumbers(t *testing.T) {
+	t.Parallel()
 	a, b, _ := twoProxies(t, 3, reactor.Config{Loops: 2})
 	c := a.dial()
 	var subscribers []*client
@@ -251,6 +257,7 @@ func waitFor(t *testing.T, what string, so func() bool) {
 
 // TestKeyspaceNotifications come from the servers that hold the keys.
 func TestKeyspaceNotifications(t *testing.T) {
+	t.Parallel()
 	a, b, servers := twoProxies(t, 3, reactor.Config{})
 	for _, s := range servers {
 		s.MustDo("CONFIG", "SET", "notify-keyspace-events", "KEA")
@@ -281,6 +288,7 @@ func TestKeyspaceNotifications(t *testing.T) {
 // restart and broken connections, without another confirmation or a message
 // twice.
 func TestSubscriptionsSurvive(t *testing.T) {
+	t.Parallel()
 	first, next := redistest.Start(t, redistest.Options{Open: true}), redistest.Start(t, redistest.Options{Open: true})
 	other := redistest.Start(t, redistest.Options{Open: true})
 	sh := twoNodes(first.Address, next.Address)
@@ -370,6 +378,7 @@ func TestSubscriptionsSurvive(t *testing.T) {
 
 // TestRotationLosesNothing: credentials change while messages come.
 func TestRotationLosesNothing(t *testing.T) {
+	t.Parallel()
 	s := redistest.Start(t, redistest.Options{})
 	user := func(g int) {
 		s.MustDo("ACL", "SETUSER", fmt.Sprintf("basalt-proxy-%d", g), "on", fmt.Sprintf(">pw%d", g), "~*", "&*", "+@all")
@@ -429,7 +438,7 @@ func TestSubscribeWithoutMaster(t *testing.T) {
 	e.want(down, "SSUBSCRIBE", "bar")
 	e.want("[subscribe {foo}2 1]", "SUBSCRIBE", "{foo}2")
 	e.want("[psubscribe * 2]", "PSUBSCRIBE", "*")
-	if took := time.Since(begin); took < 400*time.Millisecond || took > 2500*time.Millisecond {
+	if took := time.Since(begin); took < 400*time.Millisecond || took > 600*time.Millisecond+soon {
 		t.Errorf("the refusals took %v", took)
 	}
 	p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "shard-0-0" })
@@ -451,6 +460,7 @@ func TestSubscribeWithoutMaster(t *testing.T) {
 
 // TestDeletingEndsSubscribe: nobody waits for a cluster that is being deleted.
 func TestDeletingEndsSubscribe(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "" }))
@@ -505,6 +515,7 @@ func TestSlowSubscriber(t *testing.T) {
 
 // TestThousandSubscribers get every message.
 func TestThousandSubscribers(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	const subscribers, messages = 1000, 50
@@ -535,6 +546,7 @@ func TestThousandSubscribers(t *testing.T) {
 // TestMessagesDoNotTearReplies: while a large reply is on its way to a client
 // that also subscribes, messages wait for its end.
 func TestMessagesDoNotTearReplies(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 1, ClientPubSubBufferBytes: 256 << 20}, shards...)
 	c, pub := p.dial(), p.dial()
@@ -577,6 +589,7 @@ func TestMessagesDoNotTearReplies(t *testing.T) {
 
 // TestSubscribeNeedsAuthentication as everything does.
 func TestSubscribeNeedsAuthentication(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.ClientPasswords = append(c.ClientPasswords, passwordSum("one")) }))
@@ -595,6 +608,7 @@ func passwordSum(password string) [sha256.Size]byte { return sha256.Sum256([]byt
 // TestUnsubscribeComesBehindMessages: what was published before a client
 // unsubscribes is delivered, although it comes on another connection.
 func TestUnsubscribeComesBehindMessages(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
 	publisher := p.dial()

@@ -66,6 +66,7 @@ func (p *twins) switchover(t *testing.T, proxy *proxy, i int) {
 // TestScanReturnsAll: a SCAN returns every key that exists throughout, while
 // others come and go, hash tables grow and shrink, and masters change.
 func TestScanReturnsAll(t *testing.T) {
+	t.Parallel()
 	const stable = 2000
 	var shards []routing.Shard
 	var pairs []*twins
@@ -131,7 +132,7 @@ func TestScanReturnsAll(t *testing.T) {
 		return pages
 	}
 	for range 2 {
-		scan(func(int) {}, "COUNT", "5")
+		scan(func(int) {}, "COUNT", "15")
 		scan(func(int) {}, "COUNT", "50", "TYPE", "string", "MATCH", "stable:*")
 	}
 	for shard := range pairs {

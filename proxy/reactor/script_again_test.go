@@ -9,6 +9,7 @@ import (
 // server answered with NOSCRIPT, are not touched any more when the connection gave
 // its memory back, while the Configserver takes its time.
 func TestLargeScriptCallWhileItIsLookedFor(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	k, p := scriptProxies(t, 1, shards...)
 	c := p[0].dial()

@@ -44,6 +44,7 @@ var trackingScripts = map[string]string{
 // TestTrackingAsAtAServer: what a client that tracks sees is, byte for byte,
 // what it sees at a plain server.
 func TestTrackingAsAtAServer(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
@@ -108,6 +109,7 @@ var trackingWords = []string{
 // TestTrackingSequences: whatever CLIENT TRACKING and CACHING a client sends,
 // and with whatever mistakes, it sees what it would see at a plain server.
 func TestTrackingSequences(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	shards, _ := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
@@ -187,6 +189,7 @@ func TestTrackingSequences(t *testing.T) {
 
 // TestReadsInRESP2: what was read before HELLO 3 may have changed.
 func TestReadsInRESP2(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	c := startProxy(t, reactor.Config{Loops: 1}, shards...).dial()
 	c.want("OK", "CLIENT", "TRACKING", "on")
@@ -252,6 +255,7 @@ func (c *cache) take(t *testing.T) bool {
 // TestNothingStaleIsKept: whatever is written meanwhile, and whatever breaks,
 // in the end a client that keeps what it reads has only what the servers have.
 func TestNothingStaleIsKept(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	p := startProxy(t, reactor.Config{Loops: 2}, shards...)
 	const keys = 40
@@ -343,6 +347,7 @@ func TestNothingStaleIsKept(t *testing.T) {
 // TestTrackingAndEpochs: a client is told to forget everything when the master
 // of what it read is replaced, and is told of changes at the new one.
 func TestTrackingAndEpochs(t *testing.T) {
+	t.Parallel()
 	p, a, b := watchPair(t)
 	for _, mode := range []string{"", "bcast"} {
 		c := p.dial()
@@ -368,6 +373,7 @@ func TestTrackingAndEpochs(t *testing.T) {
 // TestReadsThatAreNotTracked: what is read through a connection of the client's
 // own is not tracked, so the client is told not to keep it.
 func TestReadsThatAreNotTracked(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	c := startProxy(t, reactor.Config{Loops: 1}, shards...).dial()
 	c.do("HELLO", "3")
@@ -385,6 +391,7 @@ func TestReadsThatAreNotTracked(t *testing.T) {
 // TestTrackingAndBrokenConnections: a server forgets what was read through a
 // connection that ended, so its client must forget it, too.
 func TestTrackingAndBrokenConnections(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	for _, mode := range []string{"on", "on bcast"} {

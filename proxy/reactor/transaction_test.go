@@ -91,7 +91,7 @@ var sessions = map[string]string{
 	"watch reset":            "WATCH {t}a|2:SET {t}a 0|RESET|MULTI|GET {t}a|EXEC",
 	"watch flushed":          "SET {t}a 0|WATCH {t}a|2:FLUSHALL|MULTI|GET {t}a|EXEC",
 	"watch aside":            "WATCH {t}a|MULTI|CLIENT GETNAME|GET {t}a|EXEC|WATCH {t}a|SET {t}a 1|MULTI|CLIENT SETNAME x|EXEC|CLIENT GETNAME",
-	"watch expiring":         "SET {t}a 0 PX 5|WATCH {t}a|sleep 30|MULTI|GET {t}a|EXEC",
+	"watch expiring":         "SET {t}a 0 PX 500|WATCH {t}a|sleep|MULTI|GET {t}a|EXEC",
 	"watch unwatch in multi": "WATCH {t}a|2:SET {t}a 0|MULTI|UNWATCH|EXEC",
 	"watch hello":            "WATCH {t}a|2:SET {t}a 0|HELLO 3 SETNAME x|MULTI|PING|EXEC|WATCH {t}a|HELLO 2|MULTI|HGETALL {t}none|EXEC",
 }
@@ -99,6 +99,7 @@ var sessions = map[string]string{
 // TestTransactionsEqualRedis: every reply is, byte for byte, that of a plain
 // server, for one shard and several, in both protocols.
 func TestTransactionsEqualRedis(t *testing.T) {
+	t.Parallel()
 	plain := redistest.Start(t, redistest.Options{Open: true})
 	for _, n := range []int{1, 3} {
 		shards, _ := realShards(t, n)
@@ -124,7 +125,7 @@ func TestTransactionsEqualRedis(t *testing.T) {
 						}
 						switch {
 						case args[0] == "sleep":
-							time.Sleep(30 * time.Millisecond)
+							time.Sleep(550 * time.Millisecond) // what expires in half a second has expired
 						case args[0] == "HELLO" && len(args) > 1 && args[1] != "9": // its reply tells ids
 							pairs[id].proxied.do(args...)
 							pairs[id].plain.do(args...)
@@ -183,6 +184,7 @@ func randomLine(r *rand.Rand) []string {
 // TestRandomTransactions: random sequences of three clients, one command at a
 // time, are answered as by a plain server.
 func TestRandomTransactions(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
 	plain := redistest.Start(t, redistest.Options{Open: true})
@@ -208,6 +210,7 @@ func TestRandomTransactions(t *testing.T) {
 // TestPipelinedTransactions: the same in pipelines, cut at random places, of one
 // client with CLIENT REPLY modes.
 func TestPipelinedTransactions(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
 	plain := redistest.Start(t, redistest.Options{Open: true})
@@ -258,6 +261,7 @@ func TestPipelinedTransactions(t *testing.T) {
 
 // TestCrossSlot: all keys of a transaction are in one slot, watched ones too.
 func TestTransactionCrossSlot(t *testing.T) {
+	t.Parallel()
 	const cross = "-CROSSSLOT Keys in request don't hash to the same slot"
 	const aborted = "-EXECABORT Transaction discarded because of previous errors."
 	shards, servers := realShards(t, 2)
@@ -295,6 +299,7 @@ func TestTransactionCrossSlot(t *testing.T) {
 
 // TestTransactionOverAllShards: commands about all shards inside MULTI.
 func TestTransactionOverAllShards(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 3)
 	p := startProxy(t, reactor.Config{}, shards...)
 	c := p.dial()
@@ -333,6 +338,7 @@ func TestTransactionOverAllShards(t *testing.T) {
 // TestRefusedByTheServer: what the server does not queue is told at once to a
 // client that waits for it, and at EXEC in a pipeline.
 func TestRefusedByTheServer(t *testing.T) {
+	t.Parallel()
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{}, shards...)
 	servers[0].MustDo("CONFIG", "SET", "maxmemory", "1")
@@ -358,6 +364,7 @@ func TestRefusedByTheServer(t *testing.T) {
 // and small, over shared connections, while epochs come; nobody ever sees one
 // changed without the other, and nothing is done twice.
 func TestTransactionsAreAtomic(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 2)
 	p := startProxy(t, reactor.Config{}, shards...)
 	var clients sync.WaitGroup

@@ -35,6 +35,7 @@ func (k *slowKeeper) DeleteUsers(names []string) (int, error) {
 
 // TestChangesOfUsersInATransaction are made in their order.
 func TestChangesOfUsersInATransaction(t *testing.T) {
+	t.Parallel()
 	shards, _ := realShards(t, 1)
 	k := &slowKeeper{}
 	p := startProxy(t, reactor.Config{Users: k}, shards...)
