@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +41,11 @@ func TestScriptsOutliveMasters(t *testing.T) {
 		}
 		return nil
 	})
+	if err := proxies[0].Do(ctx, "ACL", "SETUSER", "app", "on", "nopass", "~script:*", "+@all", "-@dangerous").Err(); err != nil {
+		t.Fatal(err)
+	}
+	limited := redis.NewClient(&redis.Options{Addr: c.Proxies[1], Username: "app", Password: "x", MaxRetries: -1, ReadTimeout: 20 * time.Second})
+	t.Cleanup(func() { _ = limited.Close() })
 	const keys = 20 // on both shards
 	runs := 0
 	all := func(when string) {
@@ -55,6 +61,14 @@ func TestScriptsOutliveMasters(t *testing.T) {
 			got, err := proxies[i%2].EvalSha(ctx, evaled, []string{key}).StringSlice()
 			if err != nil || got[0] != key || got[1] != fmt.Sprint(2*runs) {
 				t.Fatalf("%s: EVALSHA of a script of EVAL: %v, %v", when, got, err)
+			}
+			// A user with limits runs what others loaded, with its limits.
+			if got, err := limited.EvalSha(ctx, evaled, []string{key}).StringSlice(); err != nil || got[1] != fmt.Sprint(2*runs) {
+				t.Fatalf("%s: EVALSHA of a user with limits: %v, %v", when, got, err)
+			}
+			err = limited.Eval(ctx, "return redis.call('get', ARGV[1])", []string{key}, "other").Err()
+			if err == nil || !strings.Contains(err.Error(), "can't access at least one of the keys") {
+				t.Fatalf("%s: a script reads a key that its user may not: %v", when, err)
 			}
 			if n, err := proxies[i%2].FCall(ctx, "double", []string{key}, i).Int(); err != nil || n != 2*i {
 				t.Fatalf("%s: FCALL: %d, %v", when, n, err)
