@@ -220,27 +220,26 @@ func TestScriptsOfLimitedUsersKeepTheOrder(t *testing.T) {
 	wg.Wait()
 }
 
+const noUser = "-ERR the server does not know yet what this user may do, and can run no script for it; retry later"
+
 // TestScriptsWaitForTheirUser: a server that does not know a user yet makes its
 // scripts wait, and nothing else; it is not taken for fenced.
 func TestScriptsWaitForTheirUser(t *testing.T) {
-	const hold = 500 * time.Millisecond
-	l := startLimited(t, 1, reactor.Config{HoldTimeout: hold})
+	l := startLimited(t, 1, reactor.Config{})
 	l.withhold(true)
-	c, other := l.user("app", appRules...), l.dial()
+	c, watching, other := l.user("app", appRules...), l.user("app", appRules...), l.dial()
 	const script = "return redis.call('incr', KEYS[1])"
-	c.want("-ERR the server does not know yet what this user may do, and can run no script for it; retry later", "EVAL", script, "1", "app:k")
-	c.want("OK", "WATCH", "app:k")
-	c.queued([]string{"EVAL", script, "1", "app:k"})
-	c.want("-ERR the server does not know yet what this user may do, and can run no script for it; retry later", "EXEC")
 	c.want("1", "INCR", "app:k")
 	c.send("EVAL", script, "1", "app:k")
-	c.silent(hold / 10)
+	watching.want("OK", "WATCH", "app:w")
+	watching.queued([]string{"EVAL", script, "1", "app:w"})
+	watching.send("EXEC")
+	c.silent(50 * time.Millisecond)
+	watching.silent(50 * time.Millisecond)
 	other.want("1", "EVAL", script, "1", "k")
 	l.withhold(false)
 	c.wantNext("2")
-	c.want("OK", "WATCH", "app:k")
-	c.queued([]string{"EVAL", script, "1", "app:k"})
-	c.want("[3]", "EXEC")
+	watching.wantNext("[1]")
 	l.proxy.mu.Lock()
 	defer l.proxy.mu.Unlock()
 	for node, sights := range l.sights {
@@ -250,10 +249,27 @@ func TestScriptsWaitForTheirUser(t *testing.T) {
 	}
 }
 
+// TestScriptsDoNotWaitForever for their user. What WATCH left at a server is not the
+// next client's.
+func TestScriptsDoNotWaitForever(t *testing.T) {
+	l := startLimited(t, 1, reactor.Config{Loops: 1, HoldTimeout: 200 * time.Millisecond})
+	l.withhold(true)
+	c, other := l.user("app", appRules...), l.dial()
+	const script = "return redis.call('incr', KEYS[1])"
+	c.want(noUser, "EVAL", script, "1", "app:k")
+	c.want("OK", "WATCH", "app:k")
+	c.queued([]string{"EVAL", script, "1", "app:k"})
+	c.want(noUser, "EXEC")
+	other.want("OK", "SET", "app:k", "1")
+	other.want("OK", "WATCH", "x")
+	other.queued([]string{"INCR", "x"})
+	other.want("[1]", "EXEC")
+}
+
 // TestScriptsAfterAChangeOfUsers: the next script has the new rights, whatever the
 // server still knows of the old.
 func TestScriptsAfterAChangeOfUsers(t *testing.T) {
-	l := startLimited(t, 1, reactor.Config{HoldTimeout: 500 * time.Millisecond})
+	l := startLimited(t, 1, reactor.Config{HoldTimeout: 2 * time.Second})
 	c, admin := l.user("app", appRules...), l.dial()
 	const get = "return redis.call('get', ARGV[1])"
 	c.want("(nil)", "EVAL", get, "1", "app:k", "app:x")
