@@ -68,6 +68,7 @@ func pair(t *testing.T) (*world, *replica, *replica) {
 }
 
 func TestOwnerKilled(t *testing.T) {
+	t.Parallel()
 	w, a, b := pair(t)
 	a.signal(t, syscall.SIGKILL)
 	a.exited(t, time.Second)
@@ -85,6 +86,7 @@ func TestOwnerKilled(t *testing.T) {
 // TestOwnerHangs stops the owner for longer than its lease. When it wakes, it
 // must give up what is no longer its own, and it may join again.
 func TestOwnerHangs(t *testing.T) {
+	t.Parallel()
 	w, a, _ := pair(t)
 	a.signal(t, syscall.SIGSTOP)
 	took := eventually(t, "cs-b takes over", ttl+500*time.Millisecond+slack, w.ownedBy(t, "cs-b", names...))
@@ -100,6 +102,7 @@ func TestOwnerHangs(t *testing.T) {
 }
 
 func TestOwnerStopped(t *testing.T) {
+	t.Parallel()
 	w, a, b := pair(t)
 	a.signal(t, syscall.SIGTERM)
 	took := eventually(t, "cs-b takes over", 2*time.Second, servedBy(t, b, names...))
@@ -115,6 +118,7 @@ func TestOwnerStopped(t *testing.T) {
 // TestClustersSpread waits for the handover of those clusters for
 // which the second replica is placed better; none of them waits for a lease.
 func TestClustersSpread(t *testing.T) {
+	t.Parallel()
 	w, _, b := pair(t)
 	eventually(t, "cs-b gets a share", 20*time.Second, func() error {
 		for _, name := range names {
@@ -144,6 +148,7 @@ func back(t *testing.T, w *world, replicas ...*replica) {
 }
 
 func TestEtcdHangs(t *testing.T) {
+	t.Parallel()
 	w, a, b := pair(t)
 	w.etcd.signal(t, syscall.SIGSTOP)
 	for _, r := range []*replica{a, b} {
@@ -158,6 +163,7 @@ func TestEtcdHangs(t *testing.T) {
 }
 
 func TestEtcdKilled(t *testing.T) {
+	t.Parallel()
 	w, a, b := pair(t)
 	w.etcd.signal(t, syscall.SIGKILL)
 	w.etcd.exited(t, time.Second)
@@ -173,6 +179,7 @@ func TestEtcdKilled(t *testing.T) {
 
 // TestEtcdRestartsQuickly is over before any lease ends: nobody loses a cluster.
 func TestEtcdRestartsQuickly(t *testing.T) {
+	t.Parallel()
 	w, a, b := pair(t)
 	w.etcd.signal(t, syscall.SIGKILL)
 	w.etcd.exited(t, time.Second)
@@ -185,6 +192,7 @@ func TestEtcdRestartsQuickly(t *testing.T) {
 
 // TestEmbedded restarts a Configserver with its own etcd, killed and stopped.
 func TestEmbedded(t *testing.T) {
+	t.Parallel()
 	dir, credentials := t.TempDir(), t.TempDir()
 	args := []string{"--data-dir", dir, "--etcd-embedded-listen", freePort(t)}
 	a := serve(t, "cs-a", credentials, args...)
@@ -215,6 +223,7 @@ func TestEmbedded(t *testing.T) {
 }
 
 func TestStartsBeforeEtcd(t *testing.T) {
+	t.Parallel()
 	credentials, endpoint, dir := t.TempDir(), freePort(t), t.TempDir()
 	r := &replica{id: "early", grpc: freePort(t), http: freePort(t)}
 	r.process = start(t, "early", "serve", "--listen", r.grpc, "--http-listen", r.http,

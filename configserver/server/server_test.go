@@ -28,6 +28,7 @@ import (
 // TestServes runs a whole server in this process and asks it everything that a
 // program or a person would ask first.
 func TestServes(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	folder := filepath.Join(dir, "credentials", "a")
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -165,6 +166,7 @@ func reflected(t *testing.T, conn *grpc.ClientConn) (names []string) {
 }
 
 func TestCallsContainPanics(t *testing.T) {
+	t.Parallel()
 	var log strings.Builder
 	c := newCalls(prometheus.NewRegistry(), slog.New(slog.NewTextHandler(&log, nil)))
 	_, err := c.unary(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/x/Y"}, func(context.Context, any) (any, error) { panic("hunger") })

@@ -75,6 +75,7 @@ func client(t testing.TB, endpoint string) *clientv3.Client {
 }
 
 func TestSuite(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t, t.TempDir(), freePort(t))
 	defer etcd.Close()
 	raw := client(t, etcd.Endpoint())

@@ -11,6 +11,7 @@ import (
 // TestExpired: an ownership whose keep-alives are not answered any more is
 // expired by the clock, and not before.
 func TestExpired(t *testing.T) {
+	t.Parallel()
 	address := freePort(t)
 	etcd := startEtcd(t, t.TempDir(), address)
 	s := open(t, address, "/expired/")

@@ -134,6 +134,7 @@ func TestEtcdRestarts(t *testing.T) {
 // is reported as uncertain landed or not; either way the epochs and events have
 // no gap and the owner goes on after reading.
 func TestLostAnswers(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t, t.TempDir(), freePort(t))
 	defer etcd.Close()
 	s := open(t, etcd.Endpoint(), "/lost/")
@@ -193,6 +194,7 @@ func TestLostAnswers(t *testing.T) {
 // TestTheLargestCluster commits as many shards and nodes as there may be,
 // within the request limit that an external etcd has by default (1.5 MiB).
 func TestTheLargestCluster(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t, t.TempDir(), freePort(t))
 	defer etcd.Close()
 	s := open(t, etcd.Endpoint(), "/large/")

@@ -112,6 +112,7 @@ func secureEtcd(t *testing.T, cert, key string) string {
 }
 
 func TestTLSAndAuth(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cert, key := certificate(t, dir)
 	address := secureEtcd(t, cert, key)

@@ -18,6 +18,7 @@ import (
 // TestTooLarge: a commit beyond what etcd takes, and one beyond what its client
 // sends, are told apart from what may be tried again.
 func TestTooLarge(t *testing.T) {
+	t.Parallel()
 	etcd := startEtcd(t, t.TempDir(), freePort(t))
 	defer etcd.Close()
 	s := open(t, etcd.Endpoint(), "/toolarge/")
