@@ -37,7 +37,13 @@ type fake struct {
 	streams []*fakeStream
 	// userErrors are the answers to changes of users, in turn; then OK.
 	userErrors []error
-	changed    chan struct{} // closed and replaced at every change
+	// scripts are kept as a Configserver keeps them; scriptError is the answer to
+	// every call about them, if there is one, and scriptCalls are the requests.
+	scripts     map[string]*basaltv1.Script
+	flushes     uint64
+	scriptError error
+	scriptCalls []any
+	changed     chan struct{} // closed and replaced at every change
 }
 
 // fakeStream is one stream.
@@ -67,6 +73,7 @@ func (f *fake) listen(address string) {
 	f.server = grpc.NewServer()
 	basaltv1.RegisterTopologyServiceServer(f.server, f)
 	basaltv1.RegisterUserServiceServer(f.server, fakeUsers{fake: f})
+	basaltv1.RegisterScriptServiceServer(f.server, fakeScripts{fake: f})
 	grpc_health_v1.RegisterHealthServer(f.server, f)
 	server := f.server
 	go func() { _ = server.Serve(l) }()
