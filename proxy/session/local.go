@@ -77,7 +77,10 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		c.dropTransaction()
 		c.unsubscribeAll()
 		c.stopTracking()
-		c.proto, c.db, c.readonly, c.mode, c.extra = 2, 0, false, replyOn, nil
+		c.proto, c.db, c.readonly, c.extra = 2, 0, false, nil
+		if c.mode == replyOff {
+			c.mode = replyOn // SKIP is about this reply, as in Redis
+		}
 		c.becomeDefault()
 		text = append(text, lineReset...)
 	case "time":
