@@ -68,6 +68,7 @@ func length(t *testing.T) time.Duration {
 }
 
 func TestChaos(t *testing.T) {
+	t.Parallel()
 	seed, length := seed(t), length(t)
 	t.Logf("again with BASALT_CHAOS_SEED=%d", seed)
 	const shards = 2

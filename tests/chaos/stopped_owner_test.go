@@ -19,6 +19,7 @@ import (
 // too. When the first one goes on, what it had in mind is of the past: roles,
 // epochs and data stay what they are.
 func TestOwnerStoppedDuringAFailover(t *testing.T) {
+	t.Parallel()
 	c := harness.Start(t, harness.Options{Shards: 1, Replicas: 2, Configservers: 2, Flags: []string{"--configserver-flag", "--lease-ttl=2s"}})
 	c.SetPolicy(t, func(p *pb.Policy) {
 		p.MaxFailovers = 1000
