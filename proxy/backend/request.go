@@ -53,6 +53,10 @@ type Request struct {
 	// for at first may have to be given their sources.
 	Scripted bool
 
+	// Asked is the request as the client sent it, for the slow log, when it is none
+	// that a server gets as it is.
+	Asked []byte
+
 	// After is what follows the reply: pushes that came when the reply, or a part
 	// of it, was there, and its turn had not come. Registered: such pushes may
 	// come.

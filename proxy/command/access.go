@@ -73,8 +73,10 @@ func (s *Spec) Redact(args [][]byte) [][]byte {
 	switch s.Name {
 	case "auth":
 		secret = func(i int) bool { return i > 0 }
-	case "acl|setuser", "config|set":
+	case "acl|setuser":
 		secret = func(i int) bool { return i > 1 }
+	case "config|set":
+		secret = func(i int) bool { return i > 2 && i%2 == 1 && secretParameter(args[i-1]) }
 	case "hello":
 		secret = func(i int) bool { return i > 2 && isWord(args[i-1], "AUTH") || i > 3 && isWord(args[i-2], "AUTH") }
 	case "migrate":
@@ -92,4 +94,14 @@ func (s *Spec) Redact(args [][]byte) [][]byte {
 		}
 	}
 	return clean
+}
+
+// secretParameter tells if the value of a parameter is a secret.
+func secretParameter(name []byte) bool {
+	for _, secret := range []string{"MASTERAUTH", "MASTERUSER", "REQUIREPASS", "TLS-KEY-FILE-PASS", "TLS-CLIENT-KEY-FILE-PASS"} {
+		if isWord(name, secret) {
+			return true
+		}
+	}
+	return false
 }

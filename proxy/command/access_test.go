@@ -7,16 +7,17 @@ import (
 
 func TestRedact(t *testing.T) {
 	for line, want := range map[string]string{
-		"GET k":                       "GET k",
-		"AUTH secret":                 "AUTH (redacted)",
-		"AUTH user secret":            "AUTH (redacted) (redacted)",
-		"HELLO 3 AUTH user secret":    "HELLO 3 AUTH (redacted) (redacted)",
-		"HELLO 3 SETNAME x":           "HELLO 3 SETNAME x",
-		"ACL SETUSER app >secret":     "ACL SETUSER (redacted) (redacted)",
-		"ACL WHOAMI":                  "ACL WHOAMI",
-		"CONFIG SET requirepass s":    "CONFIG SET (redacted) (redacted)",
-		"MIGRATE h 1 k 0 1 AUTH s":    "MIGRATE h 1 k 0 1 AUTH (redacted)",
-		"MIGRATE h 1 k 0 1 AUTH2 u s": "MIGRATE h 1 k 0 1 AUTH2 (redacted) (redacted)",
+		"GET k":                        "GET k",
+		"AUTH secret":                  "AUTH (redacted)",
+		"AUTH user secret":             "AUTH (redacted) (redacted)",
+		"HELLO 3 AUTH user secret":     "HELLO 3 AUTH (redacted) (redacted)",
+		"HELLO 3 SETNAME x":            "HELLO 3 SETNAME x",
+		"ACL SETUSER app >secret":      "ACL SETUSER (redacted) (redacted)",
+		"ACL WHOAMI":                   "ACL WHOAMI",
+		"CONFIG SET requirepass s":     "CONFIG SET requirepass (redacted)",
+		"CONFIG SET hz 5 MasterAuth s": "CONFIG SET hz 5 MasterAuth (redacted)",
+		"MIGRATE h 1 k 0 1 AUTH s":     "MIGRATE h 1 k 0 1 AUTH (redacted)",
+		"MIGRATE h 1 k 0 1 AUTH2 u s":  "MIGRATE h 1 k 0 1 AUTH2 (redacted) (redacted)",
 	} {
 		var args [][]byte
 		for _, w := range strings.Fields(line) {

@@ -46,32 +46,64 @@ func id(second, number, shard int64) int64 { return (second<<14|number)<<10 | sh
 
 func TestSlowLog(t *testing.T) {
 	entry := func(id, second int) string {
-		return fmt.Sprintf("*6 :%d :%d :900 *2 $get $k%d $addr $ ", id, slowEpoch+second, id)
+		return fmt.Sprintf("*6 :%d :%d :900 *2 $get $k%d $1.2.3.4:5 $ ", id, slowEpoch+second, id)
 	}
 	out := func(shard, number, second int) string {
-		return fmt.Sprintf("*6 :%d :%d :900 *2 $get $k%d $addr $node-%d ", id(int64(second), int64(number), int64(shard)), slowEpoch+second, number, shard)
+		return fmt.Sprintf("*6 :%d :%d :900 *2 $get $k%d $node-%d/1.2.3.4:5 $ ", id(int64(second), int64(number), int64(shard)), slowEpoch+second, number, shard)
 	}
 	nodes := []string{"node-0", "node-1"}
 	a := "*3 " + entry(9, 30) + entry(8, 20) + entry(7, 10)
 	b := "*2 " + entry(3, 25) + entry(2, 20)
 	for _, c := range []struct {
-		count int64
-		want  string
+		most, count int64
+		want        string
 	}{
-		{10, "*5 " + out(0, 9, 30) + out(1, 3, 25) + out(0, 8, 20) + out(1, 2, 20) + out(0, 7, 10)},
-		{-1, "*5 " + out(0, 9, 30) + out(1, 3, 25) + out(0, 8, 20) + out(1, 2, 20) + out(0, 7, 10)},
-		{2, "*2 " + out(0, 9, 30) + out(1, 3, 25)},
-		{0, "*0"},
+		{128, 10, "*5 " + out(0, 9, 30) + out(1, 3, 25) + out(0, 8, 20) + out(1, 2, 20) + out(0, 7, 10)},
+		{-1, -1, "*5 " + out(0, 9, 30) + out(1, 3, 25) + out(0, 8, 20) + out(1, 2, 20) + out(0, 7, 10)},
+		{128, 2, "*2 " + out(0, 9, 30) + out(1, 3, 25)},
+		{2, -1, "*2 " + out(0, 9, 30) + out(1, 3, 25)},
+		{128, 0, "*0"},
+		{0, -1, "*0"},
 	} {
-		got, err := SlowLog(nil, wires(a, b), nodes, c.count)
-		check(t, fmt.Sprint(c.count, " entries"), got, err, c.want)
+		log, err := Slow(wires(a, b), nodes, nil, c.most)
+		check(t, fmt.Sprint(c.count, " entries"), log.Append(nil, c.count), err, c.want)
 	}
-	got, err := SlowLog(nil, wires("*0", "*0"), nodes, 10)
-	check(t, "none", got, err, "*0")
-	for _, bad := range []string{"+OK", "*1 :1", "*1 *2 :1 :2", "*1 *6 $a :1 :1 *0 $a $b"} {
-		if _, err := SlowLog(nil, wires(bad), nodes, 10); !errors.Is(err, ErrReply) {
+	log, err := Slow(wires("*0", "*0"), nodes, nil, 10)
+	check(t, "none", log.Append(nil, 10), err, "*0")
+	for _, bad := range []string{"+OK", "*1 :1", "*1 *2 :1 :2", "*1 *6 $a :1 :1 *0 $a $b", "*1 *6 :1 :1 :1 *0 $a $b"} {
+		if _, err := Slow(wires(bad), nodes, nil, 10); !errors.Is(err, ErrReply) {
 			t.Errorf("%s: %v", bad, err)
 		}
+	}
+}
+
+// TestSlowLogOfClients: entries of servers get the client that sent the command,
+// and those of the proxy's own stand among them in the order of time.
+func TestSlowLogOfClients(t *testing.T) {
+	second := func(s float64) time.Time { return time.Unix(slowEpoch, int64(s*1e9)) }
+	seen := []Seen{
+		{ID: 1, Start: second(10.1), End: second(10.2), Client: "c:1", Name: "one", Args: []string{"get", "k"}},
+		{ID: 2, Start: second(10.2), End: second(10.3), Client: "c:2", Name: "two", Args: []string{"ping"}, Own: true},
+		{ID: 3, Start: second(10.3), End: second(10.4), Client: "c:3", Name: "three", Args: []string{"get", "k"}},
+		{ID: 4, Start: second(10.4), End: second(10.41), Client: "c:4", Args: []string{"get", "x"}},
+		{ID: 5, Start: second(99.4), End: second(99.9), Client: "c:5", Args: []string{"get", "y"}},
+	}
+	entry := func(id, took int, words string) string {
+		return fmt.Sprintf("*6 :%d :%d :%d *%d %s $p:9 $ ", id, slowEpoch+10, took, strings.Count(words, "$"), words)
+	}
+	server := "*6 " + entry(9, 1000, "$get $y") + entry(8, 90000, "$get $x") + entry(7, 1000, "$get $k") + entry(6, 1000, "$info") + entry(5, 1000, "$config $get $x") + entry(4, 1000, "$get $k")
+	log, err := Slow(wires(server), []string{"n"}, seen, 128)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, e := range log.entries {
+		got += fmt.Sprintf("%s %s/%s %s %d\n", strings.Join(e.args, " "), e.node, e.client, e.name, e.duration)
+	}
+	// y was sent by nobody at that time, and x did not take so long here: other proxies did.
+	const want = "get y n/p:9  1000\nget x n/p:9  90000\nget k n/c:3 three 1000\nping proxy/c:2 two 100000\nget k n/c:1 one 1000\n"
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 

@@ -77,6 +77,8 @@ type loop struct {
 	draining    bool
 	stopped     bool
 	counters    counters
+	// slowFrom is from which time on, in nanoseconds, a command is slow.
+	slowFrom int64
 
 	// inbox: what other threads ask of the loop.
 	mu      sync.Mutex
@@ -112,6 +114,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	l.monitors.init(l)
 	l.orphan = &shard{loop: l, blocked: true}
 	l.counters.init()
+	l.slowFrom = threshold(int64(eng.cfg.SlowLogThreshold), eng.slow.from)
 	// Place 0 is the eventfd.
 	l.places = append(l.places, place{})
 	if err := l.control(unix.EPOLL_CTL_ADD, evfd, 0, unix.EPOLLIN); err != nil {

@@ -1,6 +1,7 @@
 package reactor
 
 import (
+	"bytes"
 	"sync"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
@@ -77,7 +78,14 @@ func (l *loop) configSet(c *session.Client, r *backend.Request, args [][]byte) {
 	}
 	if !l.eng.sets.add(size, func() {
 		reply := set(nil, args)
-		l.post(func() { c.Complete(r, reply) })
+		l.post(func() {
+			done := func() { c.Complete(r, reply) }
+			if micros, is := slowerThan(args); is && bytes.Equal(reply, lineOK) {
+				l.SlowFrom(micros, done)
+				return
+			}
+			done()
+		})
 	}) {
 		c.Complete(r, lineManySets)
 	}

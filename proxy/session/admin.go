@@ -2,6 +2,10 @@ package session
 
 import (
 	"bytes"
+	"math"
+	"strconv"
+
+	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/fanout"
@@ -22,11 +26,16 @@ import (
 // administer serves the commands of this file; it returns false for others.
 func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 	switch spec.Name {
-	case "slowlog|get":
+	case "slowlog|get", "slowlog|len":
 		c.slowLog(spec, args)
-	case "slowlog|len", "latency|reset":
+	case "latency|reset":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Sum(dst, m.replies) })
-	case "slowlog|reset", "memory|purge":
+	case "slowlog|reset":
+		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+			m.sh.Router.ForgetSlow()
+			return fanout.OK(dst, m.replies)
+		})
+	case "memory|purge":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.OK(dst, m.replies) })
 	case "latency|latest":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyLatest(dst, m.replies) })
@@ -86,13 +95,19 @@ func graphs(m *merge, dst []byte) ([]byte, error) {
 
 var lineSlowCount = []byte("-ERR count should be greater than or equal to -1\r\n")
 
-// slowLog serves SLOWLOG GET. Every shard is asked for as many entries as are
-// wanted: all of them may be the newest.
+// moreSlow is how many entries more than are wanted every shard is asked for: some
+// are left out.
+const moreSlow = 1000
+
+var rawSlowParameters = appendCommand(nil, [][]byte{[]byte("CONFIG"), []byte("GET"), []byte("slowlog-*")})
+
+// slowLog serves SLOWLOG GET and LEN. Every shard is asked for as many entries as
+// are wanted: all of them may be the newest.
 func (c *Client) slowLog(spec *command.Spec, args [][]byte) {
-	count := int64(10)
-	switch len(args) {
-	case 2:
-	case 3:
+	count, ask, isLen := int64(10), int64(-1), spec.Name == "slowlog|len"
+	switch {
+	case len(args) == 2:
+	case len(args) == 3:
 		n, ok := command.Integer(args[2])
 		if !ok || n < -1 {
 			c.answer(spec, lineSlowCount)
@@ -103,9 +118,45 @@ func (c *Client) slowLog(spec *command.Spec, args [][]byte) {
 		c.answer(spec, command.ErrorLine("unknown subcommand or wrong number of arguments for '", args[1], "'. Try SLOWLOG HELP."))
 		return
 	}
-	c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
-		return fanout.SlowLog(dst, m.replies, m.nodes, count)
+	if !isLen && count >= 0 && count < math.MaxInt64-moreSlow {
+		ask = count + moreSlow
+	}
+	sh := c.sh
+	shards := len(sh.Table.Shards)
+	m := c.newMerge(spec, shards+1, func(m *merge, dst []byte) ([]byte, error) {
+		words, err := fanout.Parameters(m.replies[shards])
+		if err != nil {
+			return dst, err
+		}
+		most := int64(-1)
+		for i := 0; i+1 < len(words); i += 2 {
+			if n, ok := command.Integer([]byte(words[i+1])); ok && words[i] == "slowlog-max-len" {
+				most = n
+			} else if ok && words[i] == "slowlog-log-slower-than" {
+				m.sh.Router.SlowFrom(n, func() {})
+			}
+		}
+		log, err := fanout.Slow(m.replies[:shards], m.nodes, m.sh.Router.SeenSlow(), most)
+		if err != nil {
+			return dst, err
+		}
+		if isLen {
+			return redcon.AppendInt(dst, int64(log.Len())), nil
+		}
+		return log.Append(dst, count), nil
 	})
+	m.whole.ReadOnly = true
+	serving := sh.servingShard()
+	nodes := make([]string, shards, shards+1)
+	for i := range nodes {
+		nodes[i] = sh.nodeOf(i)
+	}
+	m.bound(append(nodes, sh.nodeOf(serving)))
+	raw := appendCommand(nil, [][]byte{[]byte("SLOWLOG"), []byte("GET"), strconv.AppendInt(nil, ask, 10)})
+	for i := range shards {
+		m.send(i, i, raw)
+	}
+	m.send(shards, serving, rawSlowParameters)
 }
 
 // parameters serves CONFIG GET: what a server says, and the proxy's own.

@@ -516,7 +516,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 	case command.Keyed, command.AnyShard:
 		if spec.Blocking {
 			if at, unit := spec.Timeout(args); at > 0 {
-				if !c.block(spec, at, unit, args, raw) {
+				c.sh.asking = raw
+				handled := c.block(spec, at, unit, args, raw)
+				if c.asked(); !handled {
 					return false
 				}
 				break
@@ -556,7 +558,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if !c.enter(command.NoSlot, size) {
 			return false
 		}
+		c.sh.asking = raw
 		c.allShards(spec, args)
+		c.asked()
 	case command.Script:
 		return c.script(spec, args, raw, chunk)
 	case command.ScriptAdmin:
@@ -564,7 +568,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			c.stalled, c.barrier = true, true
 			return false
 		}
+		c.sh.asking = raw
 		c.scriptAdmin(spec, args)
+		c.asked()
 		c.waitForAll()
 	case command.PubSub:
 		if !c.enter(command.NoSlot, len(raw)) {
@@ -583,7 +589,9 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			c.refuseBusy(spec)
 			break
 		}
+		c.sh.asking = raw
 		c.local(spec, args, raw)
+		c.asked()
 		c.show(spec, args)
 	}
 	c.release(chunk)
@@ -630,6 +638,7 @@ func (c *Client) fromReplica(spec *command.Spec) bool {
 func (c *Client) begin(spec *command.Spec) *backend.Request {
 	r := c.sh.Requests.Get()
 	r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Bulk, r.As = c, spec, c.sh.Now, c.proto, c.db, c.bulk.now, c.as
+	r.Asked = c.sh.asking
 	if c.mode != replyOn && c.modal(r) {
 		return r
 	}
@@ -643,12 +652,30 @@ func (c *Client) begin(spec *command.Spec) *backend.Request {
 	return r
 }
 
+// keptAsked bounds what is kept of a request for the slow log, in bytes; of a longer
+// one only the name is.
+const keptAsked = 1 << 10
+
+// asked ends the handling of a request that no server gets as it is. When it was
+// not answered at once, its bytes are kept, for they are the loop's memory.
+func (c *Client) asked() {
+	c.sh.asking = nil
+	r := c.last
+	switch {
+	case r == nil || r.Asked == nil || r.Done:
+	case len(r.Asked) > keptAsked:
+		r.Asked = nil
+	default:
+		r.Asked = bytes.Clone(r.Asked)
+	}
+}
+
 // modal does what the reply mode says with a new request. It returns true for
 // one that is not in the client's order, but part of an execution.
 func (c *Client) modal(r *backend.Request) bool {
 	switch c.mode {
 	case replyInside:
-		r.Owner, r.Part = c.inside, int32(c.inside.running)
+		r.Owner, r.Part, r.Asked = c.inside, int32(c.inside.running), nil
 		return true
 	case replySkip:
 		c.mode = replyOn

@@ -21,7 +21,7 @@ import (
 //
 //  1. The transaction's shard executes the block as always. If that fails, or
 //     WATCH finds a change, its reply is the reply of EXEC, and no more happens.
-//  2. DBSIZE, KEYS, FLUSHALL and FLUSHDB are in the block themselves, so that
+//  2. DBSIZE, KEYS, FLUSHALL, FLUSHDB and SLOWLOG RESET are in the block themselves, so that
 //     they see, and clear, the state of that shard at their place in the
 //     transaction. Then the other shards, which the transaction cannot change
 //     in any other way, are asked, and the replies joined.
@@ -94,7 +94,7 @@ func handlingOf(spec *command.Spec) handling {
 		return scriptHandling(spec)
 	case command.AllShards:
 		switch spec.Name {
-		case "dbsize", "keys", "flushall", "flushdb", "lastsave", "bgsave", "bgrewriteaof":
+		case "dbsize", "keys", "flushall", "flushdb", "slowlog|reset", "lastsave", "bgsave", "bgrewriteaof":
 			return alsoOthers
 		case "scan", "randomkey", "info", "role", "debug":
 			return aloneAfter
@@ -261,6 +261,9 @@ func (e *execution) askOthers(a *aside) {
 	sh := c.sh
 	own := e.elements[a.own]
 	home := e.home()
+	if a.spec.Name == "slowlog|reset" {
+		sh.Router.ForgetSlow()
+	}
 	var others []int
 	for i := range sh.Table.Shards {
 		if i != home {

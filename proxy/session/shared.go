@@ -7,6 +7,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
+	"github.com/basalt-redis/basalt/proxy/fanout"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
@@ -90,6 +91,10 @@ type Shared struct {
 	inner  []byte   // scratch of inline requests
 	marked []byte   // scratch of tracked requests
 
+	// asking is the request that is being handled, if it is one that no server gets
+	// as it is.
+	asking []byte
+
 	scatter scatter // scratch of split commands
 	splits  *split  // free ones
 }
@@ -143,6 +148,12 @@ type Router interface {
 	Parameters(c *Client, r *backend.Request, args [][]byte, server []string)
 	// ResetStats sets the proxy's own counters back to zero, and then calls done.
 	ResetStats(done func())
+	// SeenSlow are the commands that took long, as the proxy saw them; ForgetSlow
+	// forgets them. SlowFrom sets from how many microseconds on they are kept, none
+	// when it is negative, and then calls done.
+	SeenSlow() []fanout.Seen
+	ForgetSlow()
+	SlowFrom(micros int64, done func())
 	// Histograms completes r, a LATENCY HISTOGRAM of commands by these names, or of
 	// all without any, from the replies of the shards.
 	Histograms(c *Client, r *backend.Request, names, replies [][]byte)
