@@ -291,14 +291,14 @@ func TestScriptsWithVeryManyKeys(t *testing.T) {
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	run := func(name, script string, key func(int) string) string {
 		return longRequest(name, n+4, func(i int) string {
-			switch {
-			case i == 0:
+			switch i {
+			case 0:
 				return script
-			case i == 1:
+			case 1:
 				return strconv.Itoa(n)
-			case i == n+2:
+			case n + 2:
 				return "first"
-			case i == n+3:
+			case n + 3:
 				return "second"
 			}
 			return key(i)
