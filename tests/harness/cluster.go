@@ -84,6 +84,18 @@ func Start(t testing.TB, o Options) *Cluster {
 		o.Replicas = 0
 	}
 	o.Proxies, o.Configservers = max(o.Proxies, 1), max(o.Configservers, 1)
+	for attempt := 1; ; attempt++ {
+		if c := start(t, o, attempt == 5); c != nil {
+			return c
+		}
+		t.Log("another program took a port that was free a moment ago: once more, with others")
+	}
+}
+
+// start is one attempt of Start; nil, unless it is the last one, when a port was
+// taken between being chosen and being used.
+func start(t testing.TB, o Options, last bool) *Cluster {
+	t.Helper()
 	// Not t.TempDir: a unix socket's path must be short.
 	stateDir, err := os.MkdirTemp("", "basalt-test-")
 	if err != nil {
@@ -108,7 +120,9 @@ func Start(t testing.TB, o Options) *Cluster {
 		close(c.exited)
 	}()
 	t.Cleanup(func() { c.stop(t) })
-	c.waitReady(t)
+	if !c.waitReady(t, last) {
+		return nil
+	}
 	c.WaitHealthy(t, 30*time.Second)
 	return c
 }
@@ -129,11 +143,19 @@ func cleanEnv() []string {
 	return env
 }
 
-func (c *Cluster) waitReady(t testing.TB) {
+// waitReady waits until the cluster serves. It returns false when the runner ended
+// because a port was taken, unless this is the last attempt.
+func (c *Cluster) waitReady(t testing.TB, last bool) bool {
 	t.Helper()
+	taken := false
 	Eventually(t, 60*time.Second, "basaltctl local up is ready", func() error {
 		select {
 		case <-c.exited:
+			out := c.output.String()
+			taken = strings.Contains(out, "Failed listening on port") || strings.Contains(out, "address already in use")
+			if taken && !last {
+				return nil
+			}
 			t.Fatalf("basaltctl local up ended: %s\n%s", c.runner.ProcessState, c.output)
 		default:
 		}
@@ -142,6 +164,9 @@ func (c *Cluster) waitReady(t testing.TB) {
 		}
 		return nil
 	})
+	if taken {
+		return false
+	}
 	st := c.LocalStatus(t)
 	c.Name, c.Proxies, c.Configservers = st.Cluster, st.Proxies, st.Configservers
 	c.CredentialsDir, c.DataDir = filepath.Join(st.CredentialsDir, st.Cluster), st.DataDir
@@ -152,6 +177,7 @@ func (c *Cluster) waitReady(t testing.TB) {
 		}
 		c.apis = append(c.apis, api)
 	}
+	return true
 }
 
 // stop ends the runner and requires that every process went with it.
