@@ -10,7 +10,7 @@ import (
 
 // What is taken from a Text for ACL LIST is what Describe works out.
 func TestPlainRulesAreTheDescription(t *testing.T) {
-	r := rand.New(rand.NewPCG(5, 5)) //nolint:gosec // a test is repeated with the same numbers
+	r := rand.New(rand.NewPCG(5, 5))
 	plain := 0
 	for range 3000 {
 		u := acl.NewUser("u")

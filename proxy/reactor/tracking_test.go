@@ -148,10 +148,10 @@ func TestTrackingSequences(t *testing.T) {
 					t.Fatalf("%q: %q, want %q", said, got, want)
 				}
 				ok := want == "+OK\r\n"
-				switch {
-				case line == "MULTI":
+				switch line {
+				case "MULTI":
 					multi = true
-				case line == "EXEC", line == "DISCARD", line == "RESET":
+				case "EXEC", "DISCARD", "RESET":
 					multi = false
 				}
 				switch {
