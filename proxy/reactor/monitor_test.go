@@ -16,8 +16,8 @@ import (
 
 var monitorStamp = regexp.MustCompile(`^[0-9]+\.[0-9]{6} `)
 
-// shown reads lines of MONITOR up to one that contains a word; without the time.
-func (c *client) shown(until string) (lines []string) {
+// shown reads lines of MONITOR until each word was in one; without the time.
+func (c *client) shown(until ...string) (lines []string) {
 	c.t.Helper()
 	for {
 		line := c.read()
@@ -25,7 +25,8 @@ func (c *client) shown(until string) (lines []string) {
 			c.t.Fatalf("not a line of MONITOR: %q, after %q", line, lines)
 		}
 		lines = append(lines, monitorStamp.ReplaceAllString(line, ""))
-		if strings.Contains(line, until) {
+		until = slices.DeleteFunc(until, func(word string) bool { return strings.Contains(line, word) })
+		if len(until) == 0 {
 			return lines
 		}
 	}
@@ -59,7 +60,7 @@ func TestMonitorAsAtAServer(t *testing.T) {
 			c.send(strings.Fields(line)...)
 			c.read()
 		}
-		for _, line := range m.shown(`"ECHO" "end"`) {
+		for _, line := range m.shown(`"DBSIZE"`, `"ECHO" "end"`) { // of the server, and of the proxy
 			seen[i] = append(seen[i], address.ReplaceAllString(line, "[$1 $2]"))
 		}
 		m.want("RESET", "RESET")
