@@ -32,6 +32,22 @@ type Redis struct {
 // line.
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
+	for attempt := 1; ; attempt++ {
+		r, err := tryRedis(t, args)
+		if err == nil {
+			return r
+		}
+		// Another process may have taken the port that was free a moment ago.
+		if attempt == 3 {
+			t.Fatalf("%s does not start: %v", RedisServer(), err)
+		}
+		t.Logf("%s is started once more: %v", RedisServer(), err)
+	}
+}
+
+// tryRedis runs a server; an error is that it ended or does not answer.
+func tryRedis(t testing.TB, args []string) (*Redis, error) {
+	t.Helper()
 	port, err := FreePort()
 	if err != nil {
 		t.Fatal(err)
@@ -50,24 +66,44 @@ func StartRedis(t testing.TB, args ...string) *Redis {
 		t.Fatalf("start %s: %v", RedisServer(), err)
 	}
 	_ = log.Close()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		<-ended
 	})
 	r := &Redis{Address: fmt.Sprintf("127.0.0.1:%d", port), Process: cmd.Process}
-	Eventually(t, 10*time.Second, "the server answers", func() error {
-		c, err := consistency.Dial(t.Context(), r.Address, "", "")
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		reply, err := c.Do("PING")
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		err := r.ping(t)
 		if err == nil {
-			err = reply.Err
+			return r, nil
 		}
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Millisecond):
+			if time.Now().Before(deadline) {
+				continue
+			}
+		}
+		said, _ := os.ReadFile(filepath.Join(dir, "server.log"))
+		return nil, fmt.Errorf("%w; it said: %s", err, said)
+	}
+}
+
+func (r *Redis) ping(t testing.TB) error {
+	c, err := consistency.Dial(t.Context(), r.Address, "", "")
+	if err != nil {
 		return err
-	})
-	return r
+	}
+	defer c.Close()
+	reply, err := c.Do("PING")
+	if err == nil {
+		err = reply.Err
+	}
+	return err
 }
 
 // Eventually calls check until it returns nil, and fails the test with its last
