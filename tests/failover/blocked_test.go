@@ -277,7 +277,7 @@ func TestBlockedClientsThroughKills(t *testing.T) {
 			t.Error(text)
 		}
 	}
-	if len(q.confirmed) < 100 {
+	if len(q.confirmed) < 30 { // some for each master; how many depends on the machine
 		t.Errorf("only %d elements were produced", len(q.confirmed))
 	}
 	t.Logf("%d elements, %d of them arrived again; errors of producers: %q", len(q.confirmed), again, q.errors)
