@@ -70,12 +70,12 @@ func TestAnotherOwnerFinishesASwitchover(t *testing.T) {
 			r.arm("switchover/" + step + "=error")
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 			defer cancel()
-			answer := make(chan error, 1)
+			answer, owner := make(chan error, 1), r.loop
 			go func() {
-				_, err := r.loop.Switchover(ctx, "shard-0", "shard-0-1")
+				_, err := owner.Switchover(ctx, "shard-0", "shard-0-1")
 				// The replica may just not have answered, on a busy machine.
 				for cannot := (*topology.PreconditionError)(nil); errors.As(err, &cannot) && ctx.Err() == nil; {
-					_, err = r.loop.Switchover(ctx, "shard-0", "shard-0-1")
+					_, err = owner.Switchover(ctx, "shard-0", "shard-0-1")
 				}
 				answer <- err
 			}()
@@ -225,9 +225,9 @@ func TestAnotherOwnerFinishesARotation(t *testing.T) {
 			r.arm("rotation/" + step + "=error")
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 			defer cancel()
-			answer := make(chan error, 1)
+			answer, owner := make(chan error, 1), r.loop
 			go func() {
-				_, err := r.loop.Rotate(ctx)
+				_, err := owner.Rotate(ctx)
 				answer <- err
 			}()
 			r.eventually("begun", 5*time.Second, func() bool {
