@@ -14,7 +14,29 @@ type Identity struct {
 	// their user that follows the proxies' (acl.NodeUser); "" for the proxies' own.
 	// It may change: connections keep what they logged in as (Target.User).
 	User string
+	// Private: it is of one client that does not want to hear of its own changes
+	// (CLIENT TRACKING with NOLOOP): servers do not tell a connection of what came
+	// over itself.
+	Private bool
+	// Listener hears what servers push on private connections. While there is one,
+	// they are kept though they carry nothing.
+	Listener Listener
 }
+
+// Listener is who tracks keys over private connections.
+type Listener interface {
+	// Pushed takes a whole push, which is only valid during the call.
+	Pushed(push []byte)
+	// Ended: a connection ended, and with it the server's memory of what was read
+	// through it.
+	Ended()
+}
+
+// IsPrivate tells if it is that of one client; a nil Identity is not.
+func (i *Identity) IsPrivate() bool { return i != nil && i.Private }
+
+// IsKept tells if its connections are kept though they carry nothing.
+func (i *Identity) IsKept() bool { return i != nil && i.Listener != nil }
 
 // LaneKey tells the lanes to one server apart: At is a Lane.
 type LaneKey struct {

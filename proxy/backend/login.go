@@ -131,7 +131,11 @@ func (c *Conn) login() {
 	}
 	if t.Proto == 3 {
 		// Whatever is read behind CLIENT CACHING YES is tracked from then on.
-		c.ask(askTracking, appendCommand(nil, "CLIENT", "TRACKING", "ON", "OPTIN"))
+		tracking := []string{"CLIENT", "TRACKING", "ON", "OPTIN"}
+		if t.As.IsPrivate() {
+			tracking = append(tracking, "NOLOOP")
+		}
+		c.ask(askTracking, appendCommand(nil, tracking...))
 	}
 	if t.Incarnation != "" {
 		c.ask(askIncarnation, appendCommand(nil, "INFO", "server"))

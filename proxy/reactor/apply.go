@@ -81,7 +81,7 @@ func (l *loop) apply(t *routing.Table) {
 		s.remove()
 	}
 	if l.elsewhere(shards, masters, old) {
-		l.sh.Invalidations.Drop(false)
+		l.sh.Invalidations.Moved()
 	}
 	l.shards = shards
 	// Breaking connections may have held more: those are older.

@@ -200,7 +200,7 @@ func (n *node) want(k backend.LaneKey) {
 	if bulk := backend.ForBulk(k.At); bulk != k.At && conn.Target.DB == 0 && k.As == nil {
 		n.want(backend.LaneKey{At: bulk})
 	}
-	conn.Context = n
+	conn.Context, conn.Lean = n, k.As.IsPrivate()
 	conn.UnusedSince = n.shard.loop.sh.Now
 	n.setConn(k, conn)
 	conn.Open(int64(n.shard.loop.eng.cfg.NodeTimeout))
@@ -380,7 +380,7 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		if c.Read(l.scratch); c.Target.Bulk {
+		if c.Read(l.scratch); c.Target.Bulk || c.Target.As.IsPrivate() {
 			l.throttle(c)
 		}
 		if l.sawBusy {

@@ -120,6 +120,41 @@ func (n *node) all() iter.Seq2[backend.LaneKey, *backend.Conn] {
 	}
 }
 
+// MayBePrivate tells if there is room for lanes to all shards, or the error.
+func (l *loop) MayBePrivate() []byte {
+	if l.eng.pinned.Load()+int64(len(l.shards)) > int64(l.eng.cfg.MaxPinned) {
+		return lineTooManySides
+	}
+	return nil
+}
+
+// EndPrivate closes the connections of a client's own, behind what is in flight.
+// Nobody waits for that: the client's next commands wait for its earlier ones.
+func (l *loop) EndPrivate(as *backend.Identity) {
+	for _, s := range l.shards {
+		some := false
+		for _, n := range s.nodes {
+			for k, conn := range n.sides {
+				if k.As != as {
+					continue
+				}
+				some = true
+				n.setConn(k, nil)
+				if conn.InFlight() == 0 || conn.State() != backend.Ready {
+					s.cut(conn)
+					continue
+				}
+				conn.Retired = true
+				s.retired = append(s.retired, conn)
+			}
+		}
+		if some {
+			s.publish()
+			s.sweepSides()
+		}
+	}
+}
+
 // sweepSides forgets side lanes that nobody uses.
 func (s *shard) sweepSides() {
 	for k, ln := range s.sides {

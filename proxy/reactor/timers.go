@@ -21,7 +21,7 @@ func (l *loop) timers() {
 	for _, s := range l.shards {
 		for _, n := range s.nodes {
 			for k, conn := range n.all() {
-				if !((conn.Target.DB != 0 || k.As != nil) && n.unused(k, conn)) {
+				if !((conn.Target.DB != 0 || k.As != nil) && !k.As.IsKept() && n.unused(k, conn)) {
 					l.connTimer(n, conn)
 				}
 			}
@@ -103,7 +103,7 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 			if n == n.shard.master {
 				n.shard.suspect(waited)
 			}
-		case conn.InFlight() == 0 && now-conn.LastReply > quiet && conn.Target.As == nil:
+		case conn.InFlight() == 0 && now-conn.LastReply > quiet && (conn.Target.As == nil || conn.Target.As.IsKept()):
 			conn.Ping()
 		}
 	}

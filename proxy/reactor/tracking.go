@@ -42,19 +42,34 @@ var (
 // Pushed takes a piece of a push on a connection that clients share.
 func (l *loop) Pushed(c *backend.Conn, piece []byte, last bool) {
 	if c.Part == nil && last {
-		l.sh.Invalidations.Pushed(piece, false)
+		l.pushed(c, piece)
 		return
 	}
 	c.Part = append(c.Part, piece...)
 	if last {
 		push := c.Part
 		c.Part = nil
+		l.pushed(c, push)
+	}
+}
+
+func (l *loop) pushed(c *backend.Conn, push []byte) {
+	switch as := c.Target.As; {
+	case !as.IsPrivate():
 		l.sh.Invalidations.Pushed(push, false)
+	case as.Listener != nil:
+		as.Listener.Pushed(push)
 	}
 }
 
 // forgotten: a connection ended, and the server forgot what was read through it.
 func (l *loop) forgotten(c *backend.Conn) {
+	if as := c.Target.As; as.IsPrivate() {
+		if as.Listener != nil && c.Opened > 0 {
+			as.Listener.Ended()
+		}
+		return
+	}
 	if _, _, keys := l.sh.Invalidations.Counts(); keys > 0 && c.Target.Proto == 3 {
 		l.sh.Invalidations.Drop(false)
 	}

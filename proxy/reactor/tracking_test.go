@@ -3,6 +3,7 @@ package reactor_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,6 +33,11 @@ var trackingScripts = map[string]string{
 	"bcast":        "CLIENT TRACKING on bcast prefix user: prefix item:|CLIENT TRACKINGINFO|!SET user:1 1|!SET other 1|GET other|!DEL other|!SET item:1 1|CLIENT TRACKING on bcast prefix k|!SET k1 1|CLIENT TRACKING on|CLIENT CACHING yes",
 	"bcast all":    "CLIENT TRACKING on bcast|CLIENT TRACKINGINFO|!SET x 1|!SET y 1|CLIENT TRACKING off|!SET x 2|GET x",
 	"again":        "CLIENT TRACKING on bcast|CLIENT TRACKING off|CLIENT TRACKING on|GET a|!SET a 1|CLIENT TRACKING off|CLIENT TRACKING on bcast|!SET a 2",
+	"noloop":       "CLIENT TRACKING on noloop|CLIENT TRACKINGINFO|GET a|SET a 1|!SET a 2|GET a|!SET a 3|!SET a 4|GET a|GET b|DEL a b|!MSET a 1 b 1|SET a 2",
+	"noloop many":  "CLIENT TRACKING on noloop|MGET a b c d|MSET a 1 b 1 c 1 d 1|!SET a 2|MGET a b c|!SET b 1|DEL a b c|MULTI|GET {t}m|SET {t}m 1|EXEC|GET {t}m|!SET {t}m 2|EVAL return(redis.call('get',KEYS[1])) 1 e|EVAL redis.call('set',KEYS[1],1) 1 e|GET e|!SET e 2",
+	"noloop optin": "CLIENT TRACKING on optin noloop|GET a|CLIENT CACHING yes|GET b|SET b 1|CLIENT CACHING yes|GET b|!SET b 1|!SET a 1|CLIENT TRACKING on noloop|GET a|SET a 1|GET a|!SET a 2|CLIENT TRACKING off|!SET a 1",
+	"noloop flush": "CLIENT TRACKING on noloop|GET a|!FLUSHALL|GET a|!SET a 1|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
+	"noloop pipes": "CLIENT TRACKING on noloop|HELLO 2|GET a|SET a 1|!SET a 2|HELLO 2|CLIENT TRACKINGINFO",
 	"reset":        "CLIENT TRACKING on|GET a|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
 	"mistakes":     "CLIENT TRACKING|CLIENT TRACKING maybe|CLIENT TRACKING on foo|CLIENT TRACKING on prefix x|CLIENT TRACKING on optin optout|CLIENT TRACKING on bcast optin|CLIENT TRACKING on bcast prefix ab prefix a|CLIENT TRACKING on prefix|CLIENT CACHING|CLIENT TRACKINGINFO x",
 	"prefixes":     "CLIENT TRACKING on bcast prefix item:|CLIENT TRACKING on bcast prefix item:9|CLIENT TRACKING on bcast prefix i|CLIENT TRACKING on bcast prefix zz|CLIENT TRACKINGINFO",
@@ -120,7 +126,7 @@ func TestTrackingSequences(t *testing.T) {
 		otherHere.do("FLUSHALL") // the server forgets what the last client read
 		otherThere.do("FLUSHALL")
 		var said []string
-		multi, resp3, noloop, bcast := false, false, false, false
+		multi, resp3, tracks, noloop, bcast := false, false, false, false, false
 		for range 40 {
 			line := trackingWords[r.IntN(len(trackingWords))]
 			word, other := strings.CutPrefix(line, "!")
@@ -129,8 +135,10 @@ func TestTrackingSequences(t *testing.T) {
 				continue // TestReadsInRESP2
 			case other && multi:
 				continue // what is pushed may come in front of QUEUED, or behind it
-			case (noloop || bcast) && !other && strings.HasPrefix(line, "SET"):
-				continue // with NOLOOP it is told of that all the same, with BCAST before the reply or after it
+			case bcast && !other && strings.HasPrefix(line, "SET"):
+				continue // it is told of that before the reply or after it
+			case noloop && !bcast && (line == "RESET" || strings.HasPrefix(line, "CLIENT TRACKING o")), tracks && strings.HasSuffix(line, "on noloop"):
+				continue // TestFromAndToNoLoop
 			case multi && strings.HasPrefix(line, "HELLO"), multi && strings.HasPrefix(line, "CLIENT TRACKING on"):
 				continue
 			}
@@ -156,10 +164,11 @@ func TestTrackingSequences(t *testing.T) {
 				}
 				switch {
 				case line == "RESET":
-					resp3, noloop, bcast = false, false, false
+					resp3, tracks, noloop, bcast = false, false, false, false
 				case strings.HasPrefix(line, "HELLO"):
 					resp3 = line == "HELLO 3"
 				case ok && strings.HasPrefix(line, "CLIENT TRACKING o"):
+					tracks = tracks || !strings.Contains(line, "off")
 					noloop, bcast = strings.Contains(line, "noloop"), strings.Contains(line, "on bcast")
 				}
 			}
@@ -201,12 +210,89 @@ func TestReadsInRESP2(t *testing.T) {
 	c.want("OK", "CLIENT", "TRACKING", "off")
 }
 
+// TestFromAndToNoLoop: what was read over other connections than those of now is
+// not kept too long, and connections are closed when they are not needed.
+func TestFromAndToNoLoop(t *testing.T) {
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1, MaxPinned: 3}, shards...)
+	const all = "[invalidate (nil)]"
+	c, other := p.dial(), p.dial()
+	near, far := "bar", "foo" // in the first shard, and in the second
+	connections := func() (n int) {
+		for _, s := range servers {
+			n += strings.Count(fmt.Sprint(s.MustDo("CLIENT", "LIST", "TYPE", "normal")), "flags=t")
+		}
+		return n
+	}
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "on")
+	c.want("[(nil) (nil)]", "MGET", near, far)
+	shared := connections()
+	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+	c.want("(nil)", "GET", far)
+	other.want("OK", "MSET", near, "1", far, "1")
+	// Both were read before, one of them again.
+	pushes := []string{c.read(), c.read(), c.read()}
+	slices.Sort(pushes)
+	if got := strings.Join(pushes, " "); got != "[invalidate [bar]] [invalidate [foo]] [invalidate [foo]]" {
+		t.Fatal(got)
+	}
+	c.want("[1 1]", "MGET", near, far)
+	if n := connections(); n != shared+2 {
+		t.Errorf("%d connections more", n-shared)
+	}
+	// There is no room for another client.
+	d := p.dial()
+	d.do("HELLO", "3")
+	const refused = "-ERR too many connections of this proxy to the servers serve single users or clients (see its max-pinned); retry later"
+	d.want(refused, "CLIENT", "TRACKING", "on", "noloop")
+	d.want("[flags [off] redirect -1 prefixes []]", "CLIENT", "TRACKINGINFO")
+	gone := func() {
+		t.Helper()
+		for begin := time.Now(); connections() != shared; time.Sleep(time.Millisecond) {
+			if time.Since(begin) > 10*time.Second {
+				t.Fatalf("%d connections are left", connections()-shared)
+			}
+		}
+	}
+	c.send("CLIENT", "TRACKING", "on")
+	if a, b := c.read(), c.read(); a+b != all+"OK" && a+b != "OK"+all {
+		t.Fatal(a, b)
+	}
+	gone()
+	c.want("1", "GET", near)
+	c.want("OK", "SET", near, "2")
+	c.wantNext("[invalidate [" + near + "]]")
+	// Off and on, and RESET.
+	c.want("OK", "CLIENT", "TRACKING", "off")
+	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+	c.want("2", "GET", near)
+	for _, end := range [][]string{{"CLIENT", "TRACKING", "off"}, {"RESET"}} {
+		c.do(end...)
+		gone()
+		c.do("HELLO", "3")
+		c.send("CLIENT", "TRACKING", "on", "noloop")
+		if a, b := c.read(), c.read(); a+b != all+"OK" && a+b != "OK"+all {
+			t.Fatal(a, b)
+		}
+		c.want("2", "GET", near)
+	}
+	c.Close()
+	gone()
+	d.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+	d.want("2", "GET", near)
+	d.want("OK", "SET", near, "3")
+	d.silent(20 * time.Millisecond)
+}
+
 // cache is a client that keeps what it read, as caching libraries do.
 type cache struct {
 	*client
 	kept map[string]string
-	// asked are the keys of the replies to come; "" for one that is not kept.
+	// asked are the keys of the replies to come, behind "!" if they are changed.
 	asked []string
+	// own begins the keys that nobody else changes; with NOLOOP it is told of none.
+	own string
 }
 
 // take takes one reply or push. It returns false for the reply to ECHO.
@@ -219,10 +305,18 @@ func (c *cache) take(t *testing.T) bool {
 	case strings.HasPrefix(reply, ">2\r\n$10\r\ninvalidate\r\n*"):
 		lines := strings.Split(reply, "\r\n")
 		for i := 5; i < len(lines); i += 2 {
+			if c.own != "" && strings.HasPrefix(lines[i], c.own) {
+				t.Errorf("told of its own change of %s", lines[i])
+			}
 			delete(c.kept, lines[i])
 		}
 	case reply == "$3\r\nend\r\n":
 		return false
+	case strings.HasPrefix(c.asked[0], "!"): // a change: what it is now, it knows
+		for _, key := range strings.Fields(c.asked[0][1:]) {
+			delete(c.kept, key)
+		}
+		c.asked = c.asked[1:]
 	default:
 		key := c.asked[0]
 		c.asked = c.asked[1:]
@@ -284,10 +378,14 @@ func TestNothingStaleIsKept(t *testing.T) {
 		})
 	}
 	var readers sync.WaitGroup
-	for n := range 4 {
+	for n := range 7 {
 		c := &cache{client: p.dial(), kept: map[string]string{}}
 		c.do("HELLO", "3")
-		c.do(strings.Fields([]string{"CLIENT TRACKING on", "CLIENT TRACKING on optout", "CLIENT TRACKING on", "CLIENT TRACKING on bcast"}[n])...)
+		c.do(strings.Fields([]string{"CLIENT TRACKING on", "CLIENT TRACKING on optout", "CLIENT TRACKING on", "CLIENT TRACKING on bcast",
+			"CLIENT TRACKING on noloop", "CLIENT TRACKING on optout noloop", "CLIENT TRACKING on noloop"}[n])...)
+		if n > 3 {
+			c.own = fmt.Sprint("own", n)
+		}
 		r := rand.New(rand.NewPCG(uint64(n), 2))
 		readers.Go(func() {
 			for last := 3; last > 0; {
@@ -299,6 +397,26 @@ func TestNothingStaleIsKept(t *testing.T) {
 				var batch strings.Builder
 				for range 1 + r.IntN(8) {
 					a, b := key(r), key(r)
+					if c.own != "" && r.IntN(2) == 0 {
+						a, b = c.own+a, c.own+b
+					}
+					if c.own != "" && r.IntN(3) == 0 {
+						switch r.IntN(5) {
+						case 0:
+							batch.WriteString(encode("MSET", a, "1", b, "2"))
+						case 1:
+							batch.WriteString(encode("MULTI") + encode("APPEND", a, "x") + encode("GET", a) + encode("EXEC"))
+							c.asked = append(c.asked, "!", "!", "!")
+						case 2:
+							batch.WriteString(encode("EVAL", "redis.call('get',KEYS[1]) redis.call('set',KEYS[1],'s')", "1", a))
+						case 3:
+							batch.WriteString(encode("DEL", a, b))
+						default:
+							batch.WriteString(encode("SET", a, "own"))
+						}
+						c.asked = append(c.asked, "!"+a+" "+b)
+						continue
+					}
 					if r.IntN(3) == 0 && a != b {
 						batch.WriteString(encode("MGET", a, b))
 						c.asked = append(c.asked, a+" "+b)

@@ -116,6 +116,9 @@ type bulk struct {
 // of a slot, or -1, and a size. It returns false when the request must wait for
 // the earlier ones; the client is then stalled.
 func (c *Client) enter(slot, size int) bool {
+	if c.as.IsPrivate() {
+		return true // it delays nobody else
+	}
 	if c.first == nil {
 		c.bulk.diverted = c.sh.Diverted
 	} else if c.bulk.now && c.bulk.diverted != c.sh.Diverted {
@@ -168,6 +171,9 @@ func (c *Client) full() {
 	b := &c.bulk
 	if b.now {
 		b.widen = true
+		return
+	}
+	if c.as.IsPrivate() {
 		return
 	}
 	b.stay, b.window = bulkStay, max(b.window, firstWindow)

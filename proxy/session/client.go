@@ -89,6 +89,10 @@ type Client struct {
 	// it is known as one that hears of all changes.
 	tracking *tracking
 	bcast    bool
+	// shared: some of what it read is tracked by connections that others share.
+	// untold: the servers forgot what it read through its own, and it was not told, for
+	// it does not track now.
+	shared, untold bool
 }
 
 // extra is what few clients set.
@@ -509,7 +513,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
-	if (c.limits != nil || c.as != nil) && !c.changeOver(spec) {
+	if (c.limits != nil || c.as != nil || c.tracking != nil) && !c.changeOver(spec) {
 		return false
 	}
 	switch spec.Kind {

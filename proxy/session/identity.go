@@ -17,6 +17,8 @@ import (
 // of it is in flight, for requests on two connections could overtake each other: a
 // request for the other one waits for the earlier ones (barrier), and so does
 // everything behind it. This is what happens with bulk, too (bulk.go).
+//
+// A client that tracks with NOLOOP has an identity of its own (noloop.go).
 
 // changeOver prepares for a request's identity. It returns false when the request
 // must wait for the earlier ones; the client is then stalled.
@@ -29,7 +31,7 @@ func (c *Client) changeOver(spec *command.Spec) bool {
 		c.stalled, c.barrier = true, true
 		return false
 	}
-	c.as = as
+	c.as, c.bulk.now = as, false
 	return true
 }
 
@@ -37,10 +39,11 @@ func (c *Client) changeOver(spec *command.Spec) bool {
 func (c *Client) identity(spec *command.Spec) *backend.Identity {
 	switch {
 	case c.limits == nil:
+		return c.private()
 	case spec.Kind == command.Script, spec.Name == "exec" && c.inMulti() && c.tx.scripted:
 		return c.sh.identityOf(c.user)
 	}
-	return nil
+	return c.private()
 }
 
 // identityOf is the identity of a user with limits.

@@ -99,7 +99,19 @@ func (v *Invalidations) Invalidate(key []byte) {
 		return
 	}
 	for c := range v.clients {
-		c.invalidate(push, false)
+		if !c.apart() {
+			c.invalidate(push, false)
+		}
+	}
+}
+
+// Moved tells clients to forget everything, because keys are at other masters now.
+func (v *Invalidations) Moved() {
+	v.Drop(false)
+	for c := range v.clients {
+		if c.apart() {
+			(*privately)(c).Ended()
+		}
 	}
 }
 
@@ -118,7 +130,9 @@ func (v *Invalidations) Drop(bcast bool) {
 		v.dropped = true
 	}
 	for c := range v.clients {
-		c.invalidate(invalidateAll, bcast)
+		if bcast || !c.apart() {
+			c.invalidate(invalidateAll, bcast)
+		}
 	}
 }
 
@@ -175,7 +189,10 @@ func (v *Invalidations) Pushed(push []byte, bcast bool) bool {
 	return true
 }
 
-var invalidateAll = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
+var (
+	invalidateBegin = []byte(">2\r\n$10\r\ninvalidate\r\n")
+	invalidateAll   = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
+)
 
 func invalidation(keys ...[]byte) []byte {
 	dst := redcon.AppendArray([]byte(">2\r\n$10\r\ninvalidate\r\n"), len(keys))

@@ -138,6 +138,10 @@ type Router interface {
 	// CLIENT LIST. It completes r at once or later by c.Complete; args are valid
 	// during the call.
 	Local(c *Client, r *backend.Request, args [][]byte)
+	// MayBePrivate tells if there is room for connections of a client's own to all
+	// shards, or the error line; EndPrivate closes them behind what is in flight.
+	MayBePrivate() []byte
+	EndPrivate(as *backend.Identity)
 	// Monitor answers MONITOR by Client.StartMonitoring, or by an error, when it is
 	// known if the servers send their lines; Unmonitor ends what that began. Show
 	// gives a line to all monitoring clients of the proxy.

@@ -64,6 +64,10 @@ type tracking struct {
 	caching, cached bool
 	// now: the command that is handled is to be tracked if it reads.
 	now bool
+	// own is the identity of the client's own connections, with noloop. dropped: it
+	// was told to forget what it read there, and read nothing since.
+	own     *backend.Identity
+	dropped bool
 	// unheard: something was read in RESP2, in which no server tracks for us.
 	unheard bool
 }
@@ -139,6 +143,11 @@ func (c *Client) setTracking(mode []byte, options [][]byte) []byte {
 	case "ON":
 		if line := c.tracking.refuse(&t); line != nil {
 			return line
+		}
+		if t.apart() && (c.tracking == nil || c.tracking.own == nil) {
+			if line := c.sh.Router.MayBePrivate(); line != nil {
+				return line
+			}
 		}
 		c.startTracking(&t)
 	case "OFF":
@@ -218,8 +227,16 @@ func (c *Client) startTracking(t *tracking) {
 	// The order in which Redis goes through them.
 	slices.Sort(t.prefixes)
 	t.prefixes = slices.Compact(t.prefixes)
+	old := c.tracking
 	c.tracking = t
 	c.sh.Invalidations.join(c)
+	switch {
+	case old != nil && old.own != nil:
+		c.keepPrivate(old)
+	case c.untold && c.proto == 3:
+		c.untold = false
+		c.invalidate(invalidateAll, t.bcast)
+	}
 }
 
 // trackAll answers when the servers tell of all changes.
@@ -234,9 +251,10 @@ func (c *Client) trackAll(r *backend.Request) {
 
 // stopTracking ends it; messages on their way are not passed on any more.
 func (c *Client) stopTracking() {
-	if c.tracking != nil {
+	if t := c.tracking; t != nil {
 		c.tracking = nil
 		c.sh.Invalidations.leave(c)
+		c.endPrivate(t)
 	}
 }
 
@@ -377,8 +395,12 @@ func (c *Client) saw(r, whole *backend.Request) {
 	if c.Closed || c.tracking == nil || c.tracking.bcast {
 		return
 	}
+	if r.As.IsPrivate() {
+		c.sawPrivately(r, whole)
+		return
+	}
 	keysRead(r.Raw(), func(key []byte) { c.sh.Invalidations.remember(string(key), c) })
-	whole.Registered, c.sh.Invalidations.dropped = true, false
+	whole.Registered, c.shared, c.sh.Invalidations.dropped = true, true, false
 }
 
 // unkept is for what is read through a connection of the client's own, where it

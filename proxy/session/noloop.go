@@ -1,0 +1,104 @@
+package session
+
+import (
+	"bytes"
+
+	"github.com/basalt-redis/basalt/proxy/backend"
+)
+
+// CLIENT TRACKING with NOLOOP.
+//
+// Goal: a client that changes a key which it has read is not told, as it knows; of
+// everybody else's changes it is told, always.
+//
+//  1. Only the server can tell who changed a key, and only by the connection. So a
+//     client with NOLOOP in RESP3 has connections of its own, one to each shard
+//     that it uses: an identity (identity.go) that is private. They log in with
+//     TRACKING ON OPTIN NOLOOP, and all that the client reads and writes goes
+//     over them, in order: transactions, scripts and the parts of MGET as well.
+//  2. What they push is for this client, so there is no table. A reply that waits for
+//     its turn is overtaken by no push (Client.invalidate).
+//  3. When one ends, or a master is replaced, the client is told to forget
+//     everything. So it is when another CLIENT TRACKING leaves NOLOOP out: the
+//     connections are closed then, as by CLIENT TRACKING OFF and RESET, and when the
+//     client leaves.
+//  4. They count as pinned connections. When there are too many, CLIENT TRACKING is
+//     refused.
+//
+// Of some changes of its own the client is told all the same, one message too many:
+// those by commands that block, behind WATCH, in another database, by scripts of
+// users with limits, and in BCAST mode, for these use other connections.
+
+// apart tells if the client is to have connections of its own.
+func (t *tracking) apart() bool { return t.noloop && !t.bcast }
+
+// apart tells if the client is told over its own connections only.
+func (c *Client) apart() bool {
+	return c.tracking != nil && c.tracking.own != nil && !c.shared
+}
+
+// private is the identity of the client's own connections, if it is to have any.
+func (c *Client) private() *backend.Identity {
+	t := c.tracking
+	if t == nil || !t.apart() || c.proto != 3 {
+		return nil
+	}
+	if t.own == nil {
+		t.own = &backend.Identity{Private: true, Listener: (*privately)(c)}
+	}
+	return t.own
+}
+
+// keepPrivate goes on with connections from before another CLIENT TRACKING.
+func (c *Client) keepPrivate(old *tracking) {
+	if t := c.tracking; t.apart() {
+		t.own, t.dropped = old.own, old.dropped
+		return
+	}
+	c.endPrivate(old)
+	c.untold = false
+	c.invalidate(invalidateAll, false)
+}
+
+// endPrivate closes the connections of the client's own. The servers forget what it
+// read there: when it tracks again, it is told so.
+func (c *Client) endPrivate(old *tracking) {
+	if own := old.own; own != nil {
+		own.Listener, c.untold = nil, true
+		c.sh.Router.EndPrivate(own)
+	}
+}
+
+// sawPrivately notes that a tracked request was answered.
+func (c *Client) sawPrivately(r, whole *backend.Request) {
+	if r.As != c.tracking.own {
+		c.unkept(whole, r.Raw()) // its connection is about to be closed
+		return
+	}
+	whole.Registered, c.tracking.dropped = true, false
+}
+
+// privately is a Client as the listener of its own connections.
+type privately Client
+
+// Pushed passes an invalidation on.
+func (p *privately) Pushed(push []byte) {
+	c := (*Client)(p)
+	switch {
+	case c.tracking == nil || !bytes.HasPrefix(push, invalidateBegin):
+	case bytes.Equal(push, invalidateAll):
+		p.Ended() // FLUSHALL, which every shard tells
+	default:
+		c.invalidate(push, false)
+	}
+}
+
+// Ended tells the client to forget everything.
+func (p *privately) Ended() {
+	c := (*Client)(p)
+	if c.tracking == nil || c.tracking.dropped {
+		return
+	}
+	c.tracking.dropped = true
+	c.invalidate(invalidateAll, false)
+}
