@@ -18,6 +18,10 @@ type Identity struct {
 	// (CLIENT TRACKING with NOLOOP): servers do not tell a connection of what came
 	// over itself.
 	Private bool
+	// Prefixes, if there are any, are those of keys of which servers tell every change
+	// (BCAST), on the private connections in database DB.
+	Prefixes []string
+	DB       uint8
 	// Listener hears what servers push on private connections. While there is one,
 	// they are kept though they carry nothing.
 	Listener Listener
@@ -34,6 +38,12 @@ type Listener interface {
 
 // IsPrivate tells if it is that of one client; a nil Identity is not.
 func (i *Identity) IsPrivate() bool { return i != nil && i.Private }
+
+// Hears tells if servers tell of every change on a connection to a target of the
+// identity.
+func (i *Identity) Hears(t *Target) bool {
+	return i != nil && len(i.Prefixes) > 0 && t.DB == i.DB && t.Proto == 3
+}
 
 // IsKept tells if its connections are kept though they carry nothing.
 func (i *Identity) IsKept() bool { return i != nil && i.Listener != nil }

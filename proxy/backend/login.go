@@ -130,12 +130,9 @@ func (c *Conn) login() {
 		return
 	}
 	if t.Proto == 3 {
-		// Whatever is read behind CLIENT CACHING YES is tracked from then on.
-		tracking := []string{"CLIENT", "TRACKING", "ON", "OPTIN"}
-		if t.As.IsPrivate() {
-			tracking = append(tracking, "NOLOOP")
+		for _, raw := range trackingRequests(t) {
+			c.ask(askTracking, raw)
 		}
-		c.ask(askTracking, appendCommand(nil, tracking...))
 	}
 	if t.Incarnation != "" {
 		c.ask(askIncarnation, appendCommand(nil, "INFO", "server"))
@@ -147,6 +144,33 @@ func (c *Conn) login() {
 		// The last step: its user may not be allowed any of the above.
 		c.ask(askUser, AuthAs(t, t.User))
 	}
+}
+
+// trackingRequests have a server track keys for a connection.
+func trackingRequests(t *Target) (requests [][]byte) {
+	words := func(more ...string) []string {
+		return append([]string{"CLIENT", "TRACKING", "ON"}, more...)
+	}
+	switch {
+	case t.As.Hears(t):
+		named, all := words("BCAST", "NOLOOP"), false
+		for _, prefix := range t.As.Prefixes {
+			if all = all || prefix == ""; prefix != "" {
+				named = append(named, "PREFIX", prefix)
+			}
+		}
+		if len(named) > 5 {
+			requests = append(requests, appendCommand(nil, named...))
+		}
+		if all { // it overlaps the others, so a server takes it by itself only
+			requests = append(requests, appendCommand(nil, words("BCAST", "NOLOOP")...))
+		}
+		return requests
+	case t.As.IsPrivate():
+		return append(requests, appendCommand(nil, words("OPTIN", "NOLOOP")...))
+	}
+	// Whatever is read behind CLIENT CACHING YES is tracked from then on.
+	return append(requests, appendCommand(nil, words("OPTIN")...))
 }
 
 // Auth is the request by which a connection that is logged in takes other

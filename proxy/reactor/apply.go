@@ -106,6 +106,7 @@ func (l *loop) apply(t *routing.Table) {
 	}
 	l.subs.apply(t)
 	l.monitors.apply()
+	l.hearAgain()
 	if t.Users != old.Users {
 		l.renameUsers()
 		l.eachClient((*session.Client).UsersChanged)

@@ -54,7 +54,9 @@ type loop struct {
 	shards []*shard
 	orphan *shard // of slots that no shard owns
 	// pins are the connections of single clients, idlePins those of none.
-	pins     map[*pin]struct{}
+	pins map[*pin]struct{}
+	// hearings are clients that hear of all changes but their own.
+	hearings map[*backend.Identity]*hearing
 	idlePins []idlePin
 	controls map[*control]struct{}
 	text     []byte // scratch of requests

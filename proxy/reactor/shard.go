@@ -488,6 +488,9 @@ func (l *loop) Opened(c *backend.Conn) {
 	}
 	n.shard.publish()
 	n.shard.releaseLater()
+	if c.Target.As.Hears(&c.Target) {
+		l.hears(c.Target.As)
+	}
 }
 
 // publish brings ready up to what the shard's state allows.

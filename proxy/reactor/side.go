@@ -131,6 +131,7 @@ func (l *loop) MayBePrivate() []byte {
 // EndPrivate closes the connections of a client's own, behind what is in flight.
 // Nobody waits for that: the client's next commands wait for its earlier ones.
 func (l *loop) EndPrivate(as *backend.Identity) {
+	l.endHearing(as)
 	for _, s := range l.shards {
 		some := false
 		for _, n := range s.nodes {

@@ -40,6 +40,7 @@ func (l *loop) timers() {
 	l.pinTimers()
 	l.controlTimers()
 	l.subs.timers()
+	l.hearAgain()
 	l.monitors.timers()
 	l.sh.Overdue()
 	l.pauseTimer()

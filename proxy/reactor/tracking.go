@@ -65,7 +65,7 @@ func (l *loop) pushed(c *backend.Conn, push []byte) {
 // forgotten: a connection ended, and the server forgot what was read through it.
 func (l *loop) forgotten(c *backend.Conn) {
 	if as := c.Target.As; as.IsPrivate() {
-		if as.Listener != nil && c.Opened > 0 {
+		if as.Listener != nil && c.Opened > 0 && !as.Hears(&c.Target) { // else when it is made again
 			as.Listener.Ended()
 		}
 		return

@@ -3,7 +3,6 @@ package reactor_test
 import (
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,6 +36,8 @@ var trackingScripts = map[string]string{
 	"noloop many":  "CLIENT TRACKING on noloop|MGET a b c d|MSET a 1 b 1 c 1 d 1|!SET a 2|MGET a b c|!SET b 1|DEL a b c|MULTI|GET {t}m|SET {t}m 1|EXEC|GET {t}m|!SET {t}m 2|EVAL return(redis.call('get',KEYS[1])) 1 e|EVAL redis.call('set',KEYS[1],1) 1 e|GET e|!SET e 2",
 	"noloop optin": "CLIENT TRACKING on optin noloop|GET a|CLIENT CACHING yes|GET b|SET b 1|CLIENT CACHING yes|GET b|!SET b 1|!SET a 1|CLIENT TRACKING on noloop|GET a|SET a 1|GET a|!SET a 2|CLIENT TRACKING off|!SET a 1",
 	"noloop flush": "CLIENT TRACKING on noloop|GET a|!FLUSHALL|GET a|!SET a 1|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
+	"noloop bcast": "CLIENT TRACKING on bcast noloop prefix {t}a prefix b|CLIENT TRACKINGINFO|!SET {t}a1 1|SET {t}a1 2|SET b1 1|!SET b1 2|!SET c 1|!MSET {t}a1 1 {t}a2 2|MSET {t}a1 1 {t}a2 2|MULTI|SET b1 1|EXEC|GET b1|CLIENT TRACKING on bcast noloop prefix {t}a prefix b|CLIENT TRACKING on noloop|!DEL b1|CLIENT TRACKING off|!SET b1 1",
+	"noloop all":   "CLIENT TRACKING on bcast noloop|!SET a 1|SET a 1|DEL a b|EVAL return(redis.call('set',KEYS[1],1)) 1 e|!SET e 2|CLIENT TRACKINGINFO",
 	"noloop pipes": "CLIENT TRACKING on noloop|HELLO 2|GET a|SET a 1|!SET a 2|HELLO 2|CLIENT TRACKINGINFO",
 	"reset":        "CLIENT TRACKING on|GET a|RESET|HELLO 3|!SET a 1|CLIENT TRACKINGINFO",
 	"mistakes":     "CLIENT TRACKING|CLIENT TRACKING maybe|CLIENT TRACKING on foo|CLIENT TRACKING on prefix x|CLIENT TRACKING on optin optout|CLIENT TRACKING on bcast optin|CLIENT TRACKING on bcast prefix ab prefix a|CLIENT TRACKING on prefix|CLIENT CACHING|CLIENT TRACKINGINFO x",
@@ -135,9 +136,9 @@ func TestTrackingSequences(t *testing.T) {
 				continue // TestReadsInRESP2
 			case other && multi:
 				continue // what is pushed may come in front of QUEUED, or behind it
-			case bcast && !other && strings.HasPrefix(line, "SET"):
+			case bcast && !noloop && !other && strings.HasPrefix(line, "SET"):
 				continue // it is told of that before the reply or after it
-			case noloop && !bcast && (line == "RESET" || strings.HasPrefix(line, "CLIENT TRACKING o")), tracks && strings.HasSuffix(line, "on noloop"):
+			case noloop && (line == "RESET" || strings.HasPrefix(line, "CLIENT TRACKING o")), tracks && strings.HasSuffix(line, "noloop"):
 				continue // TestFromAndToNoLoop
 			case multi && strings.HasPrefix(line, "HELLO"), multi && strings.HasPrefix(line, "CLIENT TRACKING on"):
 				continue
@@ -208,81 +209,6 @@ func TestReadsInRESP2(t *testing.T) {
 	c.do("HELLO", "2")
 	c.do("HELLO", "3")
 	c.want("OK", "CLIENT", "TRACKING", "off")
-}
-
-// TestFromAndToNoLoop: what was read over other connections than those of now is
-// not kept too long, and connections are closed when they are not needed.
-func TestFromAndToNoLoop(t *testing.T) {
-	shards, servers := realShards(t, 2)
-	p := startProxy(t, reactor.Config{Loops: 1, MaxPinned: 3}, shards...)
-	const all = "[invalidate (nil)]"
-	c, other := p.dial(), p.dial()
-	near, far := "bar", "foo" // in the first shard, and in the second
-	connections := func() (n int) {
-		for _, s := range servers {
-			n += strings.Count(fmt.Sprint(s.MustDo("CLIENT", "LIST", "TYPE", "normal")), "flags=t")
-		}
-		return n
-	}
-	c.do("HELLO", "3")
-	c.want("OK", "CLIENT", "TRACKING", "on")
-	c.want("[(nil) (nil)]", "MGET", near, far)
-	shared := connections()
-	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
-	c.want("(nil)", "GET", far)
-	other.want("OK", "MSET", near, "1", far, "1")
-	// Both were read before, one of them again.
-	pushes := []string{c.read(), c.read(), c.read()}
-	slices.Sort(pushes)
-	if got := strings.Join(pushes, " "); got != "[invalidate [bar]] [invalidate [foo]] [invalidate [foo]]" {
-		t.Fatal(got)
-	}
-	c.want("[1 1]", "MGET", near, far)
-	if n := connections(); n != shared+2 {
-		t.Errorf("%d connections more", n-shared)
-	}
-	// There is no room for another client.
-	d := p.dial()
-	d.do("HELLO", "3")
-	const refused = "-ERR too many connections of this proxy to the servers serve single users or clients (see its max-pinned); retry later"
-	d.want(refused, "CLIENT", "TRACKING", "on", "noloop")
-	d.want("[flags [off] redirect -1 prefixes []]", "CLIENT", "TRACKINGINFO")
-	gone := func() {
-		t.Helper()
-		for begin := time.Now(); connections() != shared; time.Sleep(time.Millisecond) {
-			if time.Since(begin) > 10*time.Second {
-				t.Fatalf("%d connections are left", connections()-shared)
-			}
-		}
-	}
-	c.send("CLIENT", "TRACKING", "on")
-	if a, b := c.read(), c.read(); a+b != all+"OK" && a+b != "OK"+all {
-		t.Fatal(a, b)
-	}
-	gone()
-	c.want("1", "GET", near)
-	c.want("OK", "SET", near, "2")
-	c.wantNext("[invalidate [" + near + "]]")
-	// Off and on, and RESET.
-	c.want("OK", "CLIENT", "TRACKING", "off")
-	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
-	c.want("2", "GET", near)
-	for _, end := range [][]string{{"CLIENT", "TRACKING", "off"}, {"RESET"}} {
-		c.do(end...)
-		gone()
-		c.do("HELLO", "3")
-		c.send("CLIENT", "TRACKING", "on", "noloop")
-		if a, b := c.read(), c.read(); a+b != all+"OK" && a+b != "OK"+all {
-			t.Fatal(a, b)
-		}
-		c.want("2", "GET", near)
-	}
-	c.Close()
-	gone()
-	d.want("OK", "CLIENT", "TRACKING", "on", "noloop")
-	d.want("2", "GET", near)
-	d.want("OK", "SET", near, "3")
-	d.silent(20 * time.Millisecond)
 }
 
 // cache is a client that keeps what it read, as caching libraries do.
@@ -378,12 +304,11 @@ func TestNothingStaleIsKept(t *testing.T) {
 		})
 	}
 	var readers sync.WaitGroup
-	for n := range 7 {
+	for n, mode := range []string{"on", "on optout", "on", "on bcast", "on noloop", "on optout noloop", "on noloop", "on bcast noloop"} {
 		c := &cache{client: p.dial(), kept: map[string]string{}}
 		c.do("HELLO", "3")
-		c.do(strings.Fields([]string{"CLIENT TRACKING on", "CLIENT TRACKING on optout", "CLIENT TRACKING on", "CLIENT TRACKING on bcast",
-			"CLIENT TRACKING on noloop", "CLIENT TRACKING on optout noloop", "CLIENT TRACKING on noloop"}[n])...)
-		if n > 3 {
+		c.do(strings.Fields("CLIENT TRACKING " + mode)...)
+		if strings.HasSuffix(mode, "noloop") {
 			c.own = fmt.Sprint("own", n)
 		}
 		r := rand.New(rand.NewPCG(uint64(n), 2))
@@ -401,15 +326,15 @@ func TestNothingStaleIsKept(t *testing.T) {
 						a, b = c.own+a, c.own+b
 					}
 					if c.own != "" && r.IntN(3) == 0 {
-						switch r.IntN(5) {
-						case 0:
+						switch kind := r.IntN(5); {
+						case kind == 0:
 							batch.WriteString(encode("MSET", a, "1", b, "2"))
-						case 1:
+						case kind == 1:
 							batch.WriteString(encode("MULTI") + encode("APPEND", a, "x") + encode("GET", a) + encode("EXEC"))
 							c.asked = append(c.asked, "!", "!", "!")
-						case 2:
+						case kind == 2 && !strings.Contains(mode, "bcast"): // what a script changes, a server tells it in BCAST mode
 							batch.WriteString(encode("EVAL", "redis.call('get',KEYS[1]) redis.call('set',KEYS[1],'s')", "1", a))
-						case 3:
+						case kind == 3:
 							batch.WriteString(encode("DEL", a, b))
 						default:
 							batch.WriteString(encode("SET", a, "own"))
@@ -467,13 +392,13 @@ func TestNothingStaleIsKept(t *testing.T) {
 func TestTrackingAndEpochs(t *testing.T) {
 	t.Parallel()
 	p, a, b := watchPair(t)
-	for _, mode := range []string{"", "bcast"} {
+	for _, mode := range []string{"", "bcast", "noloop", "bcast noloop"} {
 		c := p.dial()
 		c.do("HELLO", "3")
 		c.want("OK", strings.Fields("CLIENT TRACKING on "+mode)...)
 		a.MustDo("SET", "k", "1")
 		b.MustDo("SET", "k", "1")
-		if mode == "bcast" {
+		if strings.HasPrefix(mode, "bcast") {
 			c.wantNext("[invalidate [k]]")
 		}
 		c.want("1", "GET", "k")
@@ -482,6 +407,25 @@ func TestTrackingAndEpochs(t *testing.T) {
 		c.want("1", "GET", "k")
 		b.MustDo("SET", "k", "2")
 		c.wantNext("[invalidate [k]]")
+		if strings.HasSuffix(mode, "noloop") {
+			c.want("2", "GET", "k")
+			c.want("OK", "SET", "k", "3")
+			c.want("3", "GET", "k")
+			// What is held for a frozen shard, goes the same way.
+			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true }))
+			c.send("SET", "k", "4")
+			c.silent(20 * time.Millisecond)
+			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false }))
+			c.wantNext("OK")
+			c.want("4", "GET", "k")
+			// Other credentials are other connections.
+			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Generation++ }))
+			c.wantNext("[invalidate (nil)]")
+			c.want("4", "GET", "k")
+			c.want("OK", "SET", "k", "5")
+			c.silent(20 * time.Millisecond)
+			c.want("5", "GET", "k")
+		}
 		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Master = "a" }))
 		c.wantNext("[invalidate (nil)]")
 		c.Close()
@@ -512,7 +456,7 @@ func TestTrackingAndBrokenConnections(t *testing.T) {
 	t.Parallel()
 	shards, servers := realShards(t, 1)
 	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
-	for _, mode := range []string{"on", "on bcast"} {
+	for _, mode := range []string{"on", "on bcast", "on noloop", "on bcast noloop"} {
 		c := p.dial()
 		c.do("HELLO", "3")
 		c.want("OK", strings.Fields("CLIENT TRACKING "+mode)...)
@@ -523,7 +467,7 @@ func TestTrackingAndBrokenConnections(t *testing.T) {
 		servers[0].MustDo("SET", "k", "1")
 		c.wantNext("[invalidate [k]]")
 		servers[0].MustDo("DEL", "k")
-		if mode == "on bcast" {
+		if strings.HasPrefix(mode, "on bcast") {
 			c.wantNext("[invalidate [k]]")
 		}
 		c.Close()

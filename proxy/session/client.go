@@ -513,7 +513,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		c.release(chunk)
 		return true
 	}
-	if (c.limits != nil || c.as != nil || c.tracking != nil) && !c.changeOver(spec) {
+	if !c.shares() && !c.changeOver(spec) {
 		return false
 	}
 	switch spec.Kind {

@@ -20,6 +20,9 @@ import (
 //
 // A client that tracks with NOLOOP has an identity of its own (noloop.go).
 
+// shares tells that all it may send takes the lanes that everybody shares.
+func (c *Client) shares() bool { return c.limits == nil && c.as == nil && c.tracking == nil }
+
 // changeOver prepares for a request's identity. It returns false when the request
 // must wait for the earlier ones; the client is then stalled.
 func (c *Client) changeOver(spec *command.Spec) bool {

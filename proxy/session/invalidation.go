@@ -109,7 +109,7 @@ func (v *Invalidations) Invalidate(key []byte) {
 func (v *Invalidations) Moved() {
 	v.Drop(false)
 	for c := range v.clients {
-		if c.apart() {
+		if c.apart() && !c.bcast {
 			(*privately)(c).Ended()
 		}
 	}
@@ -130,7 +130,7 @@ func (v *Invalidations) Drop(bcast bool) {
 		v.dropped = true
 	}
 	for c := range v.clients {
-		if bcast || !c.apart() {
+		if !c.apart() {
 			c.invalidate(invalidateAll, bcast)
 		}
 	}
@@ -141,7 +141,7 @@ func (v *Invalidations) Drop(bcast bool) {
 func (v *Invalidations) changed(keys [][]byte) {
 	var mine [][]byte
 	for c := range v.clients {
-		if !c.bcast || c.tracking == nil {
+		if !c.bcast || c.tracking == nil || c.tracking.own != nil {
 			continue
 		}
 		for _, prefix := range c.tracking.prefixes {

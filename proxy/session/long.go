@@ -111,7 +111,7 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 	if c.limits != nil && !c.limits.AllowsAll(spec) || c.confinement(spec, args) != nil {
 		return false, false
 	}
-	if (c.limits != nil || c.as != nil) && !c.changeOver(spec) {
+	if !c.shares() && !c.changeOver(spec) {
 		return true, false
 	}
 	c.latest = int16(spec.ID)

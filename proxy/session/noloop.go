@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 )
@@ -22,15 +23,14 @@ import (
 //     everything. So it is when another CLIENT TRACKING leaves NOLOOP out: the
 //     connections are closed then, as by CLIENT TRACKING OFF and RESET, and when the
 //     client leaves.
-//  4. They count as pinned connections. When there are too many, CLIENT TRACKING is
+//  4. In BCAST mode there are such connections to all masters from the beginning, in
+//     the database of that time, and servers tell of all changes on them.
+//  5. They count as pinned connections. When there are too many, CLIENT TRACKING is
 //     refused.
 //
 // Of some changes of its own the client is told all the same, one message too many:
-// those by commands that block, behind WATCH, in another database, by scripts of
-// users with limits, and in BCAST mode, for these use other connections.
-
-// apart tells if the client is to have connections of its own.
-func (t *tracking) apart() bool { return t.noloop && !t.bcast }
+// those by commands that block, behind WATCH, in another database, and by scripts of
+// users with limits, for these use other connections.
 
 // apart tells if the client is told over its own connections only.
 func (c *Client) apart() bool {
@@ -40,10 +40,10 @@ func (c *Client) apart() bool {
 // private is the identity of the client's own connections, if it is to have any.
 func (c *Client) private() *backend.Identity {
 	t := c.tracking
-	if t == nil || !t.apart() || c.proto != 3 {
+	if t == nil || c.proto != 3 {
 		return nil
 	}
-	if t.own == nil {
+	if t.own == nil && t.noloop && !t.bcast {
 		t.own = &backend.Identity{Private: true, Listener: (*privately)(c)}
 	}
 	return t.own
@@ -51,11 +51,14 @@ func (c *Client) private() *backend.Identity {
 
 // keepPrivate goes on with connections from before another CLIENT TRACKING.
 func (c *Client) keepPrivate(old *tracking) {
-	if t := c.tracking; t.apart() {
+	if t := c.tracking; t.noloop && slices.Equal(t.prefixes, old.own.Prefixes) {
 		t.own, t.dropped = old.own, old.dropped
 		return
 	}
-	c.endPrivate(old)
+	if c.endPrivate(old); c.bcast {
+		c.tracking.missed = true
+		return
+	}
 	c.untold = false
 	c.invalidate(invalidateAll, false)
 }
@@ -64,7 +67,7 @@ func (c *Client) keepPrivate(old *tracking) {
 // read there: when it tracks again, it is told so.
 func (c *Client) endPrivate(old *tracking) {
 	if own := old.own; own != nil {
-		own.Listener, c.untold = nil, true
+		own.Listener, c.untold = nil, c.untold || !old.bcast
 		c.sh.Router.EndPrivate(own)
 	}
 }
@@ -89,7 +92,7 @@ func (p *privately) Pushed(push []byte) {
 	case bytes.Equal(push, invalidateAll):
 		p.Ended() // FLUSHALL, which every shard tells
 	default:
-		c.invalidate(push, false)
+		c.invalidate(push, c.bcast)
 	}
 }
 
@@ -99,6 +102,6 @@ func (p *privately) Ended() {
 	if c.tracking == nil || c.tracking.dropped {
 		return
 	}
-	c.tracking.dropped = true
-	c.invalidate(invalidateAll, false)
+	c.tracking.dropped = !c.bcast
+	c.invalidate(invalidateAll, c.bcast)
 }

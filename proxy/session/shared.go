@@ -140,8 +140,10 @@ type Router interface {
 	Local(c *Client, r *backend.Request, args [][]byte)
 	// MayBePrivate tells if there is room for connections of a client's own to all
 	// shards, or the error line; EndPrivate closes them behind what is in flight.
+	// HearPrivately opens all and has servers tell of all changes on them.
 	MayBePrivate() []byte
 	EndPrivate(as *backend.Identity)
+	HearPrivately(as *backend.Identity, done func())
 	// Monitor answers MONITOR by Client.StartMonitoring, or by an error, when it is
 	// known if the servers send their lines; Unmonitor ends what that began. Show
 	// gives a line to all monitoring clients of the proxy.

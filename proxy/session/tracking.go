@@ -49,9 +49,10 @@ import (
 // not tracked: the client is told to drop its keys at once (unkept). Reads of clients that track go to
 // masters.
 //
-// Differences: with NOLOOP the client is told of its own changes all the same,
-// for the server cannot tell who of those that share a connection made them;
-// REDIRECT is refused. In RESP2 nothing is sent, as in Redis without REDIRECT.
+// A client with NOLOOP does not share connections (noloop.go).
+//
+// Differences: REDIRECT is refused. In RESP2 nothing is sent, as in Redis without
+// REDIRECT.
 
 // tracking is what CLIENT TRACKING set.
 type tracking struct {
@@ -68,6 +69,8 @@ type tracking struct {
 	// was told to forget what it read there, and read nothing since.
 	own     *backend.Identity
 	dropped bool
+	// missed: changes may have been missed until the servers tell of all.
+	missed bool
 	// unheard: something was read in RESP2, in which no server tracks for us.
 	unheard bool
 }
@@ -144,7 +147,7 @@ func (c *Client) setTracking(mode []byte, options [][]byte) []byte {
 		if line := c.tracking.refuse(&t); line != nil {
 			return line
 		}
-		if t.apart() && (c.tracking == nil || c.tracking.own == nil) {
+		if t.noloop && (c.tracking == nil || c.tracking.own == nil) {
 			if line := c.sh.Router.MayBePrivate(); line != nil {
 				return line
 			}
@@ -233,19 +236,33 @@ func (c *Client) startTracking(t *tracking) {
 	switch {
 	case old != nil && old.own != nil:
 		c.keepPrivate(old)
-	case c.untold && c.proto == 3:
+	case c.untold && c.proto == 3 && !t.bcast:
 		c.untold = false
-		c.invalidate(invalidateAll, t.bcast)
+		c.invalidate(invalidateAll, false)
 	}
 }
 
 // trackAll answers when the servers tell of all changes.
 func (c *Client) trackAll(r *backend.Request) {
 	t := c.tracking
-	c.sh.Invalidations.Broadcast(func() {
+	done := func() {
 		t.ready = true
 		c.Complete(r, lineOK)
-	})
+		if t.missed {
+			t.missed = false
+			c.invalidate(invalidateAll, true)
+		}
+	}
+	switch {
+	case !t.noloop:
+		c.sh.Invalidations.Broadcast(done)
+	case t.own != nil:
+		done()
+	default:
+		t.missed = t.missed || t.ready
+		t.own = &backend.Identity{Private: true, Listener: (*privately)(c), Prefixes: slices.Clone(t.prefixes), DB: c.db}
+		c.sh.Router.HearPrivately(t.own, done)
+	}
 	c.waitForAll()
 }
 
