@@ -133,6 +133,14 @@ func (s *Store) clusterLocked(name string) (*cluster, error) {
 	return nil, fmt.Errorf("cluster %s: %w", name, store.ErrNotFound)
 }
 
+// askedLocked is the cluster that a call names, if the call may still be answered.
+func (s *Store) askedLocked(ctx context.Context, name string) (*cluster, error) {
+	if err := s.check(ctx); err != nil {
+		return nil, err
+	}
+	return s.clusterLocked(name)
+}
+
 func (s *Store) check(ctx context.Context) error {
 	select {
 	case <-s.closed:
@@ -195,10 +203,7 @@ func (s *Store) Create(ctx context.Context, c topology.Cluster) error {
 func (s *Store) Cluster(ctx context.Context, name string) (topology.Cluster, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return topology.Cluster{}, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return topology.Cluster{}, err
 	}
@@ -223,10 +228,7 @@ func (s *Store) Clusters(ctx context.Context) ([]topology.Cluster, error) {
 func (s *Store) Epoch(ctx context.Context, name string, epoch uint64) (topology.Cluster, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return topology.Cluster{}, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return topology.Cluster{}, err
 	}
@@ -242,10 +244,7 @@ func (s *Store) Epoch(ctx context.Context, name string, epoch uint64) (topology.
 func (s *Store) Epochs(ctx context.Context, name string, limit int) ([]topology.Cluster, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -263,10 +262,7 @@ func (s *Store) Epochs(ctx context.Context, name string, limit int) ([]topology.
 func (s *Store) Members(ctx context.Context, name string) ([]store.Member, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -281,10 +277,7 @@ func (s *Store) Members(ctx context.Context, name string) ([]store.Member, error
 func (s *Store) Events(ctx context.Context, name string, after uint64, limit int) ([]topology.Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -296,10 +289,7 @@ func (s *Store) Events(ctx context.Context, name string, after uint64, limit int
 func (s *Store) WatchEvents(ctx context.Context, name string, after uint64) (<-chan topology.Event, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return nil, err
 	}

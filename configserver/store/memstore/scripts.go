@@ -22,10 +22,7 @@ func (s *Store) PutScripts(ctx context.Context, name string, flushes uint64, lis
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -50,10 +47,7 @@ func (s *Store) PutScripts(ctx context.Context, name string, flushes uint64, lis
 func (s *Store) Scripts(ctx context.Context, name string, shas []string, sources bool) ([]store.Script, uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return nil, 0, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -73,10 +67,7 @@ func (s *Store) Scripts(ctx context.Context, name string, shas []string, sources
 func (s *Store) FlushScripts(ctx context.Context, name string) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.check(ctx); err != nil {
-		return 0, err
-	}
-	c, err := s.clusterLocked(name)
+	c, err := s.askedLocked(ctx, name)
 	if err != nil {
 		return 0, err
 	}
