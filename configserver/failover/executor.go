@@ -238,15 +238,19 @@ func (x *Executor) drop(node string) {
 	}
 }
 
-// each calls f for nodes in parallel, each bounded by a timeout, and returns
-// the errors by node id.
-func (x *Executor) each(ctx context.Context, nodes []topology.Node, timeout time.Duration, f func(ctx context.Context, n *topology.Node) error) map[string]error {
+// each calls f with the connections to nodes in parallel, each bounded by a
+// timeout, and returns the errors by node id.
+func (x *Executor) each(ctx context.Context, nodes []topology.Node, timeout time.Duration, f func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error) map[string]error {
 	var mu sync.Mutex
 	errs := map[string]error{}
 	lifecycle.Parallel(len(nodes), 0, func(i int) {
 		bounded, cancel := context.WithTimeout(ctx, timeout)
 		defer cancel()
-		if err := f(bounded, &nodes[i]); err != nil {
+		c, err := x.conn(bounded, &nodes[i], timeout)
+		if err == nil {
+			err = f(bounded, &nodes[i], c)
+		}
+		if err != nil {
 			x.drop(nodes[i].ID)
 			mu.Lock()
 			errs[nodes[i].ID] = err

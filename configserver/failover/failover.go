@@ -294,11 +294,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	left := x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node) error {
-		c, err := x.conn(ctx, n, glimpse)
-		if err != nil {
-			return err
-		}
+	left := x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
 		if err := join(ctx, c, x.host.Record(), candidate.Address, sec, sec.generation); err != nil {
 			return err
 		}

@@ -106,11 +106,7 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
-	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
-		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
-		if err != nil {
-			return err
-		}
+	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		return errors.Join(
 			c.AllowAdmin(ctx, set.AdminPasswords()[0]),
 			c.GrantReplication(ctx, passwords...),
@@ -120,11 +116,7 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 		return err // nothing depends on the new credentials yet: try again
 	}
 	// Only now, when every node accepts it, may a replica log in with the new one.
-	left = x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
-		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
-		if err != nil {
-			return err
-		}
+	left = x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		return c.Config(ctx, "masterauth", sec.replication)
 	})
 	if err := failed(left); err != nil {
@@ -169,11 +161,7 @@ func (x *Executor) removeOld(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
-	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
-		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
-		if err != nil {
-			return err
-		}
+	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		return errors.Join(
 			c.RevokeProxies(ctx, s.Generation),
 			c.GrantReplication(ctx, sec.replication),

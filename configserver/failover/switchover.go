@@ -192,11 +192,7 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 		return err
 	}
 	nodes := append(x.reachable(s, s.Master), *s.MasterNode())
-	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, n *topology.Node) error {
-		c, err := x.conn(ctx, n, redisadmin.CallTimeout)
-		if err != nil {
-			return err
-		}
+	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		if err := letProxiesIn(ctx, c, sec); err != nil {
 			return err
 		}
