@@ -49,25 +49,18 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	c, err := x.dial(ctx, n.Address)
+	c, err := x.dialFenced(ctx, n.Address)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	wasMaster := c.Info.Master
 	old := n.Incarnation == c.Info.RunID
-	if err := x.host.Owned(); err != nil {
-		return err
-	}
-	if err := c.RevokeProxies(ctx); err != nil {
-		return err
-	}
-	m, err := redisadmin.DialIncarnation(ctx, master.Address, x.host.Credentials().AdminPasswords(), master.Incarnation)
+	m, err := x.dialAdmitted(ctx, master)
 	if err != nil {
 		return fmt.Errorf("master %s: %w", master.ID, err)
 	}
 	defer m.Close()
-	x.guard(ctx, m)
 	if !m.Info.Master {
 		return topology.Preconditionf("%s is not a master now", master.ID)
 	}
@@ -82,7 +75,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 			return err
 		}
 	}
-	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
+	return x.admit(ctx, c, sec, node, func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
 		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Master != master.ID || s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
 			return nil, ErrSuperseded
@@ -98,13 +91,6 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		}
 		return []topology.Event{e}, nil
 	})
-	if err != nil {
-		return err
-	}
-	if err := x.host.Owned(); err != nil {
-		return err
-	}
-	return grant(ctx, c, sec)
 }
 
 // AdmitMaster makes the first node of a forming shard its master. It may hold
@@ -122,24 +108,18 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	c, err := x.dial(ctx, n.Address)
+	c, err := x.dialFenced(ctx, n.Address)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := x.host.Owned(); err != nil {
-		return err
-	}
-	if err := c.RevokeProxies(ctx); err != nil {
-		return err
-	}
 	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
 		return err
 	}
 	if err := c.Promote(ctx); err != nil {
 		return err
 	}
-	_, err = x.host.Commit(ctx, x.shard+": admits "+node+" as master", func(r *topology.Cluster) ([]topology.Event, error) {
+	return x.admit(ctx, c, sec, node+" as master", func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
 		if r.Phase != topology.Forming || s == nil || s.Node(node) == nil || s.Master != "" || s.Operation != nil || s.Generation != sec.generation {
 			return nil, ErrSuperseded
@@ -150,7 +130,11 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 		return []topology.Event{{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
 			Message: fmt.Sprintf("%s is admitted as the master of %s", node, s.ID)}}, nil
 	})
-	if err != nil {
+}
+
+// admit is steps 5 and 6.
+func (x *Executor) admit(ctx context.Context, c *redisadmin.Conn, sec secrets, whom string, change Change) error {
+	if _, err := x.host.Commit(ctx, x.shard+": admits "+whom, change); err != nil {
 		return err
 	}
 	if err := x.host.Owned(); err != nil {
@@ -170,12 +154,11 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	c, err := redisadmin.DialIncarnation(ctx, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := x.dialAdmitted(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	x.guard(ctx, c)
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
@@ -194,17 +177,11 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 // Dismiss fences a node that left the cluster: nobody but the administrator
 // gets in, and it follows nobody.
 func (x *Executor) Dismiss(ctx context.Context, n *topology.Node) error {
-	c, err := x.dial(ctx, n.Address)
+	c, err := x.dialFenced(ctx, n.Address)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := x.host.Owned(); err != nil {
-		return err
-	}
-	if err := c.RevokeProxies(ctx); err != nil {
-		return err
-	}
 	if err := c.Promote(ctx); err != nil {
 		return err
 	}
@@ -216,20 +193,40 @@ func (x *Executor) Dismiss(ctx context.Context, n *topology.Node) error {
 
 // SetMinReplicas sets min-replicas-to-write of a shard's master.
 func (x *Executor) SetMinReplicas(ctx context.Context, n *topology.Node, count int) error {
-	c, err := redisadmin.DialIncarnation(ctx, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := x.dialAdmitted(ctx, n)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	x.guard(ctx, c)
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
 	return c.Config(ctx, parameters.MinReplicas, fmt.Sprint(count))
 }
 
-func (x *Executor) dial(ctx context.Context, address string) (*redisadmin.Conn, error) {
+// dialFenced connects to whatever incarnation is at an address now, and takes
+// proxies' users from it, with their connections: steps 1 and 2. Close the
+// connection.
+func (x *Executor) dialFenced(ctx context.Context, address string) (*redisadmin.Conn, error) {
 	c, err := redisadmin.Dial(ctx, address, x.host.Credentials().AdminPasswords())
+	if err != nil {
+		return nil, err
+	}
+	x.guard(ctx, c)
+	if err = x.host.Owned(); err == nil {
+		err = c.RevokeProxies(ctx)
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// dialAdmitted connects to the admitted incarnation of a node, for as long as
+// ctx. Close the connection; those of an operation are kept (conn).
+func (x *Executor) dialAdmitted(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
+	c, err := redisadmin.DialIncarnation(ctx, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
 	if err != nil {
 		return nil, err
 	}

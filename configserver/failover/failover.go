@@ -129,12 +129,11 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, glimpse)
 	defer cancel()
-	c, err := redisadmin.DialIncarnation(ctx, old.Address, x.host.Credentials().AdminPasswords(), old.Incarnation)
+	c, err := x.dialAdmitted(ctx, old)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	x.guard(ctx, c)
 	return c.RevokeProxies(ctx) == nil
 }
 

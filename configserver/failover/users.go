@@ -38,12 +38,11 @@ func (x *Executor) MatchUsers(ctx context.Context, node string, surplus bool) (r
 	if err != nil {
 		return nil, err
 	}
-	c, err := redisadmin.DialIncarnation(ctx, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := x.dialAdmitted(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	x.guard(ctx, c)
 	has, err := c.Users(ctx)
 	if err != nil {
 		return nil, err
