@@ -150,7 +150,7 @@ func (l *Loop) DeregisterNode(ctx context.Context, node string) (topology.Cluste
 			case s.Master == node:
 				return nil, topology.Preconditionf("%s is the master of %s: switch over to another node first", node, s.ID)
 			case s.Operation != nil:
-				return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, s.ID)
+				return nil, s.Busy()
 			case s.Master == "" && s.Nodes[0].ID == node && len(s.Nodes) > 1:
 				return nil, topology.Preconditionf("%s is about to become the master of %s; wait until it is", node, s.ID)
 			}

@@ -32,7 +32,7 @@ func (l *Loop) Switchover(ctx context.Context, shard, candidate string) (topolog
 		case s == nil:
 			return fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
 		case s.Operation != nil:
-			return topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+			return s.Busy()
 		case s.Master == "":
 			return topology.Preconditionf("%s has no master yet", shard)
 		}

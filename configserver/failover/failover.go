@@ -62,16 +62,15 @@ const (
 // limit per period.
 func Begin(shard, id, cause, requested string, automatic bool, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
-		s := c.Shard(shard)
+		s, err := beginOn(c, shard)
+		if err != nil {
+			return nil, err
+		}
 		switch {
-		case s == nil:
-			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
-		case c.Phase == topology.Deleting:
-			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Master == "":
 			return nil, topology.Preconditionf("%s has no master now; wait until it has one", shard)
 		case s.Operation != nil && s.Operation.Kind != topology.Rotation:
-			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+			return nil, s.Busy()
 		}
 		offset := int64(-1)
 		if h := o.Histories[shard]; h.ReplID != "" {
@@ -92,6 +91,18 @@ func Begin(shard, id, cause, requested string, automatic bool, evidence []topolo
 		return []topology.Event{{Time: now, Kind: "FailoverBegan", Severity: topology.Warning, Shard: shard, Node: s.Operation.OldMaster,
 			Message: "failover of " + shard + ": " + cause, Epoch: c.Epoch}}, nil
 	}
+}
+
+// beginOn finds the shard that an operation is to begin on.
+func beginOn(c *topology.Cluster, shard string) (*topology.Shard, error) {
+	s := c.Shard(shard)
+	switch {
+	case s == nil:
+		return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+	case c.Phase == topology.Deleting:
+		return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
+	}
+	return s, nil
 }
 
 // fence is step 2, and goes on to 3 without a commit between: whoever has to

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
-	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -40,14 +39,13 @@ const drainFor = 30 * time.Second
 // shard whose proxies are to be fenced although no secret changed.
 func BeginRotation(shard, id, cause string, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
-		s := c.Shard(shard)
+		s, err := beginOn(c, shard)
+		if err != nil {
+			return nil, err
+		}
 		switch {
-		case s == nil:
-			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
-		case c.Phase == topology.Deleting:
-			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Operation != nil:
-			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+			return nil, s.Busy()
 		case s.Master == "":
 			return nil, topology.Preconditionf("%s has no master now; wait until it has one", shard)
 		}

@@ -109,14 +109,13 @@ func online(master redisadmin.Info, address string) bool {
 // BeginSwitchover is the change that freezes a shard.
 func BeginSwitchover(shard, id, cause, candidate string, candidates []topology.Candidate, evidence []topology.Evidence, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
-		s := c.Shard(shard)
+		s, err := beginOn(c, shard)
+		if err != nil {
+			return nil, err
+		}
 		switch {
-		case s == nil:
-			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
-		case c.Phase == topology.Deleting:
-			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		case s.Operation != nil:
-			return nil, topology.Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, shard)
+			return nil, s.Busy()
 		case s.Master == "" || s.Node(candidate) == nil:
 			return nil, topology.Preconditionf("%s changed meanwhile; look at its status and try again", shard)
 		case s.Master == candidate:

@@ -23,6 +23,12 @@ func Preconditionf(format string, args ...any) error {
 	return &PreconditionError{Message: fmt.Sprintf(format, args...)}
 }
 
+// Busy is the PreconditionError of whatever must wait for the end of the shard's
+// operation; there must be one.
+func (s *Shard) Busy() error {
+	return Preconditionf("a %s of %s is at work; wait until it has ended", s.Operation.Kind, s.ID)
+}
+
 // RefusalError is an error reply for whoever sets parameters of the servers:
 // of a server, as it said it, or of the Configserver in the same form. It begins
 // with a code: "ERR Unknown option …".
