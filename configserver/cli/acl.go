@@ -30,13 +30,7 @@ password is printed, too.`,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			list, err := read(ctx, func() (*basaltv1.ListUsersResponse, error) {
-				return basaltv1.NewUserServiceClient(conn).ListUsers(ctx, &basaltv1.ListUsersRequest{Cluster: name})
-			})
+			list, err := read(ctx, a.users().ListUsers, &basaltv1.ListUsersRequest{Cluster: name})
 			if err != nil {
 				return err
 			}
@@ -118,13 +112,7 @@ since rules begin with "-", too.`,
 			}
 			ctx, cancel := a.within(cmd.Context(), operationTimeout)
 			defer cancel()
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			reply, err := call(ctx, func() (*basaltv1.SetUserResponse, error) {
-				return basaltv1.NewUserServiceClient(conn).SetUser(ctx, request)
-			})
+			reply, err := call(ctx, a.users().SetUser, request)
 			if err != nil {
 				return err
 			}
@@ -180,13 +168,7 @@ client-password.`,
 			}
 			ctx, cancel := a.within(cmd.Context(), operationTimeout)
 			defer cancel()
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			reply, err := call(ctx, func() (*basaltv1.DeleteUsersResponse, error) {
-				return basaltv1.NewUserServiceClient(conn).DeleteUsers(ctx, request)
-			})
+			reply, err := call(ctx, a.users().DeleteUsers, request)
 			if err != nil {
 				return err
 			}

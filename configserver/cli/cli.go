@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
 
-	"github.com/basalt-redis/basalt/configserver/client"
 	"github.com/basalt-redis/basalt/configserver/local"
 	"github.com/basalt-redis/basalt/internal/lifecycle"
 	"github.com/basalt-redis/basalt/internal/version"
@@ -177,35 +176,6 @@ func (a *app) statePath() string {
 	return local.DefaultStatePath()
 }
 
-// addresses returns the Configservers to speak to.
-func (a *app) addresses() []string {
-	list := a.configserver
-	if list == "" {
-		list = os.Getenv("BASALT_CONFIGSERVER")
-	}
-	if list != "" {
-		return strings.Split(list, ",")
-	}
-	if state, err := local.ReadState(a.statePath()); err == nil && len(state.Configservers) > 0 {
-		return state.Configservers
-	}
-	return []string{"127.0.0.1:7400"}
-}
-
-// dial connects on first use.
-func (a *app) dial() (*grpc.ClientConn, error) {
-	if a.conn != nil {
-		return a.conn, nil
-	}
-	a.dialled = a.addresses()
-	conn, err := client.Dial(a.dialled)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	a.conn = conn
-	return conn, nil
-}
-
 // within limits a call to --timeout, or to usual when that was not given.
 func (a *app) within(ctx context.Context, usual time.Duration) (context.Context, context.CancelFunc) {
 	if a.timeout > 0 {
@@ -229,13 +199,7 @@ func (a *app) clusterAnd(ctx context.Context, args []string, n int) (string, []s
 	if a.clusterName != "" {
 		return a.clusterName, args, nil
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return "", nil, err
-	}
-	list, err := call(ctx, func() (*basaltv1.ListClustersResponse, error) {
-		return basaltv1.NewClusterServiceClient(conn).ListClusters(ctx, &basaltv1.ListClustersRequest{})
-	})
+	list, err := call(ctx, a.clusters().ListClusters, &basaltv1.ListClustersRequest{})
 	if err != nil {
 		return "", nil, err
 	}

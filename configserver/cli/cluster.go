@@ -19,11 +19,7 @@ func (a *app) clusterList() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, cancel := a.within(cmd.Context(), callTimeout)
 			defer cancel()
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			list, err := basaltv1.NewClusterServiceClient(conn).ListClusters(ctx, &basaltv1.ListClustersRequest{})
+			list, err := a.clusters().ListClusters(ctx, &basaltv1.ListClustersRequest{})
 			if err != nil {
 				return err
 			}
@@ -55,17 +51,13 @@ Configserver's --credentials-dir.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := a.within(cmd.Context(), callTimeout)
 			defer cancel()
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
 			request := &basaltv1.CreateClusterRequest{
 				Name: args[0], Shards: shards, NodesPerShard: nodes, Policy: &basaltv1.Policy{},
 			}
 			if err := policy.apply(cmd.Flags(), request.Policy); err != nil {
 				return err
 			}
-			c, err := basaltv1.NewClusterServiceClient(conn).CreateCluster(ctx, request)
+			c, err := a.clusters().CreateCluster(ctx, request)
 			if err != nil {
 				return err
 			}
@@ -96,11 +88,7 @@ func (a *app) clusterUpdate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			clusters := basaltv1.NewClusterServiceClient(conn)
+			clusters := a.clusters()
 			now, err := clusters.GetCluster(ctx, &basaltv1.GetClusterRequest{Name: name})
 			if err != nil {
 				return err
@@ -108,9 +96,7 @@ func (a *app) clusterUpdate() *cobra.Command {
 			if err := policy.apply(cmd.Flags(), now.Policy); err != nil {
 				return err
 			}
-			c, err := call(ctx, func() (*basaltv1.Cluster, error) {
-				return clusters.UpdateCluster(ctx, &basaltv1.UpdateClusterRequest{Name: name, Policy: now.Policy})
-			})
+			c, err := call(ctx, clusters.UpdateCluster, &basaltv1.UpdateClusterRequest{Name: name, Policy: now.Policy})
 			if err != nil {
 				return err
 			}
@@ -137,13 +123,7 @@ func (a *app) clusterDelete() *cobra.Command {
 			}
 			ctx, cancel := a.within(cmd.Context(), operationTimeout)
 			defer cancel()
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			reply, err := call(ctx, func() (*basaltv1.DeleteClusterResponse, error) {
-				return basaltv1.NewClusterServiceClient(conn).DeleteCluster(ctx, &basaltv1.DeleteClusterRequest{Name: args[0]})
-			})
+			reply, err := call(ctx, a.clusters().DeleteCluster, &basaltv1.DeleteClusterRequest{Name: args[0]})
 			if err != nil {
 				return err
 			}

@@ -31,13 +31,9 @@ func (a *app) completeAll(cmd *cobra.Command) {
 func (a *app) completeCluster(ctx context.Context, usage, args []string) []string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	conn, err := a.dial()
-	if err != nil {
-		return nil
-	}
 	var out []string
 	if len(args) == 0 {
-		list, err := basaltv1.NewClusterServiceClient(conn).ListClusters(ctx, &basaltv1.ListClustersRequest{})
+		list, err := a.clusters().ListClusters(ctx, &basaltv1.ListClustersRequest{})
 		if err != nil {
 			return nil
 		}

@@ -26,13 +26,7 @@ themselves, CONFIG GET at a proxy shows.`,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			c, err := read(ctx, func() (*basaltv1.Cluster, error) {
-				return basaltv1.NewClusterServiceClient(conn).GetCluster(ctx, &basaltv1.GetClusterRequest{Name: name})
-			})
+			c, err := read(ctx, a.clusters().GetCluster, &basaltv1.GetClusterRequest{Name: name})
 			if err != nil {
 				return err
 			}
@@ -89,17 +83,11 @@ or the only one there is.`,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
 			request := &basaltv1.SetConfigRequest{Cluster: name}
 			for i := 0; i < len(args); i += 2 {
 				request.Parameters = append(request.Parameters, &basaltv1.ConfigParameter{Name: args[i], Value: args[i+1]})
 			}
-			c, err := call(ctx, func() (*basaltv1.Cluster, error) {
-				return basaltv1.NewClusterServiceClient(conn).SetConfig(ctx, request)
-			})
+			c, err := call(ctx, a.clusters().SetConfig, request)
 			if err != nil {
 				return err
 			}
@@ -121,13 +109,7 @@ only one there is.`,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			c, err := call(ctx, func() (*basaltv1.Cluster, error) {
-				return basaltv1.NewClusterServiceClient(conn).UnsetConfig(ctx, &basaltv1.UnsetConfigRequest{Cluster: name, Names: args})
-			})
+			c, err := call(ctx, a.clusters().UnsetConfig, &basaltv1.UnsetConfigRequest{Cluster: name, Names: args})
 			if err != nil {
 				return err
 			}

@@ -6,27 +6,31 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-// call repeats f while nobody owns the cluster, as during a failover between
-// Configservers, until ctx ends. The Configserver says so before it does
-// anything, so that this is safe for every call.
-func call[R any](ctx context.Context, f func() (R, error)) (R, error) {
-	return repeat(ctx, nobodyOwns, f)
+// method is a method of the API, as its client has it.
+type method[Q, R any] func(ctx context.Context, request Q, options ...grpc.CallOption) (R, error)
+
+// call repeats a request while nobody owns the cluster, as during a failover
+// between Configservers, until ctx ends. The Configserver says so before it does
+// anything, so that this is safe for every request.
+func call[Q, R any](ctx context.Context, f method[Q, R], request Q) (R, error) {
+	return repeat(ctx, nobodyOwns, f, request)
 }
 
-// read repeats a call that changes nothing as long as it may still be answered.
-func read[R any](ctx context.Context, f func() (R, error)) (R, error) {
+// read repeats a request that changes nothing as long as it may still be answered.
+func read[Q, R any](ctx context.Context, f method[Q, R], request Q) (R, error) {
 	return repeat(ctx, func(err error) bool {
 		return status.Code(err) == codes.Unavailable && !strings.Contains(status.Convert(err).Message(), "Error while dialing")
-	}, f)
+	}, f, request)
 }
 
-func repeat[R any](ctx context.Context, again func(error) bool, f func() (R, error)) (R, error) {
+func repeat[Q, R any](ctx context.Context, again func(error) bool, f method[Q, R], request Q) (R, error) {
 	for {
-		reply, err := f()
+		reply, err := f(ctx, request)
 		if !again(err) {
 			return reply, err
 		}

@@ -29,11 +29,7 @@ func (a *app) listEvents(ctx context.Context, args []string, n int, after func(r
 	if err != nil {
 		return nil, err
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return nil, err
-	}
-	return basaltv1.NewEventServiceClient(conn).ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, After: from, Limit: limit})
+	return a.events().ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, After: from, Limit: limit})
 }
 
 func (a *app) eventsList() *cobra.Command {
@@ -118,11 +114,7 @@ func (a *app) eventsWatch() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			events := basaltv1.NewEventServiceClient(conn)
+			events := a.events()
 			last := uint64(max(after, 0))
 			if after < 0 {
 				list, err := events.ListEvents(bounded, &basaltv1.ListEventsRequest{Cluster: name, Limit: 1})

@@ -17,7 +17,7 @@ func (a *app) nodeCommand() *cobra.Command {
 
 // change does one call that changes the topology and says what was done.
 func (a *app) change(ctx context.Context, args []string, n int, done string,
-	do func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error),
+	do func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error),
 ) error {
 	ctx, cancel := a.within(ctx, callTimeout)
 	defer cancel()
@@ -25,13 +25,7 @@ func (a *app) change(ctx context.Context, args []string, n int, done string,
 	if err != nil {
 		return err
 	}
-	conn, err := a.dial()
-	if err != nil {
-		return err
-	}
-	t, err := call(ctx, func() (*basaltv1.Topology, error) {
-		return do(ctx, basaltv1.NewClusterServiceClient(conn), name, rest)
-	})
+	t, err := do(ctx, name, rest)
 	if err != nil {
 		return err
 	}
@@ -49,8 +43,8 @@ func (a *app) nodeRegister() *cobra.Command {
 		Long: `Add a server to a shard. The first node of a shard becomes its master while the
 cluster forms; every later one becomes a replica and loses the data it holds.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.change(cmd.Context(), args, 3, "registered", func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error) {
-				return c.RegisterNode(ctx, &basaltv1.RegisterNodeRequest{
+			return a.change(cmd.Context(), args, 3, "registered", func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error) {
+				return call(ctx, a.clusters().RegisterNode, &basaltv1.RegisterNodeRequest{
 					Cluster: cluster, Shard: args[0], Node: args[1], Address: args[2],
 					Priority: priority, DiscardData: discard,
 				})
@@ -66,8 +60,8 @@ func (a *app) nodeDeregister() *cobra.Command {
 	return &cobra.Command{
 		Use: "deregister [CLUSTER] NODE", Short: "Take a replica out of its shard", Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.change(cmd.Context(), args, 1, "deregistered", func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster string, args []string) (*basaltv1.Topology, error) {
-				return c.DeregisterNode(ctx, &basaltv1.DeregisterNodeRequest{Cluster: cluster, Node: args[0]})
+			return a.change(cmd.Context(), args, 1, "deregistered", func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error) {
+				return call(ctx, a.clusters().DeregisterNode, &basaltv1.DeregisterNodeRequest{Cluster: cluster, Node: args[0]})
 			})
 		},
 	}
@@ -87,14 +81,8 @@ func (a *app) nodeReadable() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			t, err := call(ctx, func() (*basaltv1.Topology, error) {
-				return basaltv1.NewClusterServiceClient(conn).SetNodeReadable(ctx, &basaltv1.SetNodeReadableRequest{
-					Cluster: name, Node: rest[0], Readable: readable,
-				})
+			t, err := call(ctx, a.clusters().SetNodeReadable, &basaltv1.SetNodeReadableRequest{
+				Cluster: name, Node: rest[0], Readable: readable,
 			})
 			if err != nil {
 				return err
@@ -124,13 +112,7 @@ on the second, rotate, and remove the second line afterwards.`,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			reply, err := call(ctx, func() (*basaltv1.RotateCredentialsResponse, error) {
-				return basaltv1.NewClusterServiceClient(conn).RotateCredentials(ctx, &basaltv1.RotateCredentialsRequest{Cluster: name})
-			})
+			reply, err := call(ctx, a.clusters().RotateCredentials, &basaltv1.RotateCredentialsRequest{Cluster: name})
 			if err != nil {
 				return err
 			}

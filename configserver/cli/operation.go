@@ -17,20 +17,20 @@ import (
 
 func (a *app) switchoverCommand() *cobra.Command {
 	return a.operation("switchover [CLUSTER] SHARD", "Make a replica the master, without a client error",
-		func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error) {
-			return c.Switchover(ctx, &basaltv1.SwitchoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
+		func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error) {
+			return call(ctx, a.clusters().Switchover, &basaltv1.SwitchoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
 		})
 }
 
 func (a *app) failoverCommand() *cobra.Command {
 	return a.operation("failover [CLUSTER] SHARD", "Make a replica the master without asking the old one; what it did not replicate is lost",
-		func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error) {
-			return c.Failover(ctx, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
+		func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error) {
+			return call(ctx, a.clusters().Failover, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
 		})
 }
 
 func (a *app) operation(use, short string,
-	do func(ctx context.Context, c basaltv1.ClusterServiceClient, cluster, shard, to string) (*basaltv1.OperationResult, error),
+	do func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error),
 ) *cobra.Command {
 	var to string
 	cmd := &cobra.Command{
@@ -42,13 +42,7 @@ func (a *app) operation(use, short string,
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			result, err := call(ctx, func() (*basaltv1.OperationResult, error) {
-				return do(ctx, basaltv1.NewClusterServiceClient(conn), name, rest[0], to)
-			})
+			result, err := do(ctx, name, rest[0], to)
 			if err != nil {
 				return err
 			}

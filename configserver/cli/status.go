@@ -44,13 +44,7 @@ func (a *app) clusterStatus() *cobra.Command {
 }
 
 func (a *app) status(ctx context.Context, name string) (*basaltv1.ClusterStatus, error) {
-	conn, err := a.dial()
-	if err != nil {
-		return nil, err
-	}
-	return read(ctx, func() (*basaltv1.ClusterStatus, error) {
-		return basaltv1.NewClusterServiceClient(conn).GetStatus(ctx, &basaltv1.GetStatusRequest{Cluster: name})
-	})
+	return read(ctx, a.clusters().GetStatus, &basaltv1.GetStatusRequest{Cluster: name})
 }
 
 // watchStatus shows the status until ctx ends. On a terminal each picture

@@ -45,11 +45,7 @@ func (a *app) topologyShow() *cobra.Command {
 }
 
 func (a *app) topologyAt(ctx context.Context, name string, epoch uint64) (*basaltv1.Topology, error) {
-	conn, err := a.dial()
-	if err != nil {
-		return nil, err
-	}
-	return basaltv1.NewTopologyServiceClient(conn).GetTopology(ctx, &basaltv1.GetTopologyRequest{Cluster: name, Epoch: epoch})
+	return a.topologies().GetTopology(ctx, &basaltv1.GetTopologyRequest{Cluster: name, Epoch: epoch})
 }
 
 func (a *app) printTopology(t *basaltv1.Topology) error {
@@ -105,11 +101,7 @@ func (a *app) topologyEpochs() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			list, err := basaltv1.NewTopologyServiceClient(conn).ListEpochs(ctx, &basaltv1.ListEpochsRequest{Cluster: name, Limit: limit})
+			list, err := a.topologies().ListEpochs(ctx, &basaltv1.ListEpochsRequest{Cluster: name, Limit: limit})
 			if err != nil {
 				return err
 			}
@@ -213,14 +205,8 @@ func (a *app) topologyBarrier() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			conn, err := a.dial()
-			if err != nil {
-				return err
-			}
-			reply, err := call(ctx, func() (*basaltv1.BarrierResponse, error) {
-				return basaltv1.NewTopologyServiceClient(conn).Barrier(ctx, &basaltv1.BarrierRequest{
-					Cluster: name, Epoch: epoch, Timeout: durationpb.New(wait),
-				})
+			reply, err := call(ctx, a.topologies().Barrier, &basaltv1.BarrierRequest{
+				Cluster: name, Epoch: epoch, Timeout: durationpb.New(wait),
 			})
 			if err != nil {
 				return err
