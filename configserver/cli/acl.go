@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -23,13 +24,7 @@ func (a *app) aclList() *cobra.Command {
 		Long: `List users and what they may do. The rules are those of Redis's ACL LIST; how
 one logs in is told in a column of its own. With -o json the SHA-256 of each
 password is printed, too.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			list, err := read(ctx, a.users().ListUsers, &basaltv1.ListUsersRequest{Cluster: name})
 			if err != nil {
 				return err
@@ -50,7 +45,7 @@ password is printed, too.`,
 				t.row(u.Name, state, password, rules)
 			}
 			return t.print(a.out)
-		},
+		}),
 	}
 }
 

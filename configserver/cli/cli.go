@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -189,6 +190,24 @@ const (
 	callTimeout      = 10 * time.Second
 	operationTimeout = time.Minute
 )
+
+// allArguments of a command are its own; only --cluster names a cluster.
+const allArguments = math.MaxInt
+
+// about runs a command about one cluster that takes n further arguments: do gets
+// the cluster and those, and has --timeout or the usual time, which finding the
+// cluster counts for.
+func (a *app) about(usual time.Duration, n int, do func(ctx context.Context, cluster string, rest []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		ctx, cancel := a.within(cmd.Context(), usual)
+		defer cancel()
+		cluster, rest, err := a.clusterAnd(ctx, args, n)
+		if err != nil {
+			return err
+		}
+		return do(ctx, cluster, rest)
+	}
+}
 
 // clusterAnd splits arguments into the cluster and n others. Without the
 // cluster it is the one of --cluster, or the only one there is.

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -79,34 +80,29 @@ func (a *app) clusterUpdate() *cobra.Command {
 		Use: "update [CLUSTER]", Short: "Change a cluster's policy", Args: between(0, 1),
 		Long: "Change a cluster's policy. What no flag names stays as it is.",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
 			if !policy.changed(cmd.Flags()) {
 				return usagef("say what to change; see `%s --help`", cmd.CommandPath())
 			}
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
-			clusters := a.clusters()
-			now, err := clusters.GetCluster(ctx, &basaltv1.GetClusterRequest{Name: name})
-			if err != nil {
-				return err
-			}
-			if err := policy.apply(cmd.Flags(), now.Policy); err != nil {
-				return err
-			}
-			c, err := call(ctx, clusters.UpdateCluster, &basaltv1.UpdateClusterRequest{Name: name, Policy: now.Policy})
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.printProto(c)
-			}
-			if err := a.say("policy of cluster %s at epoch %d", c.GetName(), c.GetEpoch()); err != nil {
-				return err
-			}
-			return policyTable(c.GetPolicy()).print(a.out)
+			return a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
+				now, err := a.clusters().GetCluster(ctx, &basaltv1.GetClusterRequest{Name: name})
+				if err != nil {
+					return err
+				}
+				if err := policy.apply(cmd.Flags(), now.Policy); err != nil {
+					return err
+				}
+				c, err := call(ctx, a.clusters().UpdateCluster, &basaltv1.UpdateClusterRequest{Name: name, Policy: now.Policy})
+				if err != nil {
+					return err
+				}
+				if a.output == "json" {
+					return a.printProto(c)
+				}
+				if err := a.say("policy of cluster %s at epoch %d", c.GetName(), c.GetEpoch()); err != nil {
+					return err
+				}
+				return policyTable(c.GetPolicy()).print(a.out)
+			})(cmd, args)
 		},
 	}
 	policy.register(cmd.Flags())

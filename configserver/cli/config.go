@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -19,19 +20,13 @@ func (a *app) configGet() *cobra.Command {
 		Use: "get [CLUSTER]", Short: "Show the parameters that are kept with a cluster", Args: between(0, 1),
 		Long: `Show the parameters that are kept with a cluster. What the servers have of
 themselves, CONFIG GET at a proxy shows.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			c, err := read(ctx, a.clusters().GetCluster, &basaltv1.GetClusterRequest{Name: name})
 			if err != nil {
 				return err
 			}
 			return a.printConfig(c)
-		},
+		}),
 	}
 }
 
@@ -77,21 +72,17 @@ or the only one there is.`,
 			if len(args)%2 != 0 {
 				return usagef("a parameter without a value; usage: %s", cmd.UseLine())
 			}
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, nil, 0)
-			if err != nil {
-				return err
-			}
-			request := &basaltv1.SetConfigRequest{Cluster: name}
+			var parameters []*basaltv1.ConfigParameter
 			for i := 0; i < len(args); i += 2 {
-				request.Parameters = append(request.Parameters, &basaltv1.ConfigParameter{Name: args[i], Value: args[i+1]})
+				parameters = append(parameters, &basaltv1.ConfigParameter{Name: args[i], Value: args[i+1]})
 			}
-			c, err := call(ctx, a.clusters().SetConfig, request)
-			if err != nil {
-				return err
-			}
-			return a.printConfig(c)
+			return a.about(callTimeout, allArguments, func(ctx context.Context, name string, _ []string) error {
+				c, err := call(ctx, a.clusters().SetConfig, &basaltv1.SetConfigRequest{Cluster: name, Parameters: parameters})
+				if err != nil {
+					return err
+				}
+				return a.printConfig(c)
+			})(cmd, args)
 		},
 	}
 }
@@ -102,18 +93,12 @@ func (a *app) configUnset() *cobra.Command {
 		Long: `Keep parameters no longer. Nodes have them until they start again; then the
 file they are started with decides. The cluster is that of --cluster, or the
 only one there is.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, nil, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(callTimeout, allArguments, func(ctx context.Context, name string, args []string) error {
 			c, err := call(ctx, a.clusters().UnsetConfig, &basaltv1.UnsetConfigRequest{Cluster: name, Names: args})
 			if err != nil {
 				return err
 			}
 			return a.printConfig(c)
-		},
+		}),
 	}
 }

@@ -20,28 +20,14 @@ func (a *app) eventsCommand() *cobra.Command {
 		a.eventsList(), a.eventsShow(), a.eventsWatch())
 }
 
-func (a *app) listEvents(ctx context.Context, args []string, n int, after func(rest []string) (uint64, error), limit uint32) (*basaltv1.ListEventsResponse, error) {
-	name, rest, err := a.clusterAnd(ctx, args, n)
-	if err != nil {
-		return nil, err
-	}
-	from, err := after(rest)
-	if err != nil {
-		return nil, err
-	}
-	return a.events().ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, After: from, Limit: limit})
-}
-
 func (a *app) eventsList() *cobra.Command {
 	var after uint64
 	var limit uint32
 	var reports bool
 	cmd := &cobra.Command{
 		Use: "list [CLUSTER]", Aliases: []string{"ls"}, Short: "List kept events, oldest first", Args: between(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			list, err := a.listEvents(ctx, args, 0, func([]string) (uint64, error) { return after, nil }, limit)
+		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
+			list, err := a.events().ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, After: after, Limit: limit})
 			if err != nil {
 				return err
 			}
@@ -60,7 +46,7 @@ func (a *app) eventsList() *cobra.Command {
 					where(e), fmt.Sprint(e.GetEpoch()), e.GetMessage())
 			}
 			return t.print(a.out)
-		},
+		}),
 	}
 	cmd.Flags().Uint64Var(&after, "after", 0, "only events after this sequence `number`")
 	cmd.Flags().Uint32VarP(&limit, "limit", "n", 0, "at most this many, the newest ones (default 100)")
@@ -79,24 +65,24 @@ func (a *app) eventsShow() *cobra.Command {
 	return &cobra.Command{
 		Use: "show [CLUSTER] SEQ", Short: "Show one event, with its report", Args: between(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
 			sequence, err := strconv.ParseUint(args[len(args)-1], 10, 64)
 			if err != nil || sequence == 0 {
 				return usagef("%s: want the sequence number of an event", args[len(args)-1])
 			}
-			list, err := a.listEvents(ctx, args, 1, func([]string) (uint64, error) { return sequence - 1, nil }, 1000)
-			if err != nil {
-				return err
-			}
-			if len(list.GetEvents()) == 0 || list.GetEvents()[0].GetSequence() != sequence {
-				return fmt.Errorf("event %d is not there, or not kept any more; see `basaltctl events list`", sequence)
-			}
-			if a.output == "json" {
-				return a.printProto(list.GetEvents()[0])
-			}
-			a.printEvent(list.GetEvents()[0], true)
-			return nil
+			return a.about(callTimeout, 1, func(ctx context.Context, name string, _ []string) error {
+				list, err := a.events().ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, After: sequence - 1, Limit: 1000})
+				if err != nil {
+					return err
+				}
+				if len(list.GetEvents()) == 0 || list.GetEvents()[0].GetSequence() != sequence {
+					return fmt.Errorf("event %d is not there, or not kept any more; see `basaltctl events list`", sequence)
+				}
+				if a.output == "json" {
+					return a.printProto(list.GetEvents()[0])
+				}
+				a.printEvent(list.GetEvents()[0], true)
+				return nil
+			})(cmd, args)
 		},
 	}
 }
@@ -107,25 +93,19 @@ func (a *app) eventsWatch() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "watch [CLUSTER]", Short: "Show events as they happen", Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			bounded, cancel := a.within(ctx, callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(bounded, args, 0)
-			if err != nil {
-				return err
-			}
-			events := a.events()
-			last := uint64(max(after, 0))
-			if after < 0 {
-				list, err := events.ListEvents(bounded, &basaltv1.ListEventsRequest{Cluster: name, Limit: 1})
-				if err != nil {
-					return err
+			return a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
+				last := uint64(max(after, 0))
+				if after < 0 {
+					list, err := a.events().ListEvents(ctx, &basaltv1.ListEventsRequest{Cluster: name, Limit: 1})
+					if err != nil {
+						return err
+					}
+					for _, e := range list.GetEvents() {
+						last = e.GetSequence()
+					}
 				}
-				for _, e := range list.GetEvents() {
-					last = e.GetSequence()
-				}
-			}
-			return a.followEvents(ctx, events, name, last, reports)
+				return a.followEvents(cmd.Context(), name, last, reports)
+			})(cmd, args)
 		},
 	}
 	cmd.Flags().Int64Var(&after, "after", -1, "also events after this sequence `number`, 0 for all (default: new ones only)")
@@ -135,10 +115,10 @@ func (a *app) eventsWatch() *cobra.Command {
 
 // followEvents prints events until ctx ends, and goes on where it was when a
 // Configserver went away.
-func (a *app) followEvents(ctx context.Context, events basaltv1.EventServiceClient, name string, last uint64, reports bool) error {
+func (a *app) followEvents(ctx context.Context, name string, last uint64, reports bool) error {
 	for {
 		err := func() error {
-			stream, err := events.WatchEvents(ctx, &basaltv1.WatchEventsRequest{Cluster: name, After: last})
+			stream, err := a.events().WatchEvents(ctx, &basaltv1.WatchEventsRequest{Cluster: name, After: last})
 			if err != nil {
 				return err
 			}

@@ -15,24 +15,13 @@ func (a *app) nodeCommand() *cobra.Command {
 		a.nodeRegister(), a.nodeDeregister(), a.nodeReadable())
 }
 
-// change does one call that changes the topology and says what was done.
-func (a *app) change(ctx context.Context, args []string, n int, done string,
-	do func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error),
-) error {
-	ctx, cancel := a.within(ctx, callTimeout)
-	defer cancel()
-	name, rest, err := a.clusterAnd(ctx, args, n)
-	if err != nil {
-		return err
-	}
-	t, err := do(ctx, name, rest)
-	if err != nil {
-		return err
-	}
+// changed prints the topology after a change of a node, or says what was done
+// to it and since which epoch.
+func (a *app) changed(t *basaltv1.Topology, node, cluster, done string) error {
 	if a.output == "json" {
 		return a.printProto(t)
 	}
-	return a.say("%s of cluster %s: %s (epoch %d)", rest[min(1, n-1)], name, done, t.GetEpoch())
+	return a.say("%s of cluster %s%s (epoch %d)", node, cluster, done, t.GetEpoch())
 }
 
 func (a *app) nodeRegister() *cobra.Command {
@@ -42,14 +31,16 @@ func (a *app) nodeRegister() *cobra.Command {
 		Use: "register [CLUSTER] SHARD NODE HOST:PORT", Short: "Add a server to a shard", Args: between(3, 4),
 		Long: `Add a server to a shard. The first node of a shard becomes its master while the
 cluster forms; every later one becomes a replica and loses the data it holds.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.change(cmd.Context(), args, 3, "registered", func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error) {
-				return call(ctx, a.clusters().RegisterNode, &basaltv1.RegisterNodeRequest{
-					Cluster: cluster, Shard: args[0], Node: args[1], Address: args[2],
-					Priority: priority, DiscardData: discard,
-				})
+		RunE: a.about(callTimeout, 3, func(ctx context.Context, name string, rest []string) error {
+			t, err := call(ctx, a.clusters().RegisterNode, &basaltv1.RegisterNodeRequest{
+				Cluster: name, Shard: rest[0], Node: rest[1], Address: rest[2],
+				Priority: priority, DiscardData: discard,
 			})
-		},
+			if err != nil {
+				return err
+			}
+			return a.changed(t, rest[1], name, ": registered")
+		}),
 	}
 	cmd.Flags().Uint32Var(&priority, "priority", 0, "preference when a master is chosen, lower first (default 100)")
 	cmd.Flags().BoolVar(&discard, "discard-data", false, "the server holds keys, and they may be lost")
@@ -59,11 +50,13 @@ cluster forms; every later one becomes a replica and loses the data it holds.`,
 func (a *app) nodeDeregister() *cobra.Command {
 	return &cobra.Command{
 		Use: "deregister [CLUSTER] NODE", Short: "Take a replica out of its shard", Args: between(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.change(cmd.Context(), args, 1, "deregistered", func(ctx context.Context, cluster string, args []string) (*basaltv1.Topology, error) {
-				return call(ctx, a.clusters().DeregisterNode, &basaltv1.DeregisterNodeRequest{Cluster: cluster, Node: args[0]})
-			})
-		},
+		RunE: a.about(callTimeout, 1, func(ctx context.Context, name string, rest []string) error {
+			t, err := call(ctx, a.clusters().DeregisterNode, &basaltv1.DeregisterNodeRequest{Cluster: name, Node: rest[0]})
+			if err != nil {
+				return err
+			}
+			return a.changed(t, rest[0], name, ": deregistered")
+		}),
 	}
 }
 
@@ -75,26 +68,19 @@ func (a *app) nodeReadable() *cobra.Command {
 			if err != nil {
 				return usagef("%s: want true or false", args[len(args)-1])
 			}
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, rest, err := a.clusterAnd(ctx, args, 2)
-			if err != nil {
-				return err
-			}
-			t, err := call(ctx, a.clusters().SetNodeReadable, &basaltv1.SetNodeReadableRequest{
-				Cluster: name, Node: rest[0], Readable: readable,
-			})
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.printProto(t)
-			}
-			may := "may serve reads"
+			may := " may serve reads"
 			if !readable {
-				may = "may not serve reads"
+				may = " may not serve reads"
 			}
-			return a.say("%s of cluster %s %s (epoch %d)", rest[0], name, may, t.GetEpoch())
+			return a.about(callTimeout, 2, func(ctx context.Context, name string, rest []string) error {
+				t, err := call(ctx, a.clusters().SetNodeReadable, &basaltv1.SetNodeReadableRequest{
+					Cluster: name, Node: rest[0], Readable: readable,
+				})
+				if err != nil {
+					return err
+				}
+				return a.changed(t, rest[0], name, may)
+			})(cmd, args)
 		},
 	}
 }
@@ -105,13 +91,7 @@ func (a *app) credentialsCommand() *cobra.Command {
 		Long: `Put the credentials that are in the Configserver's files now into force, without a
 failed request. Put the new password on the first line of a file and the old one
 on the second, rotate, and remove the second line afterwards.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), operationTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(operationTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			reply, err := call(ctx, a.clusters().RotateCredentials, &basaltv1.RotateCredentialsRequest{Cluster: name})
 			if err != nil {
 				return err
@@ -124,7 +104,7 @@ on the second, rotate, and remove the second line afterwards.`,
 				t.row(shard, fmt.Sprint(reply.GetGenerations()[shard]))
 			}
 			return t.print(a.out)
-		},
+		}),
 	}
 	return group("credentials", "Rotate passwords", rotate)
 }

@@ -35,13 +35,7 @@ func (a *app) operation(use, short string,
 	var to string
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: between(1, 2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), operationTimeout)
-			defer cancel()
-			name, rest, err := a.clusterAnd(ctx, args, 1)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(operationTimeout, 1, func(ctx context.Context, name string, rest []string) error {
 			result, err := do(ctx, name, rest[0], to)
 			if err != nil {
 				return err
@@ -56,7 +50,7 @@ func (a *app) operation(use, short string,
 					rest[0], cmp.Or(result.GetReport().GetError(), "see the report"))
 			}
 			return err
-		},
+		}),
 	}
 	cmd.Flags().StringVar(&to, "to", "", "`node` that becomes master (default: the best replica)")
 	return cmd

@@ -19,23 +19,19 @@ func (a *app) clusterStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status [CLUSTER]", Short: "Show every node, proxy and problem of a cluster", Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
-			if watch {
-				return a.watchStatus(cmd.Context(), name, interval)
-			}
-			s, err := a.status(ctx, name)
-			if err != nil {
-				return err
-			}
-			if a.output == "json" {
-				return a.printProto(s)
-			}
-			return a.printStatus(a.out, s)
+			return a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
+				if watch {
+					return a.watchStatus(cmd.Context(), name, interval)
+				}
+				s, err := a.status(ctx, name)
+				if err != nil {
+					return err
+				}
+				if a.output == "json" {
+					return a.printProto(s)
+				}
+				return a.printStatus(a.out, s)
+			})(cmd, args)
 		},
 	}
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until interrupted")

@@ -23,13 +23,7 @@ func (a *app) topologyShow() *cobra.Command {
 	var epoch uint64
 	cmd := &cobra.Command{
 		Use: "show [CLUSTER]", Short: "Show the topology, now or at an epoch", Args: between(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			t, err := a.topologyAt(ctx, name, epoch)
 			if err != nil {
 				return err
@@ -38,7 +32,7 @@ func (a *app) topologyShow() *cobra.Command {
 				return a.printProto(t)
 			}
 			return a.printTopology(t)
-		},
+		}),
 	}
 	cmd.Flags().Uint64Var(&epoch, "epoch", 0, "a past epoch instead of the newest")
 	return cmd
@@ -94,13 +88,7 @@ func (a *app) topologyEpochs() *cobra.Command {
 	var limit uint32
 	cmd := &cobra.Command{
 		Use: "epochs [CLUSTER]", Short: "List the epochs that are kept, newest first", Args: between(0, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			defer cancel()
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			if err != nil {
-				return err
-			}
+		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			list, err := a.topologies().ListEpochs(ctx, &basaltv1.ListEpochsRequest{Cluster: name, Limit: limit})
 			if err != nil {
 				return err
@@ -113,7 +101,7 @@ func (a *app) topologyEpochs() *cobra.Command {
 				t.row(fmt.Sprint(e.GetEpoch()), a.age(e.GetCommittedAt()), enum(e.GetPhase(), "CLUSTER_PHASE_"), orDash(e.GetReason()))
 			}
 			return t.print(a.out)
-		},
+		}),
 	}
 	cmd.Flags().Uint32VarP(&limit, "limit", "n", 0, "how many (default 50)")
 	return cmd
@@ -128,25 +116,25 @@ func (a *app) topologyWatch() *cobra.Command {
 	return &cobra.Command{
 		Use: "watch [CLUSTER]", Short: "Show the topology, then every epoch as it is committed", Args: between(0, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx, cancel := a.within(cmd.Context(), callTimeout)
-			name, _, err := a.clusterAnd(ctx, args, 0)
-			cancel()
-			if err != nil {
-				return err
-			}
-			tick := time.NewTicker(watchInterval)
-			defer tick.Stop()
-			for last := uint64(0); ; {
-				if err := a.showSince(cmd.Context(), name, &last); err != nil && cmd.Context().Err() == nil {
-					return err
-				}
-				select {
-				case <-cmd.Context().Done():
-					return nil
-				case <-tick.C:
-				}
-			}
+			return a.about(callTimeout, 0, func(_ context.Context, name string, _ []string) error {
+				return a.watchTopology(cmd.Context(), name)
+			})(cmd, args)
 		},
+	}
+}
+
+func (a *app) watchTopology(ctx context.Context, name string) error {
+	tick := time.NewTicker(watchInterval)
+	defer tick.Stop()
+	for last := uint64(0); ; {
+		if err := a.showSince(ctx, name, &last); err != nil && ctx.Err() == nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
 }
 
