@@ -74,10 +74,8 @@ func TestRegistering(t *testing.T) {
 
 func TestDeregistering(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	if err := p.set("shard-0", "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -103,9 +101,7 @@ func TestDeregistering(t *testing.T) {
 
 func TestReadable(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	c, err := r.loop.SetReadable(t.Context(), "shard-0-1", false)
 	if err != nil || c.Shards[0].Nodes[1].InReadSet {
 		t.Errorf("%+v, %v", c.Shards[0], err)
@@ -128,11 +124,8 @@ func TestReadable(t *testing.T) {
 
 func TestRotation(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 2, 2, nil)
-	r.form(2, 2)
+	r := settledRig(t, 2, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
-	r.settled("shard-1")
 	stop, done := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -194,10 +187,8 @@ func TestRotation(t *testing.T) {
 
 func TestDelete(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	p.mu.Lock()
 	c := p.client(p.view.Cluster.Shard("shard-0"))
 	p.mu.Unlock()
@@ -298,10 +289,8 @@ func TestASingleNodeIsAdmittedAgain(t *testing.T) {
 
 func TestAnEmptyMasterIsNotTakenWhileAReplicaIsAway(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.RestartGrace = 500 * time.Millisecond })
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.RestartGrace = 500 * time.Millisecond })
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	p.setUntil("shard-0", "k", "v")
 	time.Sleep(50 * time.Millisecond)
 	r.servers["shard-0-1"].Pause()
@@ -323,10 +312,8 @@ func TestAnEmptyMasterIsNotTakenWhileAReplicaIsAway(t *testing.T) {
 
 func TestMinReplicasToWrite(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	value := func() string {
 		reply, _ := r.servers["shard-0-0"].MustDo("CONFIG", "GET", "min-replicas-to-write").([]any)
 		return fmt.Sprint(reply[1])
@@ -341,10 +328,8 @@ func TestMinReplicasToWrite(t *testing.T) {
 // when that stops the writes, and the policy adds to it.
 func TestMinReplicasThatAnAdminSet(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.MinReplicasToWrite = 1 })
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	is := func(node, want string) {
 		t.Helper()
 		r.eventually(node+" has "+want, 5*time.Second, func() bool {

@@ -14,9 +14,7 @@ import (
 // server lets proxies in.
 func TestDeletingEndsWhatIsBeingDone(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 3, func(p *topology.Policy) { p.HungAfter = time.Minute })
-	r.form(1, 3)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 3, func(p *topology.Policy) { p.HungAfter = time.Minute })
 	r.arm("failover/promoting-committed=pause:600ms")
 	r.servers["shard-0-0"].Kill()
 	r.eventually("promoting", 5*time.Second, func() bool {
@@ -41,10 +39,8 @@ func TestDeletingEndsWhatIsBeingDone(t *testing.T) {
 // there with the new credentials, and those of before would stay in force.
 func TestARotationWaitsForASilentMaster(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = time.Minute })
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = time.Minute })
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	p.mu.Lock()
 	old := p.client(p.view.Cluster.Shard("shard-0"))
 	p.mu.Unlock()

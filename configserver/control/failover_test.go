@@ -14,10 +14,8 @@ import (
 
 func TestAKilledMasterIsReplaced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 3, nil)
-	r.form(1, 3)
+	r := settledRig(t, 1, 3, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	for i := range 100 {
 		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
 			t.Fatal(err)
@@ -58,10 +56,8 @@ func TestAKilledMasterIsReplaced(t *testing.T) {
 
 func TestAHungMasterIsReplacedAndFencedWhenItWakes(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	if err := p.set("shard-0", "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -91,10 +87,8 @@ func TestAHungMasterIsReplacedAndFencedWhenItWakes(t *testing.T) {
 
 func TestARestartedEmptyMasterLosesNoData(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	for i := range 20 {
 		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
 			t.Fatal(err)
@@ -117,10 +111,8 @@ func TestARestartedEmptyMasterLosesNoData(t *testing.T) {
 
 func TestABusyMasterIsNotReplaced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	err := p.do("shard-0", func(c *redis.Client) error {
 		return c.Eval(context.Background(), `local t = redis.call('TIME'); local e = t[1]*1000000+t[2]+3000000
 			repeat t = redis.call('TIME') until t[1]*1000000+t[2] > e return 1`, nil).Err()
@@ -156,10 +148,8 @@ func (r *rig) switchover(shard string) (report topology.Report) {
 // TestSwitchoversUnderWrites runs while no other test does: nodes that are slow
 // for seconds are copied in full, and switchovers to them are rolled back.
 func TestSwitchoversUnderWrites(t *testing.T) {
-	r := newRig(t, 1, 3, nil)
-	r.form(1, 3)
+	r := settledRig(t, 1, 3, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	stop := make(chan struct{})
 	done := make(chan struct{})
 	var longest time.Duration
@@ -229,10 +219,8 @@ func TestSwitchoversUnderWrites(t *testing.T) {
 
 func TestAProxyThatDoesNotAckIsFenced(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	good, mute := r.proxy("good"), r.proxy("mute")
-	r.settled("shard-0")
 	if err := mute.set("shard-0", "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -273,10 +261,8 @@ func TestAProxyThatDoesNotAckIsFenced(t *testing.T) {
 
 func TestFailoversAreLimited(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.MaxFailovers = 1 })
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.MaxFailovers = 1 })
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	r.servers["shard-0-0"].Kill()
 	p.setUntil("shard-0", "k", "v")
 	r.servers["shard-0-0"].Restart()

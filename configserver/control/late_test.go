@@ -39,10 +39,8 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 	} {
 		t.Run(late.name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 1, 3, nil)
-			r.form(1, 3)
+			r := settledRig(t, 1, 3, nil)
 			p := r.proxy("p1")
-			r.settled("shard-0")
 			for i := range 50 {
 				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
 					t.Fatal(err)

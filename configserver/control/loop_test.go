@@ -63,6 +63,17 @@ func newRig(t *testing.T, shards, nodes int, change func(p *topology.Policy)) *r
 	return r
 }
 
+// settledRig makes a cluster that serves, with every node in the read set.
+func settledRig(t *testing.T, shards, nodes int, change func(p *topology.Policy)) *rig {
+	t.Helper()
+	r := newRig(t, shards, nodes, change)
+	r.form(shards, nodes)
+	for s := range shards {
+		r.settled(fmt.Sprintf("shard-%d", s))
+	}
+	return r
+}
+
 // arm arms a fault point of this rig's loops.
 func (r *rig) arm(point string) {
 	r.t.Helper()

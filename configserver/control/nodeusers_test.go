@@ -71,10 +71,7 @@ func (r *rig) setUser(name string, modifiers ...string) {
 // other credentials have it, too.
 func TestNodesHaveTheUsers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 2, 2, nil)
-	r.form(2, 2)
-	r.settled("shard-0")
-	r.settled("shard-1")
+	r := settledRig(t, 2, 2, nil)
 	begun := time.Now()
 	r.setUser("app", "on", "#"+strings.Repeat("0", 64), "~app:*", "+@all")
 	t.Logf("set in %v", time.Since(begun))
@@ -120,9 +117,7 @@ func TestNodesHaveTheUsers(t *testing.T) {
 // TestUsersStayUntilProxiesObey: a script that a proxy let in before may still run.
 func TestUsersStayUntilProxiesObey(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 1, nil)
-	r.form(1, 1)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 1, nil)
 	r.setUser("app", "on", "nopass", "~app:*", "+@all")
 	old := acl.NodeUser(credentials.ProxyUser(r.shard("shard-0").Generation), r.loop.NodeUsers()[0].Rights)
 	s := r.hello("p1", r.loop.Topology().Epoch)
@@ -148,9 +143,7 @@ func TestUsersStayUntilProxiesObey(t *testing.T) {
 // TestANodeThatWasAwayGetsTheUsers, and nobody waits for it.
 func TestANodeThatWasAwayGetsTheUsers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	away := r.servers["shard-0-1"]
 	away.Pause()
 	r.eventually("noticed", 10*time.Second, func() bool {
@@ -176,9 +169,7 @@ func TestANodeThatWasAwayGetsTheUsers(t *testing.T) {
 // TestAnotherOwnerGivesTheUsers: the owner was killed after the commit.
 func TestAnotherOwnerGivesTheUsers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	r.setUser("app", "on", "nopass", "~app:*", "+@all")
 	r.arm("users/committed=error")
 	if _, err := r.loop.SetUser(t.Context(), "app", []string{"~x"}); err == nil {
@@ -201,9 +192,7 @@ func TestAnotherOwnerGivesTheUsers(t *testing.T) {
 // TestAFencedNodeGetsNoUsers: a node that lets no proxies in lets nobody in.
 func TestAFencedNodeGetsNoUsers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 3, nil)
-	r.form(1, 3)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 3, nil)
 	r.setUser("app", "on", "nopass", "~app:*", "+@all")
 	old := r.servers["shard-0-0"]
 	old.Pause()

@@ -13,9 +13,7 @@ import (
 // anything is decided on that answer, or every master looks hung.
 func TestAnAnswerAfterAPauseAccusesNobody(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = 500 * time.Millisecond })
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = 500 * time.Millisecond })
 	err := r.loop.do(t.Context(), func() {
 		// As if this process had not run for a minute: nothing was heard, and the
 		// clock has not ticked since.

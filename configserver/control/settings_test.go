@@ -44,10 +44,7 @@ func (r *rig) refusedConfig(want string, pairs ...string) {
 
 func TestSettingsReachEveryNodeAndStay(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 2, 2, nil)
-	r.form(2, 2)
-	r.settled("shard-0")
-	r.settled("shard-1")
+	r := settledRig(t, 2, 2, nil)
 	begun := time.Now()
 	if err := r.setConfig("maxmemory-policy", "allkeys-lru", "HASH-max-ziplist-entries", "77"); err != nil {
 		t.Fatal(err)
@@ -80,9 +77,7 @@ func TestSettingsReachEveryNodeAndStay(t *testing.T) {
 
 func TestRefusedSettingsLeaveNoTrace(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	r.refusedConfig("Unknown option or number of arguments for CONFIG SET - 'nosuch'", "maxmemory", "123456789", "nosuch", "1")
 	r.refusedConfig("can't set immutable config", "daemonize", "yes")
 	r.refusedConfig("duplicate parameter", "maxmemory", "1mb", "maxmemory", "2mb")
@@ -109,9 +104,7 @@ func TestRefusedSettingsLeaveNoTrace(t *testing.T) {
 
 func TestANodeThatWasAwayGetsTheSettings(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	away := r.servers["shard-0-1"]
 	away.Pause()
 	if err := r.setConfig("maxmemory-samples", "9"); err != nil {
@@ -143,10 +136,7 @@ func TestANodeThatWasAwayGetsTheSettings(t *testing.T) {
 // Calls that overlap leave all nodes with what the record says.
 func TestSettingsTakeTurns(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 2, 2, nil)
-	r.form(2, 2)
-	r.settled("shard-0")
-	r.settled("shard-1")
+	r := settledRig(t, 2, 2, nil)
 	var calls sync.WaitGroup
 	for i := range 20 {
 		calls.Go(func() {
@@ -169,9 +159,7 @@ func TestSettingsTakeTurns(t *testing.T) {
 // A server that does not take a setting is admitted all the same, and told of.
 func TestANodeThatRefusesASetting(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	_, err := r.loop.Commit(t.Context(), "a parameter of servers to come", func(c *topology.Cluster) ([]topology.Event, error) {
 		c.Settings, c.SettingsEpoch = []topology.Setting{{Name: "from-the-future", Value: "1"}, {Name: "maxmemory-samples", Value: "8"}}, c.Epoch
 		return nil, nil
@@ -191,9 +179,7 @@ func TestANodeThatRefusesASetting(t *testing.T) {
 // was made shorter, whatever it was told before.
 func TestAShorterHungAfterReachesEveryNode(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	policy := r.loop.Topology().Policy
 	lower := func(hung time.Duration, want string) {
 		t.Helper()

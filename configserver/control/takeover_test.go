@@ -20,10 +20,8 @@ func TestAnotherOwnerFinishesAFailover(t *testing.T) {
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 1, 3, nil)
-			r.form(1, 3)
+			r := settledRig(t, 1, 3, nil)
 			p := r.proxy("p1")
-			r.settled("shard-0")
 			for i := range 10 {
 				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
 					t.Fatal(err)
@@ -60,10 +58,8 @@ func TestAnotherOwnerFinishesASwitchover(t *testing.T) {
 	for _, step := range steps {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 1, 2, nil)
-			r.form(1, 2)
+			r := settledRig(t, 1, 2, nil)
 			p := r.proxy("p1")
-			r.settled("shard-0")
 			if err := p.set("shard-0", "k", "v"); err != nil {
 				t.Fatal(err)
 			}
@@ -129,10 +125,8 @@ func (r *rig) oneWritable(shard string) {
 
 func TestASwitchoverIsRolledBackWhenTheCandidateHangs(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
+	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	// It hangs between the last check before the freeze and the first after it.
 	r.arm("switchover/began=pause:300ms")
 	go func() {
@@ -157,10 +151,8 @@ func TestASwitchoverIsRolledBackWhenTheCandidateHangs(t *testing.T) {
 
 func TestTheCandidateDiesAfterThePromotionWasCommitted(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 3, nil)
-	r.form(1, 3)
+	r := settledRig(t, 1, 3, nil)
 	p := r.proxy("p1")
-	r.settled("shard-0")
 	if err := p.set("shard-0", "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -184,9 +176,7 @@ func TestTheCandidateDiesAfterThePromotionWasCommitted(t *testing.T) {
 
 func TestTheLoopStopsWhenItLosesItsLease(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 2, nil)
-	r.form(1, 2)
-	r.settled("shard-0")
+	r := settledRig(t, 1, 2, nil)
 	epoch := r.loop.Topology().Epoch
 	r.store.ExpireLease("cs-1")
 	r.eventually("stopped", 2*time.Second, func() bool {
@@ -214,10 +204,8 @@ func TestAnotherOwnerFinishesARotation(t *testing.T) {
 	for _, step := range []string{"began", "granted", "published", "drained", "finished"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, 1, 2, nil)
-			r.form(1, 2)
+			r := settledRig(t, 1, 2, nil)
 			p := r.proxy("p1")
-			r.settled("shard-0")
 			p.mu.Lock()
 			old := p.client(p.view.Cluster.Shard("shard-0"))
 			p.mu.Unlock()

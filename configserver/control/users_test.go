@@ -79,10 +79,8 @@ func TestUsersReachTheProxies(t *testing.T) {
 // serving by the rights it knew, so its credentials are taken away.
 func TestAProxyThatDoesNotObeyIsShutOut(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 2, 1, nil)
-	r.form(2, 1)
+	r := settledRig(t, 2, 1, nil)
 	p, away := r.proxy("p1"), r.proxy("away")
-	r.settled("shard-0")
 	if err := away.set("shard-0", "k", "v"); err != nil {
 		t.Fatal(err)
 	}
@@ -123,10 +121,8 @@ func TestAProxyThatDoesNotObeyIsShutOut(t *testing.T) {
 // but it was given its time.
 func TestAProxyThatHangsIsShutOutSoon(t *testing.T) {
 	t.Parallel()
-	r := newRig(t, 1, 1, nil)
-	r.form(1, 1)
+	r := settledRig(t, 1, 1, nil)
 	p, hung := r.proxy("p1"), r.proxy("hung")
-	r.settled("shard-0")
 	setMute := func(mute bool) {
 		hung.mu.Lock()
 		defer hung.mu.Unlock()
