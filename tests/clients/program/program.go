@@ -22,6 +22,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 )
 
 // Call is how the program was called.
@@ -71,6 +72,15 @@ func Want(what string, got, want any) error {
 		return fmt.Errorf("%s: got %.200s, want %.200s", what, a, b)
 	}
 	return nil
+}
+
+// Later does something while the program waits for what comes of it: most likely
+// the server waits by then, too.
+func Later(what func()) {
+	go func() {
+		time.Sleep(150 * time.Millisecond)
+		what()
+	}()
 }
 
 func oneLine(s string) string {

@@ -52,3 +52,13 @@ func Steps(r *Report, file string, do func(words []string) (value any, lost bool
 	}
 	run()
 }
+
+// Args are the words of a command as the clients take them that encode arguments
+// of any type.
+func Args(words []string) []any {
+	args := make([]any, len(words))
+	for i, w := range words {
+		args[i] = w
+	}
+	return args
+}

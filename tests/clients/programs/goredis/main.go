@@ -40,18 +40,10 @@ func features(call program.Call, r *program.Report) {
 	one := c.Conn()
 	defer one.Close()
 	program.Steps(r, call.Steps, func(words []string) (any, bool, error) {
-		v, err := one.Do(ctx, anys(words)...).Result()
+		v, err := one.Do(ctx, program.Args(words)...).Result()
 		var refused redis.Error
 		return v, err != nil && !errors.As(err, &refused), err
 	})
-}
-
-func anys(words []string) []any {
-	var all []any
-	for _, w := range words {
-		all = append(all, w)
-	}
-	return all
 }
 
 func connect(call program.Call, c *redis.Client, s *program.Seen) error {
@@ -254,29 +246,22 @@ func pubsub(c *redis.Client, s *program.Seen) error {
 	return err
 }
 
-func later(what func()) {
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		what()
-	}()
-}
-
 func blocking(c *redis.Client, s *program.Seen) error {
-	later(func() { c.RPush(ctx, "queue", "job") })
+	program.Later(func() { c.RPush(ctx, "queue", "job") })
 	got, err := c.BLPop(ctx, 5*time.Second, "queue").Result()
 	s.Add("blpop", got, err)
 	_, err = c.BLPop(ctx, time.Second, "empty").Result()
 	s.Add("timeout", errors.Is(err, redis.Nil), nil)
-	later(func() { c.RPush(ctx, "{q}a", "move") })
+	program.Later(func() { c.RPush(ctx, "{q}a", "move") })
 	moved, err := c.BLMove(ctx, "{q}a", "{q}b", "LEFT", "RIGHT", 5*time.Second).Result()
 	s.Add("blmove", moved, err)
-	later(func() { c.ZAdd(ctx, "ranked", redis.Z{Score: 1.5, Member: "low"}) })
+	program.Later(func() { c.ZAdd(ctx, "ranked", redis.Z{Score: 1.5, Member: "low"}) })
 	low, err := c.BZPopMin(ctx, 5*time.Second, "ranked").Result()
 	s.Add("bzpopmin", fmt.Sprintf("%+v", low), err)
-	later(func() { c.RPush(ctx, "{q}m", "x", "y") })
+	program.Later(func() { c.RPush(ctx, "{q}m", "x", "y") })
 	key, items, err := c.BLMPop(ctx, 5*time.Second, "LEFT", 10, "{q}l", "{q}m").Result()
 	s.Add("blmpop", fmt.Sprint(key, items), err)
-	later(func() { c.XAdd(ctx, &redis.XAddArgs{Stream: "log", ID: "5-1", Values: []string{"a", "b"}}) })
+	program.Later(func() { c.XAdd(ctx, &redis.XAddArgs{Stream: "log", ID: "5-1", Values: []string{"a", "b"}}) })
 	read, err := c.XRead(ctx, &redis.XReadArgs{Streams: []string{"log", "$"}, Block: 5 * time.Second}).Result()
 	s.Add("xread", read, err)
 	acks, err := c.Wait(ctx, 0, time.Second).Result()
@@ -420,7 +405,7 @@ func client(call program.Call, c *redis.Client, s *program.Seen) error {
 		return err
 	}
 	unblocked := make(chan error, 1)
-	later(func() {
+	program.Later(func() {
 		n, err := c.ClientUnblock(ctx, id).Result()
 		if err == nil {
 			err = program.Want("CLIENT UNBLOCK", n, 1)

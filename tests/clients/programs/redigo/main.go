@@ -48,18 +48,10 @@ func features(call program.Call, r *program.Report) {
 	r.Check("acl", func(s *program.Seen) error { return acl(call, c, s) })
 	r.None("tracking", "RESP2 only")
 	program.Steps(r, call.Steps, func(words []string) (any, bool, error) {
-		v, err := c.Do(words[0], anys(words[1:])...)
+		v, err := c.Do(words[0], program.Args(words[1:])...)
 		var refused redis.Error
 		return plain(v), err != nil && !errors.As(err, &refused), err
 	})
-}
-
-func anys(words []string) []any {
-	var all []any
-	for _, w := range words {
-		all = append(all, w)
-	}
-	return all
 }
 
 // plain shows bytes as text.
@@ -154,7 +146,7 @@ func pipelines(c redis.Conn, s *program.Seen) error {
 
 func transactions(c, other redis.Conn, s *program.Seen) error {
 	do := func(words ...string) {
-		v, err := c.Do(words[0], anys(words[1:])...)
+		v, err := c.Do(words[0], program.Args(words[1:])...)
 		add(s, words[0], v, err)
 	}
 	do("MULTI")
@@ -253,10 +245,10 @@ func blocking(c, other redis.Conn, s *program.Seen) error {
 		woken := make(chan error, 1)
 		go func() {
 			time.Sleep(150 * time.Millisecond)
-			_, err := other.Do(b.wake[0], anys(b.wake[1:])...)
+			_, err := other.Do(b.wake[0], program.Args(b.wake[1:])...)
 			woken <- err
 		}()
-		v, err := c.Do(b.wait[0], anys(b.wait[1:])...)
+		v, err := c.Do(b.wait[0], program.Args(b.wait[1:])...)
 		add(s, b.wait[0], v, err)
 		if err := <-woken; err != nil {
 			return err
@@ -430,7 +422,7 @@ func acl(call program.Call, c redis.Conn, s *program.Seen) error {
 	defer user.Close()
 	for _, words := range [][]string{{"ACL", "WHOAMI"}, {"SET", "app:key", "x"}, {"SET", "key", "x"}, {"MGET", "app:key", "key"},
 		{"PUBLISH", "news", "x"}, {"FLUSHALL"}, {"CONFIG", "GET", "port"}} {
-		v, err := user.Do(words[0], anys(words[1:])...)
+		v, err := user.Do(words[0], program.Args(words[1:])...)
 		add(s, strings.Join(words, " "), v, err)
 	}
 	v, err = c.Do("ACL", "DELUSER", "redigo")

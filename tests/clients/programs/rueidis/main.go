@@ -263,13 +263,6 @@ func pubsub(c rueidis.Client, s *program.Seen) error {
 	return take("confirmed", changes, 1)
 }
 
-func later(what func()) {
-	go func() {
-		time.Sleep(150 * time.Millisecond)
-		what()
-	}()
-}
-
 func blocking(c rueidis.Client, s *program.Seen) error {
 	for _, b := range []struct{ wake, wait []string }{
 		{[]string{"RPUSH", "queue", "job"}, []string{"BLPOP", "other", "queue", "5"}},
@@ -282,7 +275,7 @@ func blocking(c rueidis.Client, s *program.Seen) error {
 		if b.wait[0] == "BLPOP" {
 			b.wait[1], b.wait[2], b.wake[1] = "{q}other", "{q}queue", "{q}queue"
 		}
-		later(func() { do(c, b.wake...) })
+		program.Later(func() { do(c, b.wake...) })
 		add(s, b.wait[0], c.Do(ctx, c.B().Arbitrary(b.wait...).Blocking()))
 	}
 	_, err := c.Do(ctx, c.B().Blpop().Key("empty").Timeout(1).Build()).ToAny()
@@ -391,7 +384,7 @@ func client(call program.Call, c rueidis.Client, s *program.Seen) error {
 	if err != nil {
 		return err
 	}
-	later(func() { do(c, "CLIENT", "UNBLOCK", strconv.FormatInt(id, 10), "ERROR") })
+	program.Later(func() { do(c, "CLIENT", "UNBLOCK", strconv.FormatInt(id, 10), "ERROR") })
 	add(s, "unblocked", d.Do(ctx, d.B().Blpop().Key("nothing").Timeout(5).Build()))
 	return nil
 }
