@@ -76,9 +76,7 @@ func TestDeregistering(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	if err := p.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
+	p.mustSet("shard-0", "k", "v")
 	_, err := r.loop.DeregisterNode(t.Context(), "shard-0-0")
 	refused(t, err, "switch over")
 	if _, err := r.loop.DeregisterNode(t.Context(), "nobody"); !errors.Is(err, store.ErrNotFound) {
@@ -141,10 +139,7 @@ func TestRotation(t *testing.T) {
 			}
 		}
 	}()
-	p.mu.Lock()
-	s := p.view.Cluster.Shard("shard-0")
-	old := p.client(s)
-	p.mu.Unlock()
+	old := p.present("shard-0")
 	r.writeSecrets("another-admin-password\n"+adminPassword, "another-root-of-passwords\nthe-root-of-all-passwords", "what-clients-say")
 	generations, err := r.loop.Rotate(t.Context())
 	if err != nil || generations["shard-0"] != 2 || generations["shard-1"] != 2 {
@@ -189,9 +184,7 @@ func TestDelete(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	p.mu.Lock()
-	c := p.client(p.view.Cluster.Shard("shard-0"))
-	p.mu.Unlock()
+	c := p.present("shard-0")
 	if err := c.Set(t.Context(), "k", "v", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -223,9 +216,7 @@ func TestBarrier(t *testing.T) {
 	if err != nil || epoch != r.loop.Topology().Epoch || len(proxies) != 1 {
 		t.Errorf("%d, %v, %v", epoch, proxies, err)
 	}
-	p.mu.Lock()
-	p.mute = true
-	p.mu.Unlock()
+	p.setMute(true)
 	if _, err := r.loop.UpdatePolicy(t.Context(), r.loop.Topology().Policy); err != nil {
 		t.Fatal(err)
 	}
@@ -269,9 +260,7 @@ func TestAllNodesRestartWithTheirData(t *testing.T) {
 		s.Restart()
 	}
 	t.Logf("writes after %v", p.setUntil("shard-0", "after", "1"))
-	if v, err := p.get("shard-0", "k"); v != "v" {
-		t.Errorf("k: %q, %v", v, err)
-	}
+	p.has("shard-0", "k", "v")
 	r.settled("shard-0")
 	r.checkEpochs()
 }
@@ -303,9 +292,7 @@ func TestAnEmptyMasterIsNotTakenWhileAReplicaIsAway(t *testing.T) {
 	r.servers["shard-0-1"].Resume()
 	r.eventually("replaced", 5*time.Second, func() bool { return r.shard("shard-0").Master == "shard-0-1" })
 	p.setUntil("shard-0", "after", "1")
-	if v, err := p.get("shard-0", "k"); v != "v" {
-		t.Errorf("k: %q, %v", v, err)
-	}
+	p.has("shard-0", "k", "v")
 	r.settled("shard-0")
 	r.checkEpochs()
 }

@@ -41,9 +41,7 @@ func TestARotationWaitsForASilentMaster(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.HungAfter = time.Minute })
 	p := r.proxy("p1")
-	p.mu.Lock()
-	old := p.client(p.view.Cluster.Shard("shard-0"))
-	p.mu.Unlock()
+	old := p.present("shard-0")
 	r.arm("rotation/drained=pause:2500ms")
 	answer := make(chan error, 1)
 	go func() {

@@ -16,11 +16,7 @@ func TestAKilledMasterIsReplaced(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 3, nil)
 	p := r.proxy("p1")
-	for i := range 100 {
-		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p.fill("shard-0", 100)
 	time.Sleep(50 * time.Millisecond)
 	r.servers["shard-0-0"].Kill()
 	took := p.setUntil("shard-0", "after", "1")
@@ -28,11 +24,7 @@ func TestAKilledMasterIsReplaced(t *testing.T) {
 	if took > 3*time.Second { // silence alone would take longer
 		t.Errorf("writes resumed after %v", took)
 	}
-	for i := range 100 {
-		if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
-			t.Fatalf("k%d: %q, %v", i, v, err)
-		}
-	}
+	p.holds("shard-0", 100)
 	r.eventually("told", time.Second, func() bool { return len(r.events("FailoverFinished")) == 1 })
 	report := r.events("FailoverFinished")[0].Report
 	t.Logf("%+v", report)
@@ -58,9 +50,7 @@ func TestAHungMasterIsReplacedAndFencedWhenItWakes(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	if err := p.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
+	p.mustSet("shard-0", "k", "v")
 	old := r.servers["shard-0-0"]
 	incarnation := r.shard("shard-0").Nodes[0].Incarnation
 	old.Pause()
@@ -89,19 +79,11 @@ func TestARestartedEmptyMasterLosesNoData(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, nil)
 	p := r.proxy("p1")
-	for i := range 20 {
-		if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
-			t.Fatal(err)
-		}
-	}
+	p.fill("shard-0", 20)
 	time.Sleep(50 * time.Millisecond)
 	r.servers["shard-0-0"].RestartEmpty()
 	p.setUntil("shard-0", "after", "1")
-	for i := range 20 {
-		if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
-			t.Fatalf("k%d: %q, %v", i, v, err)
-		}
-	}
+	p.holds("shard-0", 20)
 	r.settled("shard-0")
 	if s := r.shard("shard-0"); s.Master != "shard-0-1" {
 		t.Errorf("master %s", s.Master)
@@ -221,18 +203,10 @@ func TestAProxyThatDoesNotAckIsFenced(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 2, nil)
 	good, mute := r.proxy("good"), r.proxy("mute")
-	if err := mute.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
-	mute.mu.Lock()
-	mute.mute = true
-	view := mute.view // what it goes on believing
-	mute.mu.Unlock()
-	mute.stream.Close() // and it is cut off
-	s := view.Cluster.Shard("shard-0")
-	mute.mu.Lock()
-	old := mute.client(s)
-	mute.mu.Unlock()
+	mute.mustSet("shard-0", "k", "v")
+	mute.setMute(true)
+	old := mute.present("shard-0") // it goes on believing what it knows
+	mute.stream.Close()            // and it is cut off
 	report, err := r.loop.Switchover(t.Context(), "shard-0", "shard-0-1")
 	if err != nil {
 		t.Fatal(err)
@@ -277,8 +251,6 @@ func TestFailoversAreLimited(t *testing.T) {
 	if err != nil || report.NewMaster != "shard-0-0" {
 		t.Errorf("an admin's failover: %+v, %v", report, err)
 	}
-	if v, err := p.get("shard-0", "k"); v != "v" {
-		t.Errorf("k: %q, %v", v, err)
-	}
+	p.has("shard-0", "k", "v")
 	r.checkEpochs()
 }

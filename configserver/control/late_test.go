@@ -41,28 +41,18 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 			t.Parallel()
 			r := settledRig(t, 1, 3, nil)
 			p := r.proxy("p1")
-			for i := range 50 {
-				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
-					t.Fatal(err)
-				}
-			}
+			p.fill("shard-0", 50)
 			time.Sleep(50 * time.Millisecond)
 			r.servers["shard-0-0"].Kill()
 			r.eventually("failed over", 5*time.Second, func() bool { return r.shard("shard-0").Generation == 2 })
-			if err := p.set("shard-0", "k50", "v"); err != nil {
-				t.Fatal(err)
-			}
+			p.mustSet("shard-0", "k50", "v")
 			s := r.shard("shard-0")
 			r.servers[s.Master].MustDo("WAIT", 1, 2000)
 			late.do(r, &s)
 			r.servers["shard-0-0"].RestartEmpty()
 			time.Sleep(100 * time.Millisecond)
 			took := p.setUntil("shard-0", "after", "v")
-			for i := range 51 {
-				if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
-					t.Errorf("k%d: %q, %v", i, v, err)
-				}
-			}
+			p.holds("shard-0", 51)
 			r.settled("shard-0")
 			r.eventually("one master", 10*time.Second, func() bool {
 				s := r.shard("shard-0")

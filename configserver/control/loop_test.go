@@ -329,6 +329,21 @@ func (p *fakeProxy) client(s *topology.Shard) *redis.Client {
 	return p.clients[key]
 }
 
+// present is a client with the address and the credentials that p knows now; it
+// keeps them whatever p learns.
+func (p *fakeProxy) present(shard string) *redis.Client {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.client(p.view.Cluster.Shard(shard))
+}
+
+// setMute says if p obeys without a word.
+func (p *fakeProxy) setMute(mute bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mute = mute
+}
+
 func (p *fakeProxy) set(shard, key, value string) error {
 	return p.do(shard, func(c *redis.Client) error { return c.Set(context.Background(), key, value, 0).Err() })
 }
@@ -339,6 +354,37 @@ func (p *fakeProxy) get(shard, key string) (value string, err error) {
 		return err
 	})
 	return value, err
+}
+
+func (p *fakeProxy) mustSet(shard, key, value string) {
+	p.r.t.Helper()
+	if err := p.set(shard, key, value); err != nil {
+		p.r.t.Fatal(err)
+	}
+}
+
+// has checks the value of a key.
+func (p *fakeProxy) has(shard, key, want string) {
+	p.r.t.Helper()
+	if v, err := p.get(shard, key); v != want {
+		p.r.t.Errorf("%s: %q, %v", key, v, err)
+	}
+}
+
+// fill sets the keys k0, k1 and so on.
+func (p *fakeProxy) fill(shard string, keys int) {
+	p.r.t.Helper()
+	for i := range keys {
+		p.mustSet(shard, fmt.Sprint("k", i), "v")
+	}
+}
+
+// holds checks that what fill set is there.
+func (p *fakeProxy) holds(shard string, keys int) {
+	p.r.t.Helper()
+	for i := range keys {
+		p.has(shard, fmt.Sprint("k", i), "v")
+	}
 }
 
 // setUntil writes until a write is acknowledged and tells how long it took.
@@ -368,9 +414,7 @@ func TestForming(t *testing.T) {
 	took := r.eventually("serving", 15*time.Second, func() bool { return r.loop.Topology().Phase == topology.Serving })
 	t.Logf("serving after %v", took)
 	p := r.proxy("p1")
-	if err := p.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
+	p.mustSet("shard-0", "k", "v")
 	r.settled("shard-0")
 	st := r.loop.Status()
 	if len(st.Nodes) != 4 || st.Progress != "" || len(st.Proxies) != 1 {

@@ -15,12 +15,8 @@ func TestACreatedAgainClusterRefusesTheProxiesOfTheOldOne(t *testing.T) {
 	r := newRig(t, 1, 1, nil)
 	r.form(1, 1)
 	p := r.proxy("p1")
-	if err := p.set("shard-0", "k", "old"); err != nil {
-		t.Fatal(err)
-	}
-	p.mu.Lock()
-	old := p.client(p.view.Cluster.Shard("shard-0"))
-	p.mu.Unlock()
+	p.mustSet("shard-0", "k", "old")
+	old := p.present("shard-0")
 	r.servers["shard-0-0"].Pause()
 	if err := r.loop.Delete(t.Context()); err != nil {
 		t.Fatal(err)

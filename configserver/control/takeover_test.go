@@ -3,7 +3,6 @@ package control
 import (
 	"context"
 	"errors"
-	"fmt"
 	"testing"
 	"time"
 
@@ -22,11 +21,7 @@ func TestAnotherOwnerFinishesAFailover(t *testing.T) {
 			t.Parallel()
 			r := settledRig(t, 1, 3, nil)
 			p := r.proxy("p1")
-			for i := range 10 {
-				if err := p.set("shard-0", fmt.Sprint("k", i), "v"); err != nil {
-					t.Fatal(err)
-				}
-			}
+			p.fill("shard-0", 10)
 			time.Sleep(50 * time.Millisecond)
 			r.arm("failover/" + step + "=error")
 			r.servers["shard-0-0"].Kill()
@@ -36,11 +31,7 @@ func TestAnotherOwnerFinishesAFailover(t *testing.T) {
 			p.connect()
 			took := p.setUntil("shard-0", "after", "1")
 			t.Logf("writes after %v", took)
-			for i := range 10 {
-				if v, err := p.get("shard-0", fmt.Sprint("k", i)); v != "v" {
-					t.Errorf("k%d: %q, %v", i, v, err)
-				}
-			}
+			p.holds("shard-0", 10)
 			r.servers["shard-0-0"].Restart()
 			r.settled("shard-0")
 			if n := len(r.events("FailoverFinished")); n != 1 {
@@ -60,9 +51,7 @@ func TestAnotherOwnerFinishesASwitchover(t *testing.T) {
 			t.Parallel()
 			r := settledRig(t, 1, 2, nil)
 			p := r.proxy("p1")
-			if err := p.set("shard-0", "k", "v"); err != nil {
-				t.Fatal(err)
-			}
+			p.mustSet("shard-0", "k", "v")
 			r.arm("switchover/" + step + "=error")
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 			defer cancel()
@@ -91,9 +80,7 @@ func TestAnotherOwnerFinishesASwitchover(t *testing.T) {
 			if s.Master != "shard-0-1" {
 				t.Errorf("master %s", s.Master)
 			}
-			if v, err := p.get("shard-0", "k"); v != "v" {
-				t.Errorf("k: %q, %v", v, err)
-			}
+			p.has("shard-0", "k", "v")
 			r.checkEpochs()
 			r.oneWritable("shard-0")
 		})
@@ -153,9 +140,7 @@ func TestTheCandidateDiesAfterThePromotionWasCommitted(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 3, nil)
 	p := r.proxy("p1")
-	if err := p.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
+	p.mustSet("shard-0", "k", "v")
 	r.arm("switchover/promoting-committed=pause:200ms")
 	go func() {
 		for s := r.shard("shard-0"); s.Operation == nil || s.Operation.Phase != "promoting"; s = r.shard("shard-0") {
@@ -168,9 +153,7 @@ func TestTheCandidateDiesAfterThePromotionWasCommitted(t *testing.T) {
 		t.Errorf("report %+v, %v", report, err)
 	}
 	p.setUntil("shard-0", "after", "1")
-	if v, err := p.get("shard-0", "k"); v != "v" {
-		t.Errorf("k: %q, %v", v, err)
-	}
+	p.has("shard-0", "k", "v")
 	r.checkEpochs()
 }
 
@@ -206,9 +189,7 @@ func TestAnotherOwnerFinishesARotation(t *testing.T) {
 			t.Parallel()
 			r := settledRig(t, 1, 2, nil)
 			p := r.proxy("p1")
-			p.mu.Lock()
-			old := p.client(p.view.Cluster.Shard("shard-0"))
-			p.mu.Unlock()
+			old := p.present("shard-0")
 			r.writeSecrets("another-admin-password\n"+adminPassword, "another-root-of-passwords\nthe-root-of-all-passwords", "")
 			r.arm("rotation/" + step + "=error")
 			ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)

@@ -81,12 +81,8 @@ func TestAProxyThatDoesNotObeyIsShutOut(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 2, 1, nil)
 	p, away := r.proxy("p1"), r.proxy("away")
-	if err := away.set("shard-0", "k", "v"); err != nil {
-		t.Fatal(err)
-	}
-	away.mu.Lock()
-	away.mute = true
-	away.mu.Unlock()
+	away.mustSet("shard-0", "k", "v")
+	away.setMute(true)
 	away.stream.Close()
 	begun := time.Now()
 	c, err := r.loop.SetUser(t.Context(), "app", []string{"on", "nopass"})
@@ -123,12 +119,7 @@ func TestAProxyThatHangsIsShutOutSoon(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 1, nil)
 	p, hung := r.proxy("p1"), r.proxy("hung")
-	setMute := func(mute bool) {
-		hung.mu.Lock()
-		defer hung.mu.Unlock()
-		hung.mute = mute
-	}
-	setMute(true)
+	hung.setMute(true)
 	change := func(rule string, within time.Duration) {
 		t.Helper()
 		begun := time.Now()
@@ -146,7 +137,7 @@ func TestAProxyThatHangsIsShutOutSoon(t *testing.T) {
 		t.Errorf("a proxy that obeys: %v", err)
 	}
 	// One that answers again is waited for again.
-	setMute(false)
+	hung.setMute(false)
 	generation := r.shard("shard-0").Generation
 	change("on", time.Second)
 	change("off", time.Second)
