@@ -33,7 +33,9 @@ import (
 //  4. Break ends the connection. Requests that start at or behind `written`
 //     were never seen by the server: they go back to the shard's hold queue.
 //     The others may have been executed: those that only read go back too,
-//     the rest is answered with an error that says so. This is invariant 7.
+//     the rest is answered with an error that says so. This is invariant 7. A
+//     read that its client sent before one of that rest to the same slot would
+//     be executed behind it now, so it gets the error as well (doubt.go).
 //
 // Ordinary requests are accepted in state Ready only; the login is made of
 // requests of the Conn itself, so it needs no second reader.
@@ -151,6 +153,9 @@ type Host interface {
 	// Watch adds a new socket to the loop; Unwatch is called before it is closed.
 	Watch(c *Conn)
 	Unwatch(c *Conn)
+	// Sender is the client that an owner belongs to, as something to compare; nil
+	// when there is none. Its requests on one Conn are executed in their order.
+	Sender(o Owner) any
 	// Resolve looks up the host name of the address and calls Dial on the loop,
 	// with the same attempt.
 	Resolve(c *Conn, attempt uint64)
@@ -452,6 +457,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	c.first, c.last, c.inFlight = nil, nil, 0
 	c.queued, c.written, c.ClientID = 0, 0, 0
 	c.framer, c.inReply, c.Part, c.Unasked = resp.Framer{}, false, nil, 0
+	doubts := c.doubts(queue, written)
 	var retry Hold
 	for r := queue; r != nil; {
 		next := r.next
@@ -459,7 +465,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 		switch {
 		case r.Owner == nil:
 			c.drop(r)
-		case r.Streamed || r.Spec == nil || r.start < written && !r.ReadOnly:
+		case r.Streamed || r.Spec == nil || r.start < written && (!r.ReadOnly || doubts.behind(c.host, r)):
 			r.Owner.Fail(r, line)
 		default:
 			r.Out.Reset(c.host.Pool())

@@ -38,7 +38,7 @@
 // that changes. What may be lost: a reply, never an order and never a write
 // twice; a command that may have reached a server whose connection broke is
 // answered with an error that says so, unless it only reads, then it is sent
-// again.
+// again (backend/doubt.go has the exception).
 //
 // Messages of subscriptions come on connections of their own, one per loop and
 // master, and are appended to the output of each subscriber (package pubsub,

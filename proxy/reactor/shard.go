@@ -426,6 +426,14 @@ func (l *loop) Watch(c *backend.Conn) {
 // Unwatch forgets a server socket that is about to be closed.
 func (l *loop) Unwatch(c *backend.Conn) { l.leave(c.Slot) }
 
+// Sender is the client that sent what an owner waits for.
+func (l *loop) Sender(o backend.Owner) any {
+	if c := session.SenderOf(o); c != nil {
+		return c
+	}
+	return nil
+}
+
 // Resolve looks up a host name without stopping the loop.
 func (l *loop) Resolve(c *backend.Conn, attempt uint64) {
 	address := c.Target.Address

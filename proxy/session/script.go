@@ -198,6 +198,22 @@ func ClientOf(owner backend.Owner) *Client {
 	return nil
 }
 
+// SenderOf is the client that sent what the owner of a request waits for; nil when
+// there is none, or the request is about no key.
+func SenderOf(owner backend.Owner) *Client {
+	switch o := owner.(type) {
+	case *split:
+		return o.client
+	case *merge:
+		return o.client
+	case *execution:
+		return o.client
+	case *blockOwner:
+		return o.client
+	}
+	return ClientOf(owner)
+}
+
 // finalArgs are the first three arguments of the last command of a request, and
 // how many it has; there may be others of the proxy in front of it.
 func finalArgs(spec *command.Spec, raw []byte) (args [][]byte, count int) {

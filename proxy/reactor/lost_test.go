@@ -1,0 +1,49 @@
+package reactor_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/basalt-redis/basalt/proxy/reactor"
+)
+
+// TestReadsAndLaterWritesLost: a read that is sent again sees everything that the
+// broken connection carried, so it is not when its client wrote to the slot behind
+// it. Other slots and other clients do not matter.
+func TestReadsAndLaterWritesLost(t *testing.T) {
+	t.Parallel()
+	const x = "x"
+	for _, test := range []struct {
+		pipeline [][]string
+		want     []string
+	}{
+		{[][]string{{"GET", "k"}, {"DEL", "k"}}, []string{lost, lost}},
+		{[][]string{{"GET", "{k}1"}, {"GET", "other"}, {"SET", "{k}2", "2"}}, []string{lost, x, lost}},
+		{[][]string{{"SET", "k", "1"}, {"GET", "k"}}, []string{lost, x}},
+		{[][]string{{"GET", "other"}, {"SET", "k", "2"}, {"GET", "k"}, {"SET", "other", "1"}, {"GET", "other"}}, []string{lost, lost, x, lost, x}},
+		{[][]string{{"GET", "other"}, {"MSET", "k", "1", "other", "2"}, {"GET", "k"}}, []string{lost, lost, x}},
+		{[][]string{{"EXISTS", "k", "other"}, {"SET", "other", "2"}, {"EXISTS", "k", "other"}}, []string{lost, lost, x}},
+		{[][]string{{"GET", "k"}, {"FLUSHALL"}, {"GET", "k"}}, []string{lost, lost, x}},
+		{[][]string{{"DBSIZE"}, {"SET", "k", "1"}, {"GET", "k"}}, []string{lost, lost, x}},
+	} {
+		f := startFake(t, never)
+		p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+		reader, c := p.dial(), p.dial()
+		reader.send("GET", "k")
+		f.waitGot(1)
+		var raw strings.Builder
+		for _, args := range test.pipeline {
+			raw.WriteString(encode(args...))
+		}
+		c.write(raw.String())
+		f.waitGot(1 + len(test.pipeline))
+		f.set(func([]string) string { return "$1\r\nx\r\n" })
+		f.cut()
+		for i, want := range test.want {
+			if got := c.read(); got != want {
+				t.Errorf("%v: the reply to %v is %q, want %q", test.pipeline, test.pipeline[i], got, want)
+			}
+		}
+		reader.wantNext(x)
+	}
+}
