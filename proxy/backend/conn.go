@@ -150,7 +150,8 @@ type Host interface {
 	// Pool and Requests are the loop's memory.
 	Pool() *buffer.Pool
 	Requests() *Requests
-	// Watch adds a new socket to the loop; Unwatch is called before it is closed.
+	// Watch adds a new socket to the loop. Unwatch is called before it is closed,
+	// and before any of its requests is failed: from then on the Conn takes none.
 	Watch(c *Conn)
 	Unwatch(c *Conn)
 	// Sender is the client that an owner belongs to, as something to compare; nil

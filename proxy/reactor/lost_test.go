@@ -1,6 +1,8 @@
 package reactor_test
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -45,5 +47,39 @@ func TestReadsAndLaterWritesLost(t *testing.T) {
 			}
 		}
 		reader.wantNext(x)
+	}
+}
+
+// TestAsidesOfALostConnection: what a transaction asks next, because a connection
+// broke under what it asked before, waits for that connection to be logged in to
+// the database again.
+func TestAsidesOfALostConnection(t *testing.T) {
+	t.Parallel()
+	shards, _ := realShards(t, 2)
+	f := startFake(t, never)
+	f.set(func(args []string) string {
+		switch args[0] {
+		case "FLUSHALL":
+			f.cut()
+			return ""
+		case "DBSIZE":
+			return ":7\r\n"
+		}
+		return "+OK\r\n"
+	})
+	shards[1] = one(1, 2, f.ln.Addr().String())
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	c := p.dial()
+	near, far := "bar", "foo" // in the first shard, and in the second
+	c.want("OK", "SELECT", "9")
+	c.want("OK", "SET", far, "1")
+	c.want("OK", "MULTI")
+	for _, args := range [][]string{{"SET", near, "1"}, {"FLUSHALL"}, {"DBSIZE"}} {
+		c.want("QUEUED", args...)
+	}
+	c.want("[OK "+lost+" 7]", "EXEC")
+	got := slices.DeleteFunc(f.waitGot(5), func(s string) bool { return strings.HasPrefix(s, "INFO") })
+	if want := "[SELECT 9 SET foo 1 FLUSHALL SELECT 9 DBSIZE]"; fmt.Sprint(got) != want {
+		t.Errorf("the server got %q, want %q", got, want)
 	}
 }

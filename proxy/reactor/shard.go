@@ -423,8 +423,22 @@ func (l *loop) Watch(c *backend.Conn) {
 	}
 }
 
-// Unwatch forgets a server socket that is about to be closed.
-func (l *loop) Unwatch(c *backend.Conn) { l.leave(c.Slot) }
+// Unwatch forgets a server socket that is about to be closed. Whoever sends
+// something because a request on it failed must not find the connection.
+func (l *loop) Unwatch(c *backend.Conn) {
+	l.leave(c.Slot)
+	n, ok := c.Context.(*node)
+	if !ok {
+		return
+	}
+	ln := n.shard.sides[c.Target.LaneKey()]
+	if c.Target.As == nil {
+		ln = &n.shard.lanes[c.Target.Lane()]
+	}
+	if ln != nil && ln.ready == c {
+		ln.ready = nil
+	}
+}
 
 // Sender is the client that sent what an owner waits for.
 func (l *loop) Sender(o backend.Owner) any {
