@@ -3,8 +3,11 @@ package reactor_test
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/basalt-redis/basalt/proxy/reactor"
 )
@@ -81,5 +84,60 @@ func TestAsidesOfALostConnection(t *testing.T) {
 	got := slices.DeleteFunc(f.waitGot(5), func(s string) bool { return strings.HasPrefix(s, "INFO") })
 	if want := "[SELECT 9 SET foo 1 FLUSHALL SELECT 9 DBSIZE]"; fmt.Sprint(got) != want {
 		t.Errorf("the server got %q, want %q", got, want)
+	}
+}
+
+// TestVeryManyDivertedKeys: what is sent of a very long request after a part of it
+// was diverted does not overtake that part, when there is a connection for bulk.
+func TestVeryManyDivertedKeys(t *testing.T) {
+	t.Parallel()
+	first, rest := make(chan struct{}), make(chan struct{})
+	var batches atomic.Int64
+	a := startFake(t, func(args []string) string {
+		<-rest
+		return "+OK\r\n"
+	})
+	b := startFake(t, func([]string) string { return "+OK\r\n" })
+	g := startGate(t, b.ln.Addr().String())
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 2, a.ln.Addr().String()), one(1, 2, g.ln.Addr().String()))
+	near, far := "bar", "foo" // in the first shard, and in the second
+	p.dial().want("OK", "SET", far, "0")
+	g.turnedAway(t, 2)
+	c := p.dial()
+	c.send("SET", near, strings.Repeat("x", 100_000)) // in bulk from now on
+	a.waitGot(1)
+	n := b.set(func([]string) string {
+		switch n := batches.Add(1); {
+		case n == 1:
+			<-first
+		case n <= 4: // as many as may be in flight
+			<-rest
+		}
+		return "+OK\r\n"
+	})
+	args := []string{"MSET"}
+	for i := range 5000 {
+		args = append(args, "{foo}", strconv.Itoa(i), "{foo1}", strconv.Itoa(i))
+	}
+	c.send(args...)
+	b.waitGot(n + 1)
+	g.letIn()
+	for begin := time.Now(); g.full(); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("no connection for bulk comes")
+		}
+	}
+	c.silent(50 * time.Millisecond) // it takes requests now
+	close(first)
+	c.silent(50 * time.Millisecond)
+	if got := b.waitGot(n + 1); len(got) != n+1 {
+		t.Errorf("%d batches came before the first was answered, and the request in front of it", len(got)-n)
+	}
+	close(rest)
+	c.wantNext("OK")
+	c.wantNext("OK")
+	all := b.waitGot(n + 2)
+	if last := all[len(all)-1]; !strings.HasSuffix(last, " 4999") {
+		t.Errorf("the last batch ends with %q", last[max(0, len(last)-20):])
 	}
 }

@@ -198,7 +198,7 @@ func (c *Client) yield() {
 // request itself takes more than its batches, and goes away when they are sent.
 func (l *longSplit) full() bool {
 	c := l.client
-	if l.inFlight >= batches {
+	if l.inFlight >= batches || l.overtakes() {
 		return true
 	}
 	switch {
@@ -210,6 +210,20 @@ func (l *longSplit) full() bool {
 	return c.out.Len() > maxUnread/2 && !c.mayOwe()
 }
 
+// overtakes tells if what is sent now could overtake what is in flight, because
+// some of that was diverted (bulk.go).
+func (l *longSplit) overtakes() bool {
+	c := l.client
+	if !c.bulk.now || c.bulk.diverted == c.sh.Diverted {
+		return false
+	}
+	if l.inFlight > 0 || c.first != nil && c.first != l.whole {
+		return true
+	}
+	c.bulk.diverted = c.sh.Diverted
+	return false
+}
+
 // step does the work of one wake-up.
 func (l *longSplit) step() {
 	c := l.client
@@ -217,6 +231,7 @@ func (l *longSplit) step() {
 	case c.Closed && l.spec.ReadOnly:
 		l.sent()
 		return
+	case l.overtakes():
 	case l.slot >= 0:
 		l.probe()
 	case !l.full():
