@@ -19,13 +19,14 @@ import (
 //  2. A master that is no longer master loses its connections at once, unless
 //     the shard was frozen and nothing is in flight: that is a switchover that
 //     went by the book. What was in flight is answered with an error, or sent
-//     again if it only reads.
+//     again if it only reads. Clients' own connections go in any case: they are to
+//     masters only.
 //  3. Connections under older credentials, and those of nodes that may no
 //     longer be read, are retired: they take nothing new, and are closed when
 //     the last reply came. As long as a retired connection of the master itself
 //     has requests in flight, the shard holds: a request on the new connection
 //     could overtake one on the old.
-//  4. A frozen shard waits for everything in flight.
+//  4. A frozen shard waits for everything in flight, also where nobody waited before.
 //  5. Held requests are routed again, by the new table.
 //  6. The connections of subscriptions and MONITOR follow the masters.
 //     Nobody waits for them.
@@ -187,6 +188,9 @@ func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 				s.loop.mustDrain(conn, n != s.master)
 			}
 		}
+		for _, conn := range s.retired {
+			s.loop.mustDrain(conn, !sameProcess(conn.Context.(*node), s.master))
+		}
 	}
 	s.open(policy)
 	s.publish()
@@ -246,12 +250,17 @@ func (s *shard) leaveMaster(old *node, wasHeld bool) {
 	for _, conn := range s.retired {
 		inFlight += conn.InFlight()
 	}
-	if wasHeld && inFlight == 0 {
-		return
-	}
+	byTheBook := wasHeld && inFlight == 0
 	for k, conn := range old.all() {
+		if byTheBook && !k.As.IsPrivate() {
+			continue
+		}
+		// At a replica a private one is of no use, and tells the client of its own changes.
 		old.setConn(k, nil)
 		s.cut(conn)
+	}
+	if byTheBook {
+		return
 	}
 	for len(s.retired) > 0 {
 		s.cut(s.retired[0])
@@ -279,18 +288,24 @@ func (s *shard) cut(conn *backend.Conn) {
 func (s *shard) retireNode(n, oldMaster *node) {
 	blocks := n == oldMaster && oldMaster != nil
 	for k, conn := range n.all() {
-		n.setConn(k, nil)
-		if conn.InFlight() == 0 || conn.State() != backend.Ready {
-			s.cut(conn)
-			continue
-		}
-		conn.Retired = true
-		s.retired = append(s.retired, conn)
-		if blocks {
-			conn.Blocks = true
-			s.blockers++
-		}
+		s.retire(n, k, conn, blocks)
 		s.loop.mustDrain(conn, n != oldMaster)
+	}
+}
+
+// retire takes a connection out of its lane, and closes it behind what is in flight.
+// With blocks, the shard holds until then.
+func (s *shard) retire(n *node, k backend.LaneKey, conn *backend.Conn, blocks bool) {
+	n.setConn(k, nil)
+	if conn.InFlight() == 0 || conn.State() != backend.Ready {
+		s.cut(conn)
+		return
+	}
+	conn.Retired = true
+	s.retired = append(s.retired, conn)
+	if blocks {
+		conn.Blocks = true
+		s.blockers++
 	}
 }
 

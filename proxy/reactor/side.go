@@ -129,28 +129,23 @@ func (l *loop) MayBePrivate() []byte {
 }
 
 // EndPrivate closes the connections of a client's own, behind what is in flight.
-// Nobody waits for that: the client's next commands wait for its earlier ones.
+// Nobody waits for that: the client's next commands wait for its earlier ones. Only
+// what is held already, and goes over another connection now, must not overtake.
 func (l *loop) EndPrivate(as *backend.Identity) {
 	l.endHearing(as)
 	for _, s := range l.shards {
 		some := false
 		for _, n := range s.nodes {
 			for k, conn := range n.sides {
-				if k.As != as {
-					continue
+				if k.As == as {
+					some = true
+					s.retire(n, k, conn, n == s.master && s.lane(k).hold.Count > 0)
 				}
-				some = true
-				n.setConn(k, nil)
-				if conn.InFlight() == 0 || conn.State() != backend.Ready {
-					s.cut(conn)
-					continue
-				}
-				conn.Retired = true
-				s.retired = append(s.retired, conn)
 			}
 		}
 		if some {
 			s.publish()
+			s.releaseLater()
 			s.sweepSides()
 		}
 	}
@@ -194,19 +189,8 @@ func (l *loop) retireSides(as *backend.Identity) {
 	for _, s := range l.shards {
 		for _, n := range s.nodes {
 			for k, conn := range n.sides {
-				if k.As != as {
-					continue
-				}
-				n.setConn(k, nil)
-				if conn.InFlight() == 0 || conn.State() != backend.Ready {
-					s.cut(conn)
-					continue
-				}
-				conn.Retired = true
-				s.retired = append(s.retired, conn)
-				if n == s.master {
-					conn.Blocks = true
-					s.blockers++
+				if k.As == as {
+					s.retire(n, k, conn, n == s.master)
 				}
 			}
 		}

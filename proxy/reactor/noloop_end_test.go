@@ -1,0 +1,138 @@
+package reactor_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/basalt-redis/basalt/internal/redistest"
+	"github.com/basalt-redis/basalt/proxy/reactor"
+	"github.com/basalt-redis/basalt/proxy/routing"
+)
+
+// nextReply reads the next reply, over pushes that may come anywhere.
+func (c *client) nextReply() string {
+	c.t.Helper()
+	for {
+		if text := c.read(); !strings.HasPrefix(text, "[invalidate ") {
+			return text
+		}
+	}
+}
+
+// TestNoLoopThatEndsAtOnce: what waits for a connection of the client's own is
+// answered, though the client does not want it any more before it is there.
+func TestNoLoopThatEndsAtOnce(t *testing.T) {
+	t.Parallel()
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1, NodeTimeout: 20 * time.Millisecond}, shards...)
+	for _, end := range []string{"off", "on"} {
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("[(nil) (nil)]", "MGET", "bar", "foo")
+		shared := func() bool { return trackers(servers) == 4 } // to each server, one is for bulk
+		waitFor(t, "the connections that all share", shared)
+		c.write(encode("CLIENT", "TRACKING", "on", "noloop") + encode("MSET", "bar", "1", "foo", "2") + encode("GET", "foo") +
+			encode("CLIENT", "TRACKING", end) + encode("GET", "bar") + encode("ECHO", "end"))
+		for _, want := range []string{"OK", "OK", "2", "OK", "1", "end"} {
+			if got := c.nextReply(); got != want {
+				t.Fatalf("%s: %s, want %s", end, got, want)
+			}
+		}
+		waitFor(t, "its connections are gone", shared)
+		c.Close()
+		p.dial().want("2", "DEL", "bar", "foo")
+	}
+}
+
+// TestNoLoopEndsWhileInFlight: a frozen shard waits for the connections that a client
+// let go, and what was held before does not overtake what is in flight on them.
+func TestNoLoopEndsWhileInFlight(t *testing.T) {
+	t.Parallel()
+	answer := make(chan string)
+	f := startFake(t, func([]string) string { return <-answer })
+	defer close(answer)
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	freeze := func(on bool) uint64 {
+		return p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = on })
+	}
+	begin := func() *client {
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+		c.send("SET", "k", "1")
+		return c
+	}
+	// The loop serves another client later than what was sent before.
+	handled := func() { p.dial().want("PONG", "PING") }
+
+	for n, end := range []func(c *client){
+		func(c *client) { c.send("CLIENT", "TRACKING", "off") },
+		func(c *client) { c.Close() },
+	} {
+		c := begin()
+		f.waitGot(n + 1)
+		end(c)
+		handled()
+		frozen := freeze(true)
+		time.Sleep(50 * time.Millisecond)
+		if p.ackedNow() >= frozen {
+			t.Fatal("acked while a command is in flight")
+		}
+		answer <- "+OK\r\n"
+		p.waitAck(frozen)
+		p.waitAck(freeze(false))
+	}
+
+	c := begin()
+	f.waitGot(3)
+	freeze(true)
+	c.write(encode("SET", "k", "2") + encode("CLIENT", "TRACKING", "off"))
+	handled()
+	thawed := freeze(false)
+	time.Sleep(50 * time.Millisecond)
+	if got := f.waitGot(3); len(got) > 3 {
+		t.Fatalf("overtaken: %q", got)
+	}
+	answer <- "+OK\r\n"
+	f.waitGot(4)
+	answer <- "+OK\r\n"
+	p.waitAck(thawed)
+	for range 3 {
+		if got := c.nextReply(); got != "OK" {
+			t.Fatal(got)
+		}
+	}
+}
+
+// TestNoLoopAfterASwitchover: connections of a client's own are to masters only.
+func TestNoLoopAfterASwitchover(t *testing.T) {
+	t.Parallel()
+	a, b := redistest.Start(t, redistest.Options{Open: true}), redistest.Start(t, redistest.Options{Open: true})
+	shard := twoNodes(a.Address, b.Address)
+	shard.Nodes[0].InReadSet, shard.Nodes[1].InReadSet = true, true
+	p := startProxy(t, reactor.Config{Loops: 1}, shard)
+	for _, mode := range []string{"noloop", "bcast noloop"} {
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("(nil)", "GET", "nosuch") // over the connections that all share
+		before := trackers([]*redistest.Server{a})
+		c.want("OK", strings.Fields("CLIENT TRACKING on "+mode)...)
+		c.want("(nil)", "GET", "k")
+		if n := trackers([]*redistest.Server{a}); n != before+1 {
+			t.Fatalf("%d connections of its own", n-before)
+		}
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true }))
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[0].Master = false, "b" }))
+		c.wantNext("[invalidate (nil)]")
+		waitFor(t, "the connection to the replica is gone", func() bool { return trackers([]*redistest.Server{a}) == before })
+		c.want("(nil)", "GET", "k")
+		b.MustDo("SET", "k", "1")
+		c.wantNext("[invalidate [k]]")
+		c.want("OK", "CLIENT", "TRACKING", "off")
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true }))
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen, c.Shards[0].Master = false, "a" }))
+		b.MustDo("DEL", "k")
+		c.Close()
+	}
+}
