@@ -136,3 +136,65 @@ func TestNoLoopAfterASwitchover(t *testing.T) {
 		c.Close()
 	}
 }
+
+// TestNoLoopAndMovedSlots: a client that was told to forget what it read over the
+// connections that all share is told of what it read over its own since.
+func TestNoLoopAndMovedSlots(t *testing.T) {
+	t.Parallel()
+	shards, _ := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	c, other := p.dial(), p.dial()
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "on")
+	c.want("(nil)", "GET", "bar")
+	other.want("OK", "FLUSHALL")
+	c.wantNext("[invalidate (nil)]")
+	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+	c.want("(nil)", "GET", "bar")
+	p.waitAck(p.commit(func(c *routing.Cluster) {
+		c.Shards[0].Slots, c.Shards[1].Slots = c.Shards[1].Slots, c.Shards[0].Slots
+	}))
+	c.wantNext("[invalidate (nil)]")
+}
+
+// TestNoLoopAndRESP2: what could not be told in RESP2 is told behind HELLO 3.
+func TestNoLoopAndRESP2(t *testing.T) {
+	t.Parallel()
+	shards, servers := realShards(t, 1)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
+	c := p.dial()
+	c.do("HELLO", "3")
+	before := trackers(servers)
+	on := []string{"CLIENT", "TRACKING", "on", "noloop"}
+	hello3 := func() {
+		t.Helper()
+		if got := c.do("HELLO", "3"); !strings.HasPrefix(got, "[server redis") {
+			t.Fatal(got)
+		}
+		c.wantNext("[invalidate (nil)]")
+	}
+	// It was turned off in between.
+	c.want("OK", on...)
+	c.want("(nil)", "GET", "k")
+	c.want("OK", "CLIENT", "TRACKING", "off")
+	c.do("HELLO", "2")
+	c.want("OK", on...)
+	hello3()
+	// NOLOOP was left out.
+	c.want("(nil)", "GET", "k")
+	c.do("HELLO", "2")
+	c.want("OK", "CLIENT", "TRACKING", "on")
+	hello3()
+	// The connection broke.
+	c.want("OK", on...)
+	c.want("(nil)", "GET", "k")
+	c.do("HELLO", "2")
+	now := trackers(servers)
+	servers[0].MustDo("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+	waitFor(t, "it is opened again", func() bool { return trackers(servers) == now && now > before })
+	c.want("PONG", "PING")
+	hello3()
+	c.do("HELLO", "2")
+	c.do("HELLO", "3")
+	c.want("end", "ECHO", "end")
+}

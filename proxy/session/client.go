@@ -91,7 +91,7 @@ type Client struct {
 	bcast    bool
 	// shared: some of what it read is tracked by connections that others share.
 	// untold: the servers forgot what it read through its own, and it was not told, for
-	// it does not track now.
+	// it did not track then, or not in RESP3.
 	shared, untold bool
 }
 

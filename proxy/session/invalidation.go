@@ -109,7 +109,7 @@ func (v *Invalidations) Invalidate(key []byte) {
 func (v *Invalidations) Moved() {
 	v.Drop(false)
 	for c := range v.clients {
-		if c.apart() && !c.bcast {
+		if t := c.tracking; t != nil && t.own != nil && !c.bcast {
 			(*privately)(c).Ended()
 		}
 	}

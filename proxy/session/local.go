@@ -56,8 +56,8 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		text = append(text, c.auth(args)...)
 	case "hello":
 		text = c.hello(text, args)
-		if t := c.tracking; t != nil && t.unheard && c.proto == 3 {
-			t.unheard = false
+		if t := c.tracking; t != nil && c.proto == 3 && (t.unheard || c.untold && !t.bcast) {
+			t.unheard, c.untold = false, c.untold && t.bcast
 			r := c.begin(spec)
 			follow(r, invalidateAll)
 			c.Complete(r, text)

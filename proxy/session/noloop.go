@@ -22,15 +22,17 @@ import (
 //  3. When one ends, or a master is replaced, the client is told to forget
 //     everything. So it is when another CLIENT TRACKING leaves NOLOOP out: the
 //     connections are closed then, as by CLIENT TRACKING OFF and RESET, and when the
-//     client leaves.
+//     client leaves. What it sent before is answered: what is in flight there, and what
+//     still waits for such a connection over one that nobody listens to.
 //  4. In BCAST mode there are such connections to all masters from the beginning, in
 //     the database of that time, and servers tell of all changes on them.
 //  5. They count as pinned connections. When there are too many, CLIENT TRACKING is
-//     refused.
+//     refused, and later a command that needs one more.
 //
 // Of some changes of its own the client is told all the same, one message too many:
 // those by commands that block, behind WATCH, in another database, and by scripts of
-// users with limits, for these use other connections.
+// users with limits, for these use other connections; and those of keys that it read
+// over other connections, before NOLOOP or by such scripts.
 
 // apart tells if the client is told over its own connections only.
 func (c *Client) apart() bool {
@@ -59,8 +61,15 @@ func (c *Client) keepPrivate(old *tracking) {
 		c.tracking.missed = true
 		return
 	}
-	c.untold = false
-	c.invalidate(invalidateAll, false)
+	c.tellUntold()
+}
+
+// tellUntold tells the client of what servers forgot when it could not be told.
+func (c *Client) tellUntold() {
+	if c.untold && c.proto == 3 && !c.bcast {
+		c.untold = false
+		c.invalidate(invalidateAll, false)
+	}
 }
 
 // endPrivate closes the connections of the client's own. The servers forget what it
@@ -103,5 +112,6 @@ func (p *privately) Ended() {
 		return
 	}
 	c.tracking.dropped = !c.bcast
+	c.untold = c.untold || c.proto != 3 && !c.bcast
 	c.invalidate(invalidateAll, c.bcast)
 }

@@ -233,13 +233,11 @@ func (c *Client) startTracking(t *tracking) {
 	old := c.tracking
 	c.tracking = t
 	c.sh.Invalidations.join(c)
-	switch {
-	case old != nil && old.own != nil:
+	if old != nil && old.own != nil {
 		c.keepPrivate(old)
-	case c.untold && c.proto == 3 && !t.bcast:
-		c.untold = false
-		c.invalidate(invalidateAll, false)
+		return
 	}
+	c.tellUntold()
 }
 
 // trackAll answers when the servers tell of all changes.
