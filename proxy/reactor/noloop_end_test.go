@@ -198,3 +198,31 @@ func TestNoLoopAndRESP2(t *testing.T) {
 	c.do("HELLO", "3")
 	c.want("end", "ECHO", "end")
 }
+
+// TestNoLoopAndLargeReplies: a client with connections of its own has few requests in
+// flight when replies are large.
+func TestNoLoopAndLargeReplies(t *testing.T) {
+	t.Parallel()
+	large := strings.Repeat("x", 8<<20)
+	f := startFake(t, func([]string) string { return "$8388608\r\n" + large + "\r\n" })
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	c := p.dial()
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "on", "optin", "noloop")
+	c.want(large, "GET", "k")
+	f.set(never)
+	const more = 20
+	c.write(strings.Repeat(encode("GET", "k"), more))
+	f.waitGot(3)
+	time.Sleep(50 * time.Millisecond)
+	if got := f.waitGot(3); len(got) != 3 {
+		t.Fatalf("%d requests are in flight: %q", len(got)-1, got)
+	}
+	for answered := 1; answered < more+1; {
+		now := len(f.waitGot(answered + 1))
+		f.say(strings.Repeat("$1\r\ny\r\n", now-answered))
+		for ; answered < now; answered++ {
+			c.wantNext("y")
+		}
+	}
+}

@@ -30,7 +30,9 @@ import (
 //     does not wait at a barrier each time.
 //  4. In bulk, a client may have as many requests in flight as it lately had
 //     replies of windowBytes, and at most maxPending. So the large replies of one
-//     client do not stand in the way of others by the thousand there, either.
+//     client do not stand in the way of others by the thousand there, either. A
+//     client with connections of its own (noloop.go) delays nobody and never
+//     changes over; it may have ordinaryDepth, or less by the same rule.
 //
 // While there is no connection for bulk, because it broke, is not open yet, or the
 // server lets in no more, a client goes on as an ordinary one: better delayed than
@@ -159,8 +161,11 @@ func (c *Client) enterBulk(slot int) bool {
 
 // window is how many requests of the client may be in flight.
 func (c *Client) window() int {
-	if c.bulk.now {
+	switch {
+	case c.bulk.now:
 		return int(c.bulk.window)
+	case c.as.IsPrivate():
+		return min(int(c.bulk.window), ordinaryDepth)
 	}
 	return ordinaryDepth
 }
@@ -169,11 +174,8 @@ func (c *Client) window() int {
 func (c *Client) full() {
 	c.stalled = true
 	b := &c.bulk
-	if b.now {
+	if b.now || c.as.IsPrivate() {
 		b.widen = true
-		return
-	}
-	if c.as.IsPrivate() {
 		return
 	}
 	b.stay, b.window = bulkStay, max(b.window, firstWindow)
