@@ -222,6 +222,9 @@ func (c *Conn) Recipient() Owner {
 // Unsent tells if bytes wait to be written.
 func (c *Conn) Unsent() bool { return c.written < c.queued }
 
+// Unwritten is how many bytes wait to be written.
+func (c *Conn) Unwritten() int { return int(c.queued - c.written) }
+
 // Enqueue takes a request; raw is copied. The state is Ready, or Login for the
 // login's own requests.
 func (c *Conn) Enqueue(r *Request, raw []byte) {
@@ -325,9 +328,9 @@ func (c *Conn) Flush() (full bool) {
 	return false
 }
 
-// Read reads once into scratch and delivers what came. It returns false when
-// there was nothing.
-func (c *Conn) Read(scratch []byte) bool {
+// Read reads once into scratch and delivers what came. It returns how many bytes
+// that was.
+func (c *Conn) Read(scratch []byte) int {
 	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.FD), uintptr(unsafe.Pointer(unsafe.SliceData(scratch))), uintptr(len(scratch)))
 	switch {
 	case errno == syscall.EAGAIN || errno == syscall.EINTR:
@@ -341,9 +344,9 @@ func (c *Conn) Read(scratch []byte) bool {
 		if err := c.deliver(scratch[:n]); err != nil {
 			c.Break(SightRefused, err, LineLost)
 		}
-		return true
+		return int(n)
 	}
-	return false
+	return 0
 }
 
 // deliver frames replies and hands each to the owner of the oldest request.

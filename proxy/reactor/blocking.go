@@ -428,7 +428,7 @@ func (c *call) apply() {
 
 // lastWords reads what the server wrote before it went.
 func (c *call) lastWords() {
-	for conn := c.pin.conn; c.state == callSent && conn.State() == backend.Ready && conn.Read(c.pin.loop.scratch); {
+	for conn := c.pin.conn; c.state == callSent && conn.State() == backend.Ready && conn.Read(c.pin.loop.scratch) > 0; {
 	}
 }
 

@@ -39,8 +39,12 @@ func (l *loop) clientEvent(c *session.Client, events uint32) {
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLRDHUP) != 0 {
+		before := l.sh.BytesIn
 		if !c.Stalled() {
 			c.Readable(l.scratch)
+		}
+		if c.Received() > giant && l.rests(int(l.sh.BytesIn-before)) {
+			l.restClient(c)
 		}
 		interest := c.Events
 		if events&unix.EPOLLRDHUP != 0 && !c.Closed {

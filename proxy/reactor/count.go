@@ -12,7 +12,7 @@ import (
 // counters of one loop. Only its thread touches them; Stats asks it for a copy.
 type counters struct {
 	commands               []CommandStats
-	answered               uint64
+	answered, ordinary     uint64
 	unknown, malformed     uint64
 	accepted, tooSlow      uint64
 	evicted                uint64
@@ -29,6 +29,9 @@ func (k *counters) init() { k.commands = make([]CommandStats, commands()) }
 func (l *loop) Count(c *session.Client, r *backend.Request, kind byte) {
 	k := &l.counters
 	k.answered++
+	if !r.Bulk {
+		k.ordinary++
+	}
 	if r.Spec == nil {
 		return
 	}

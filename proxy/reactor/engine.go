@@ -32,6 +32,8 @@ type Engine struct {
 	held, used atomic.Int64
 	// overBudget: memory is short, no loop reads from clients.
 	overBudget atomic.Bool
+	// others is when a loop last answered what is not bulk, by the loops' clock.
+	others atomic.Int64
 	// pinned counts pinned connections in use.
 	pinned atomic.Int64
 	// large are the slots that hold something large.

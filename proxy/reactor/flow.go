@@ -36,13 +36,17 @@ type pausedConn struct {
 	since  int64
 }
 
-// throttle pauses a connection for bulk, which was just read, if its client has
-// enough.
-func (l *loop) throttle(c *backend.Conn) {
+// throttle pauses a connection for bulk, of which n bytes were just read, if its
+// client has enough, or if the reply is a giant that is to rest.
+func (l *loop) throttle(c *backend.Conn, n int) {
 	if c.FD < 0 || c.Paused || c.MustDrain || c.Retired {
 		return
 	}
 	client := session.ClientOf(c.Recipient())
+	if client != nil && client.Streamed() > giant && l.rests(n) {
+		l.restConn(c)
+		return
+	}
 	if client == nil || client.Unsent() <= flowHigh || !client.Takes(l.sh.Now-untaken) {
 		return
 	}

@@ -66,6 +66,7 @@ type loop struct {
 	sawBusy bool
 	// pausedConns are those that are not read (flow.go).
 	pausedConns []pausedConn
+	giants      giants
 	// flushed is Scripts.Flushed when the loop last forgot what servers have.
 	flushed uint64
 	// waiting counts connections that must drain before the epoch is obeyed.
@@ -79,6 +80,9 @@ type loop struct {
 	draining    bool
 	stopped     bool
 	counters    counters
+	// ordinary is counters.ordinary of the time when Engine.others was set.
+	ordinary   uint64
+	ordinaryAt int64
 	// slowFrom is from which time on, in nanoseconds, a command is slow.
 	slowFrom int64
 
@@ -199,6 +203,9 @@ func (l *loop) run() {
 		if l.sh.Now >= l.nextTimer {
 			l.timers()
 		}
+		if len(l.giants.conns) > 0 || len(l.giants.clients) > 0 {
+			l.giantsGoOn()
+		}
 		l.checkBudget()
 		l.acknowledge()
 		if l.draining && l.clients.Load() == 0 {
@@ -244,6 +251,10 @@ func (l *loop) wait() int {
 func (l *loop) slept(before int64) {
 	l.counters.busy += before - l.counters.awake
 	l.counters.awake = l.sh.Now
+	if l.counters.ordinary != l.ordinary && l.sh.Now-l.ordinaryAt > int64(time.Millisecond) {
+		l.ordinary, l.ordinaryAt = l.counters.ordinary, l.sh.Now
+		l.eng.others.Store(l.sh.Now)
+	}
 	l.counters.wakeups++
 }
 

@@ -380,15 +380,20 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 		return
 	}
 	if events&(unix.EPOLLIN|unix.EPOLLERR|unix.EPOLLHUP) != 0 {
-		if c.Read(l.scratch); c.Target.Bulk || c.Target.As.IsPrivate() {
-			l.throttle(c)
+		if n := c.Read(l.scratch); c.Target.Bulk || c.Target.As.IsPrivate() {
+			l.throttle(c, n)
 		}
 		if l.sawBusy {
 			l.busyNoMore(c)
 		}
 	}
 	if events&unix.EPOLLOUT != 0 {
-		l.watchConn(c, c.Flush())
+		before := c.Unwritten()
+		full := c.Flush()
+		l.watchConn(c, full)
+		if left := c.Unwritten(); left > giant && l.rests(before-left) {
+			l.restConn(c)
+		}
 	}
 }
 

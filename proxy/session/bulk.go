@@ -188,6 +188,14 @@ func (b *bulk) doubled() {
 	b.window = min(2*b.window, maxPending)
 }
 
+// Streamed is how much of the reply that is passed on in pieces was passed on.
+func (c *Client) Streamed() int {
+	if c.first == nil || !c.first.Streamed {
+		return 0
+	}
+	return c.bulk.streamed
+}
+
 // large notes that a reply was large, or is going to be.
 func (c *Client) large(r *backend.Request, size int) {
 	b := &c.bulk

@@ -155,6 +155,14 @@ func (c *Client) Proto() int { return int(c.proto) }
 // Unsent is the number of bytes it did not read yet.
 func (c *Client) Unsent() int { return c.out.Len() }
 
+// Received is how much there is of a request that is not complete.
+func (c *Client) Received() int {
+	if c.in == nil {
+		return 0
+	}
+	return len(c.in.B)
+}
+
 // Pending is the number of its requests that were not answered.
 func (c *Client) Pending() int { return c.pending }
 
