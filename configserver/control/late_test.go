@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/acl"
 )
 
 // An owner that was stopped for longer than its lease, exactly between the last
@@ -35,6 +36,11 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 			m := r.servers[s.Master]
 			m.MustDo("ACL", "SETUSER", "basalt-proxy-1", "on", ">late", "~*", "+@all")
 			m.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", s.Generation))
+		}},
+		{"the nodes get an application's user of before", func(r *rig, s *topology.Shard) {
+			for _, id := range []string{s.Master, replicaOf(s)} {
+				r.servers[id].MustDo("ACL", "SETUSER", acl.NodeUser("basalt-proxy-1", "rights"), "on", ">late", "~*", "+@all")
+			}
 		}},
 	} {
 		t.Run(late.name, func(t *testing.T) {
