@@ -19,10 +19,7 @@ var lineNoAnswer = []byte("-ERR this proxy was built without an answer to that c
 // Local answers COMMAND, CONFIG SET, CLUSTER, and those of CLIENT that concern other
 // clients.
 func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
-	own := make([][]byte, len(args))
-	for i, a := range args {
-		own[i] = bytes.Clone(a)
-	}
+	own := session.CloneArgs(args)
 	switch r.Spec.Name {
 	case "client|list":
 		l.clientList(c, r, own)

@@ -42,7 +42,7 @@ func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 	case "latency|history":
 		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyHistory(dst, m.replies) })
 	case "latency|histogram":
-		own := cloneArgs(args)
+		own := CloneArgs(args)
 		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
 			m.sh.Router.Histograms(c, m.whole, own[2:], m.replies)
 			return nil, nil
@@ -161,10 +161,7 @@ func (c *Client) slowLog(spec *command.Spec, args [][]byte) {
 
 // parameters serves CONFIG GET: what a server says, and the proxy's own.
 func (c *Client) parameters(spec *command.Spec, args [][]byte) {
-	own := make([][]byte, len(args)) // args are the loop's memory
-	for i, a := range args {
-		own[i] = bytes.Clone(a)
-	}
+	own := CloneArgs(args)
 	m := c.newMerge(spec, 1, func(m *merge, _ []byte) ([]byte, error) {
 		words, err := fanout.Parameters(m.replies[0])
 		if err == nil {

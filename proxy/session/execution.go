@@ -130,12 +130,11 @@ func handlingOf(spec *command.Spec) handling {
 
 // putAside keeps a command for the execution.
 func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) []byte {
-	a := aside{spec: spec, at: t.count, own: -1, args: make([][]byte, len(args))}
+	a := aside{spec: spec, at: t.count, own: -1, args: CloneArgs(args)}
 	if how == alsoOthers || how == alsoHere {
 		a.own = t.sent
 	}
-	for i, arg := range args {
-		a.args[i] = bytes.Clone(arg)
+	for _, arg := range args {
 		t.asideBytes += len(arg)
 	}
 	if t.asideBytes > maxAsideBytes || len(t.asides) >= maxAsides {

@@ -1,7 +1,6 @@
 package session
 
 import (
-	"bytes"
 	"math/rand/v2"
 	"strconv"
 
@@ -172,10 +171,7 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 		if c.infoOfShard(spec, args) {
 			return
 		}
-		own := make([][]byte, len(args)) // args are the loop's memory
-		for i, a := range args {
-			own[i] = bytes.Clone(a)
-		}
+		own := CloneArgs(args)
 		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
 			texts := make([][]byte, len(m.replies))
 			for i, reply := range m.replies {

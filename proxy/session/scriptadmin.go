@@ -77,15 +77,6 @@ func (c *Client) scriptAdmin(spec *command.Spec, args [][]byte) {
 	}
 }
 
-// cloneArgs copies arguments, which are the loop's memory.
-func cloneArgs(args [][]byte) [][]byte {
-	own := make([][]byte, len(args))
-	for i, a := range args {
-		own[i] = bytes.Clone(a)
-	}
-	return own
-}
-
 // toMasters sends a command to all masters and joins their replies.
 func (c *Client) toMasters(spec *command.Spec, args [][]byte) {
 	c.finishAtMasters(c.begin(spec), args)
@@ -97,7 +88,7 @@ func (c *Client) finishAtMasters(whole *backend.Request, args [][]byte) {
 	if whole.Spec.Write {
 		c.touchAll()
 	}
-	args = cloneArgs(args)
+	args = CloneArgs(args)
 	shards := make([]int, len(sh.Table.Shards))
 	for i := range shards {
 		shards[i] = i
@@ -192,7 +183,7 @@ func (c *Client) scriptExists(spec *command.Spec, args [][]byte) {
 		}
 	}
 	w := c.begin(spec)
-	args = cloneArgs(args)
+	args = CloneArgs(args)
 	library := sh.Scripts
 	var known map[string]bool
 	sh.Router.Async(func() {
@@ -251,7 +242,7 @@ func (c *Client) scriptFlush(spec *command.Spec, args [][]byte) {
 		return
 	}
 	w := c.begin(spec)
-	args = cloneArgs(args)
+	args = CloneArgs(args)
 	library := sh.Scripts
 	var err error
 	sh.Router.Async(func() {

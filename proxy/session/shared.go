@@ -4,6 +4,8 @@
 package session
 
 import (
+	"bytes"
+
 	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
@@ -183,6 +185,16 @@ func (s *Shared) part(whole *backend.Request, owner backend.Owner) *backend.Requ
 	r.Owner, r.Spec, r.Start = owner, whole.Spec, s.Now
 	r.Proto, r.DB, r.Bulk, r.As = whole.Proto, whole.DB, whole.Bulk, whole.As
 	return r
+}
+
+// CloneArgs copies arguments, which are the loop's memory, for an answer that
+// comes later.
+func CloneArgs(args [][]byte) [][]byte {
+	own := make([][]byte, len(args))
+	for i, a := range args {
+		own[i] = bytes.Clone(a)
+	}
+	return own
 }
 
 // ownerOf returns the shard of a slot, or -1.
