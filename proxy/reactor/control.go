@@ -126,14 +126,10 @@ func (h controlHost) Opened(c *backend.Conn) {
 
 // Reply takes the reply of the server.
 func (k *control) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
-	l := k.call.loop
-	r.Out.Append(&l.sh.Pool, piece)
+	reply := k.call.loop.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	reply := r.Out.Bytes()
-	r.Out.Reset(&l.sh.Pool)
-	l.sh.Requests.Put(r)
 	conn := k.conn
 	k.end(reply)
 	conn.Break(SightUnknown, errAsked, backend.LineLost)

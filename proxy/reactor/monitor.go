@@ -339,13 +339,10 @@ type monitorAsk struct {
 func (q *monitorAsk) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	k := q.link
 	l := k.monitors.loop
-	r.Out.Append(&l.sh.Pool, piece)
+	text := l.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	text := r.Out.Bytes()
-	r.Out.Reset(&l.sh.Pool)
-	l.sh.Requests.Put(r)
 	conn := k.conn
 	switch {
 	case conn == nil || k.filter == nil:

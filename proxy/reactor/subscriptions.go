@@ -237,14 +237,10 @@ type subRequest struct {
 // Reply takes the answer. An error is not expected of a healthy server: the
 // connection is opened anew, with a backoff.
 func (q *subRequest) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
-	l := q.link.subs.loop
-	r.Out.Append(&l.sh.Pool, piece)
+	text := q.link.subs.loop.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	text := r.Out.Bytes()
-	r.Out.Reset(&l.sh.Pool)
-	l.sh.Requests.Put(r)
 	if kind != '-' {
 		if q.batch != nil {
 			q.batch.Done()

@@ -87,13 +87,10 @@ func (s *slotScan) ask(cursor string) {
 // Reply takes the reply to a SCAN.
 func (s *slotScan) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	sh := s.client.sh
-	r.Out.Append(&sh.Pool, piece)
+	reply := sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	reply := r.Out.Bytes()
-	r.Out.Reset(&sh.Pool)
-	sh.Requests.Put(r)
 	if kind == '-' {
 		s.end(reply)
 		return

@@ -89,16 +89,14 @@ func (m *merge) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
 		}
 		return
 	}
-	r.Out.Append(&m.sh.Pool, piece)
+	part := r.Part
+	reply := m.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	reply := r.Out.Bytes()
-	m.replies[r.Part] = reply
+	m.replies[part] = reply
 	m.heap += len(reply)
 	m.sh.Merging += int64(len(reply))
-	r.Out.Reset(&m.sh.Pool)
-	m.sh.Requests.Put(r)
 	if m.waiting--; m.waiting == 0 {
 		m.finish()
 	}

@@ -127,14 +127,12 @@ func (x *reread) send() {
 
 // Reply takes a piece of the reply to a part.
 func (x *reread) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
-	sh := x.client.sh
-	r.Out.Append(&sh.Pool, piece)
+	part := r.Part
+	reply := x.client.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	x.replies[r.Part] = r.Out.Bytes()
-	r.Out.Reset(&sh.Pool)
-	sh.Requests.Put(r)
+	x.replies[part] = reply
 	if x.waiting--; x.waiting == 0 {
 		x.ended()
 	}

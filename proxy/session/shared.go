@@ -187,6 +187,20 @@ func (s *Shared) part(whole *backend.Request, owner backend.Owner) *backend.Requ
 	return r
 }
 
+// Collect adds a piece to what r has of its reply. With the last one it returns
+// the reply, in memory of its own, and puts r back: what is needed of r must be
+// read before.
+func (s *Shared) Collect(r *backend.Request, piece []byte, last bool) []byte {
+	r.Out.Append(&s.Pool, piece)
+	if !last {
+		return nil
+	}
+	reply := r.Out.Bytes()
+	r.Out.Reset(&s.Pool)
+	s.Requests.Put(r)
+	return reply
+}
+
 // CloneArgs copies arguments, which are the loop's memory, for an answer that
 // comes later.
 func CloneArgs(args [][]byte) [][]byte {

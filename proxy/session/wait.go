@@ -138,15 +138,12 @@ type replicasAsked struct {
 
 // Reply takes the answer of a shard. An error is that of the whole at once.
 func (w *replicasAsked) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
-	sh := w.client.sh
-	r.Out.Append(&sh.Pool, piece)
+	part := r.Part
+	reply := w.client.sh.Collect(r, piece, last)
 	if !last {
 		return
 	}
-	reply := r.Out.Bytes()
-	w.replies[r.Part] = reply
-	r.Out.Reset(&sh.Pool)
-	sh.Requests.Put(r)
+	w.replies[part] = reply
 	w.missing--
 	switch {
 	case w.failed:
