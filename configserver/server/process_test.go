@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/basalt-redis/basalt/configserver/store/etcdstore"
+	"github.com/basalt-redis/basalt/internal/capture"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
@@ -87,31 +87,13 @@ type process struct {
 	name string
 	cmd  *exec.Cmd
 	done chan struct{}
-	log  *log
-}
-
-// log keeps what a process writes.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log  *capture.Buffer
 }
 
 // start runs the program until the test ends.
 func start(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{name: name, cmd: exec.Command(binary, args...), done: make(chan struct{}), log: &log{}}
+	p := &process{name: name, cmd: exec.Command(binary, args...), done: make(chan struct{}), log: &capture.Buffer{}}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	started := make(chan error)

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
+	"github.com/basalt-redis/basalt/internal/capture"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
@@ -212,30 +213,13 @@ type proxy struct {
 	*Client
 	mu     sync.Mutex
 	tables []*routing.Table
-	log    *syncBuffer
+	log    *capture.Buffer
 	stop   context.CancelFunc
 	done   chan error
 }
 
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func startProxy(t *testing.T, change func(*Config), fakes ...*fake) *proxy {
-	p := &proxy{log: &syncBuffer{}, done: make(chan error, 1)}
+	p := &proxy{log: &capture.Buffer{}, done: make(chan error, 1)}
 	cfg := Config{
 		Cluster: "local", Address: "127.0.0.1:6380", Version: "test", LoadInterval: 50 * time.Millisecond,
 		Load:   func() Load { return Load{Clients: 3, Commands: 4, Busy: 0.5} },

@@ -1,43 +1,25 @@
 package reactor_test
 
 import (
-	"bytes"
 	"log/slog"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/internal/capture"
 	"github.com/basalt-redis/basalt/proxy/reactor"
 )
 
-// logBuffer is a log that loops write and a test reads.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
+// logger writes to a log that a test reads.
+func logger(log *capture.Buffer) *slog.Logger { return slog.New(slog.NewTextHandler(log, nil)) }
 
 // TestCrossProtocolScripting: what a browser can be tricked into sending ends
 // at the first word of HTTP, without a reply, and nothing behind it runs.
 func TestCrossProtocolScripting(t *testing.T) {
 	t.Parallel()
 	shards, _ := realShards(t, 2)
-	var log logBuffer
-	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)
+	var log capture.Buffer
+	p := startProxy(t, reactor.Config{Logger: logger(&log)}, shards...)
 	good := p.dial()
 	good.want("OK", "SET", "k", "v")
 	const attack = "FLUSHALL\r\nPING\r\n"
@@ -81,8 +63,8 @@ func TestCrossProtocolScripting(t *testing.T) {
 func TestBrokenClientsAreLoggedRarely(t *testing.T) {
 	t.Parallel()
 	shards, _ := realShards(t, 1)
-	var log logBuffer
-	p := startProxy(t, reactor.Config{Logger: log.logger()}, shards...)
+	var log capture.Buffer
+	p := startProxy(t, reactor.Config{Logger: logger(&log)}, shards...)
 	garbage := func(n int) {
 		for range n {
 			c := p.dial()

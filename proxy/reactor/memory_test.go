@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/internal/capture"
 	"github.com/basalt-redis/basalt/proxy/reactor"
 )
 
@@ -15,8 +16,8 @@ func TestStalledGiants(t *testing.T) {
 	for _, loops := range []int{1, 2} {
 		t.Run(fmt.Sprintf("%d loops", loops), func(t *testing.T) {
 			shards, _ := realShards(t, 1)
-			var log logBuffer
-			p := startProxy(t, reactor.Config{Loops: loops, MemoryBudgetBytes: 16 << 20, Logger: log.logger()}, shards...)
+			var log capture.Buffer
+			p := startProxy(t, reactor.Config{Loops: loops, MemoryBudgetBytes: 16 << 20, Logger: logger(&log)}, shards...)
 			var good [2]*client
 			for i := range good {
 				good[i] = p.dial()

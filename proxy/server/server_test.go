@@ -2,7 +2,6 @@ package server
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc"
 
+	"github.com/basalt-redis/basalt/internal/capture"
 	"github.com/basalt-redis/basalt/internal/redistest"
 	"github.com/basalt-redis/basalt/internal/slot"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
@@ -129,26 +129,9 @@ func topologyOf(epoch uint64, servers ...*redistest.Server) *basaltv1.Snapshot {
 type running struct {
 	*Server
 	t    *testing.T
-	log  *lockedBuffer
+	log  *capture.Buffer
 	stop context.CancelFunc
 	done chan error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func startProxy(t *testing.T, c *configserver, flags ...string) *running {
@@ -160,7 +143,7 @@ func startProxy(t *testing.T, c *configserver, flags ...string) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t, log: &lockedBuffer{}, done: make(chan error, 1)}
+	r := &running{t: t, log: &capture.Buffer{}, done: make(chan error, 1)}
 	if r.Server, err = New(cfg, r.log); err != nil {
 		t.Fatal(err)
 	}

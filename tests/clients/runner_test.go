@@ -1,7 +1,6 @@
 package clients
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,10 +10,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/basalt-redis/basalt/internal/capture"
 )
 
 // password of the endpoint and of the plain server, so that every connect and
@@ -58,28 +58,8 @@ func programs(dir string) []client {
 type program struct {
 	cmd    *exec.Cmd
 	stdin  io.WriteCloser
-	output *lines
+	output *capture.Buffer
 	ended  chan error
-}
-
-// lines collects an output and tells when a line of it came.
-type lines struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-// Write adds to the output.
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-// String returns the output so far.
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
 
 // start starts a command in a process group of its own, which the test's end
@@ -92,7 +72,7 @@ func start(t testing.TB, limit time.Duration, command ...string) *program {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 2 * time.Second
 	cmd.Env = append(os.Environ(), "REDIS_PASSWORD="+password, "REDISCLI_AUTH="+password, "NO_COLOR=1")
-	p := &program{cmd: cmd, output: &lines{}, ended: make(chan error, 1)}
+	p := &program{cmd: cmd, output: &capture.Buffer{}, ended: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = p.output, p.output
 	var err error
 	if p.stdin, err = cmd.StdinPipe(); err == nil {

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/internal/capture"
 	"github.com/basalt-redis/basalt/internal/slot"
 	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
@@ -53,7 +53,7 @@ type Cluster struct {
 	stateDir string
 	apis     []*API
 	runner   *exec.Cmd
-	output   *lockedBuffer
+	output   *capture.Buffer
 	exited   chan struct{}
 }
 
@@ -102,7 +102,7 @@ func start(t testing.TB, o Options, last bool) *Cluster {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(stateDir) })
-	c := &Cluster{options: o, ctl: Binary(t, "basaltctl"), stateDir: stateDir, output: &lockedBuffer{}, exited: make(chan struct{})}
+	c := &Cluster{options: o, ctl: Binary(t, "basaltctl"), stateDir: stateDir, output: &capture.Buffer{}, exited: make(chan struct{})}
 	args := append([]string{"local", "up", "--state-dir", stateDir, "--port", "0", "--configserver-port", "0",
 		"--shards", strconv.Itoa(o.Shards), "--replicas", strconv.Itoa(o.Replicas),
 		"--proxies", strconv.Itoa(o.Proxies), "--configservers", strconv.Itoa(o.Configservers), "-o", "json"}, o.Flags...)
@@ -354,25 +354,4 @@ func (c *Cluster) Admin(t testing.TB, addr string) *consistency.Conn {
 	}
 	t.Cleanup(conn.Close)
 	return conn
-}
-
-// lockedBuffer is written by a process while a test reads it.
-type lockedBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-var _ io.Writer = (*lockedBuffer)(nil)
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-// String returns what was written so far.
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
