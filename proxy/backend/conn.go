@@ -222,8 +222,17 @@ func (c *Conn) Recipient() Owner {
 // Unsent tells if bytes wait to be written.
 func (c *Conn) Unsent() bool { return c.written < c.queued }
 
-// Unwritten is how many bytes wait to be written.
-func (c *Conn) Unwritten() int { return int(c.queued - c.written) }
+// Written is the number of bytes that were written to the connection.
+func (c *Conn) Written() uint64 { return c.written }
+
+// Writing is the size of the request that is being written, if it is a large one,
+// else of some that are.
+func (c *Conn) Writing() int {
+	if !c.Unsent() {
+		return 0
+	}
+	return len(c.wchunk.B)
+}
 
 // Enqueue takes a request; raw is copied. The state is Ready, or Login for the
 // login's own requests.

@@ -388,10 +388,9 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 		}
 	}
 	if events&unix.EPOLLOUT != 0 {
-		before := c.Unwritten()
-		full := c.Flush()
-		l.watchConn(c, full)
-		if left := c.Unwritten(); left > giant && l.rests(before-left) {
+		before := c.Written()
+		l.watchConn(c, c.Flush())
+		if c.Writing() > giant && l.rests(int(c.Written()-before)) {
 			l.restConn(c)
 		}
 	}
