@@ -48,6 +48,9 @@ func (i *Identity) Hears(t *Target) bool {
 // IsKept tells if its connections are kept though they carry nothing.
 func (i *Identity) IsKept() bool { return i != nil && i.Listener != nil }
 
+// IsOver tells if it is that of one client, which does not want it any more.
+func (i *Identity) IsOver() bool { return i.IsPrivate() && i.Listener == nil }
+
 // LaneKey tells the lanes to one server apart: At is a Lane.
 type LaneKey struct {
 	As *Identity

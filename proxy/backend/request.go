@@ -225,6 +225,13 @@ func (h *Hold) Readdress(shard int32) {
 	}
 }
 
+// Share has requests take the lanes that all share.
+func (h *Hold) Share() {
+	for r := h.first; r != nil; r = r.next {
+		r.As = nil
+	}
+}
+
 // Stamp sets HeldSince of requests that were never held before.
 func (h *Hold) Stamp(now int64) {
 	for r := h.first; r != nil; r = r.next {

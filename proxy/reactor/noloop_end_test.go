@@ -25,7 +25,7 @@ func (c *client) nextReply() string {
 func TestNoLoopThatEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	shards, servers := realShards(t, 2)
-	p := startProxy(t, reactor.Config{Loops: 1, NodeTimeout: 20 * time.Millisecond}, shards...)
+	p := startProxy(t, reactor.Config{Loops: 1}, shards...)
 	for _, end := range []string{"off", "on"} {
 		c := p.dial()
 		c.do("HELLO", "3")

@@ -546,7 +546,12 @@ func (l *loop) Broken(c *backend.Conn, retry *backend.Hold, sight Sight, err err
 		l.counters.heldTotal += uint64(retry.Count)
 		retry.Stamp(l.sh.Now)
 		retry.Readdress(int32(slices.Index(l.shards, s))) // they may have been sent by an older table
-		s.lane(c.Target.LaneKey()).hold.Prepend(retry)
+		k := c.Target.LaneKey()
+		if k.As.IsOver() {
+			k.As = nil
+			retry.Share()
+		}
+		s.lane(k).hold.Prepend(retry)
 		s.releaseLater()
 	}
 	if c.MustDrain {

@@ -130,25 +130,36 @@ func (l *loop) MayBePrivate() []byte {
 
 // EndPrivate closes the connections of a client's own, behind what is in flight.
 // Nobody waits for that: the client's next commands wait for its earlier ones. Only
-// what is held already, and goes over another connection now, must not overtake.
+// what is held for such a connection must not overtake: it takes those that all share.
 func (l *loop) EndPrivate(as *backend.Identity) {
 	l.endHearing(as)
 	for _, s := range l.shards {
-		some := false
 		for _, n := range s.nodes {
 			for k, conn := range n.sides {
 				if k.As == as {
-					some = true
 					s.retire(n, k, conn, n == s.master && s.lane(k).hold.Count > 0)
 				}
 			}
 		}
-		if some {
+		if s.endLanes(as) {
 			s.publish()
 			s.releaseLater()
-			s.sweepSides()
 		}
 	}
+	l.orphan.endLanes(as)
+}
+
+// endLanes forgets the lanes of a client's own. It returns false when there were none.
+func (s *shard) endLanes(as *backend.Identity) (some bool) {
+	for k, ln := range s.sides {
+		if k.As == as {
+			some = true
+			ln.hold.Share()
+			s.lanes[k.At].hold.Append(&ln.hold)
+			s.dropSide(k)
+		}
+	}
+	return some
 }
 
 // sweepSides forgets side lanes that nobody uses.

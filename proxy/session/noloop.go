@@ -23,7 +23,7 @@ import (
 //     everything. So it is when another CLIENT TRACKING leaves NOLOOP out: the
 //     connections are closed then, as by CLIENT TRACKING OFF and RESET, and when the
 //     client leaves. What it sent before is answered: what is in flight there, and what
-//     still waits for such a connection over one that nobody listens to.
+//     still waits for such a connection over those that all share.
 //  4. In BCAST mode there are such connections to all masters from the beginning, in
 //     the database of that time, and servers tell of all changes on them.
 //  5. They count as pinned connections. When there are too many, CLIENT TRACKING is
