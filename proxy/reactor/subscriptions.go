@@ -69,10 +69,10 @@ type subLink struct {
 	// no master, or nobody is subscribed.
 	target *backend.Target
 	conn   *backend.Conn
-	// tracking tells if the server tells of every change, missed that it did so
-	// and the connection ended.
+	// tracking tells if the server tells of every change; asked counts how often it
+	// was asked to.
 	tracking trackingState
-	missed   bool
+	asked    uint64
 	// part is what came of an incomplete push.
 	part *buffer.Chunk
 }
@@ -176,7 +176,7 @@ func (k *subLink) close() {
 // down forgets the state of a connection that ended.
 func (k *subLink) down() {
 	k.link.Down()
-	k.untracked()
+	k.tracking = trackingOff
 	if k.part != nil {
 		k.subs.loop.sh.Pool.Put(k.part)
 		k.part = nil

@@ -104,7 +104,7 @@ func (s *subscriptions) hearAll(done func()) {
 func (s *subscriptions) hearNone() {
 	s.broadcast = false
 	for _, k := range s.links {
-		if k.missed = false; k.tracking != trackingOff && k.conn != nil && k.conn.State() == backend.Ready {
+		if k.tracking != trackingOff && k.conn != nil && k.conn.State() == backend.Ready {
 			k.ask(rawTrackNone, nil)
 		}
 		k.tracking = trackingOff
@@ -138,24 +138,17 @@ func (k *subLink) track() {
 		return
 	}
 	k.tracking = trackingAsked
+	k.asked++
+	asked := k.asked
 	k.ask(rawTrackNone, nil) // the login asked for another mode
 	k.ask(rawTrackAll, func() {
-		if k.tracking != trackingAsked {
-			return // it is not wanted any more
+		if k.tracking != trackingAsked || k.asked != asked {
+			return // it is not wanted any more, or again
 		}
 		k.tracking = trackingOn
-		if k.missed {
-			k.missed = false
-			k.subs.loop.sh.Invalidations.Drop(true)
-		}
+		k.subs.loop.sh.Invalidations.Drop(true) // there may have been changes before
 		k.subs.answerWaiting(k.subs.loop.sh.Now)
 	})
-}
-
-// untracked: the connection ended.
-func (k *subLink) untracked() {
-	k.missed = k.missed || k.tracking == trackingOn
-	k.tracking = trackingOff
 }
 
 // tells takes a push that tells of changes; false for any other.

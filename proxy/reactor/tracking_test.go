@@ -432,6 +432,35 @@ func TestTrackingAndEpochs(t *testing.T) {
 	}
 }
 
+// TestBroadcastOfMastersToCome: a client in BCAST mode is told to forget everything
+// when a master begins to tell of changes that had none, or is new: they may have been
+// missed until then.
+func TestBroadcastOfMastersToCome(t *testing.T) {
+	t.Parallel()
+	shards, _ := realShards(t, 3)
+	p := startProxy(t, reactor.Config{Loops: 1, HoldTimeout: 200 * time.Millisecond}, shards[:2]...)
+	for _, mode := range []string{"bcast", "bcast noloop"} {
+		var master string
+		p.waitAck(p.commit(func(c *routing.Cluster) { master, c.Shards[1].Master = c.Shards[1].Master, "" }))
+		c := p.dial()
+		c.do("HELLO", "3")
+		c.want("OK", strings.Fields("CLIENT TRACKING on "+mode)...)
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[1].Master = master }))
+		c.wantNext("[invalidate (nil)]")
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards = shards }))
+		c.wantNext("[invalidate (nil)]")
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards = shards[:2] }))
+		if info := c.do("CLIENT", "INFO"); !strings.Contains(info, " flags=tB ") {
+			t.Error(info)
+		}
+		c.want("OK", "CLIENT", "TRACKING", "off")
+		if info := c.do("CLIENT", "INFO"); !strings.Contains(info, " flags=N ") {
+			t.Error(info)
+		}
+		c.Close()
+	}
+}
+
 // TestReadsThatAreNotTracked: what is read through a connection of the client's
 // own is not tracked, so the client is told not to keep it.
 func TestReadsThatAreNotTracked(t *testing.T) {

@@ -56,6 +56,7 @@ func (v *Invalidations) leave(c *Client) {
 	}
 	delete(v.clients, c)
 	if c.bcast {
+		c.bcast = false
 		if v.bcast--; v.bcast == 0 {
 			v.Quiet()
 		}

@@ -42,7 +42,8 @@ import (
 //     loop's connections for subscriptions, and the loop passes on what has
 //     one of a client's prefixes. As that is another connection than that of the
 //     replies, a client that is reading is told twice (Client.invalidate). When
-//     such a connection is made again, clients are told to drop everything, for
+//     a server begins to tell, because such a connection was made again or the master
+//     is new, clients that were answered before are told to drop everything, for
 //     changes may have been missed.
 //
 // A read on a connection that is only pinned (EXEC behind WATCH, XREAD BLOCK) is
