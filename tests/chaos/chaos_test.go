@@ -27,9 +27,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
 	"github.com/basalt-redis/basalt/tests/harness"
 )
@@ -78,10 +75,7 @@ func TestChaos(t *testing.T) {
 		o.Flags = []string{"--data-dir", filepath.Join(t.TempDir(), "data")}
 	}
 	c := harness.Start(t, o)
-	c.SetPolicy(t, func(p *pb.Policy) {
-		p.MaxFailovers = 1000
-		p.FailoverPeriod = durationpb.New(time.Minute)
-	})
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{Connections: 40, Pace: 15 * time.Millisecond})
 	n := newNemesis(t, c, l, shards)
 	n.run(plan(seed, length), l.Now()+length)

@@ -7,9 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
 	"github.com/basalt-redis/basalt/tests/harness"
 )
@@ -21,13 +18,10 @@ import (
 func TestOwnerStoppedDuringAFailover(t *testing.T) {
 	t.Parallel()
 	c := harness.Start(t, harness.Options{Shards: 1, Replicas: 2, Configservers: 2, Flags: []string{"--configserver-flag", "--lease-ttl=2s"}})
-	c.SetPolicy(t, func(p *pb.Policy) {
-		p.MaxFailovers = 1000
-		p.FailoverPeriod = durationpb.New(time.Minute)
-	})
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{Connections: 20})
 	for _, point := range []string{"fenced", "elected", "promoting-committed", "promoted", "repointed"} {
-		owner := armedOwner(t, c, "failover/"+point+"=pause:700ms")
+		owner := c.ArmOwner(t, "failover/"+point+"=pause:700ms")
 		l.LossBegins(0)
 		first := c.Master(t, 0).GetId()
 		events := c.LastEvent(t)
@@ -65,28 +59,6 @@ func TestOwnerStoppedDuringAFailover(t *testing.T) {
 		t.Logf("%s: %s, then %s, then %s; epoch %d, %d when all was over", point, first, second, third, epoch, now.GetEpoch())
 	}
 	l.Judge(t)
-}
-
-// armedOwner restarts the Configservers so that one with a fault point owns the
-// cluster, and returns its name.
-func armedOwner(t *testing.T, c *harness.Cluster, point string) string {
-	t.Helper()
-	armed := c.Status(t).GetCluster().GetOwner()
-	other := map[string]string{"configserver-0": "configserver-1", "configserver-1": "configserver-0"}[armed]
-	c.Kill(t, armed)
-	c.Kill(t, other)
-	c.StartProcess(t, armed, "BASALT_FAULTPOINT="+point)
-	harness.Eventually(t, 15*time.Second, armed+" owns the cluster", func() error {
-		st, err := c.TryStatus()
-		if err == nil && st.GetCluster().GetOwner() != armed {
-			err = fmt.Errorf("%q does", st.GetCluster().GetOwner())
-		}
-		return err
-	})
-	c.StartProcess(t, other)
-	c.WaitConfigservers(t, 15*time.Second)
-	c.WaitHealthy(t, 15*time.Second)
-	return armed
 }
 
 func kill(t *testing.T, c *harness.Cluster, name string) {

@@ -236,7 +236,7 @@ func TestBlockedClientsThroughSwitchovers(t *testing.T) {
 func TestBlockedClientsThroughKills(t *testing.T) {
 	t.Parallel()
 	c := harness.Start(t, harness.Options{Shards: 1})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	q := startQueues(t, c.Proxies[0], 0, true)
 	var kills []time.Time
 	for range 3 {

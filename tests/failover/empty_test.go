@@ -17,7 +17,7 @@ import (
 // still there, because an empty server is admitted only as a replica.
 func TestMasterRestartedEmpty(t *testing.T) {
 	c := harness.Start(t, harness.Options{})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{})
 	var outages []outage
 	for i, delay := range []time.Duration{0, 30, 60, 100, 150, 200, 300} {

@@ -29,7 +29,7 @@ const (
 // shards, under a load of 100 connections that verifies every value.
 func TestKillMasterUnderLoad(t *testing.T) {
 	c := harness.Start(t, harness.Options{})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{})
 	var outages []outage
 	for i := range kills {

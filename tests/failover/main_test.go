@@ -12,21 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/types/known/durationpb"
-
-	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
 	"github.com/basalt-redis/basalt/tests/harness"
 )
 
 func TestMain(m *testing.M) { harness.Main(m) }
-
-// unlimited lifts the limit of failovers per period, which is what
-// TestFailoversStopAtTheLimit is about.
-func unlimited(p *pb.Policy) {
-	p.MaxFailovers = 1000
-	p.FailoverPeriod = durationpb.New(time.Minute)
-}
 
 // shardName is the id of shard number i.
 func shardName(i int) string { return fmt.Sprintf("shard-%d", i) }

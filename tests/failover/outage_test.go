@@ -14,7 +14,7 @@ import (
 // away, alone; when the control plane is started again it is replaced.
 func TestControlPlaneOutage(t *testing.T) {
 	c := harness.Start(t, harness.Options{Configservers: 2})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{})
 	time.Sleep(betweenIncidents)
 	victim := c.Master(t, 1)

@@ -18,7 +18,7 @@ import (
 // that were restarted, and without the Configserver.
 func TestScriptsOutliveMasters(t *testing.T) {
 	c := harness.Start(t, harness.Options{Shards: 2, Proxies: 2})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	ctx := t.Context()
 	var proxies []*redis.Client
 	for _, addr := range c.Proxies {

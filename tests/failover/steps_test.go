@@ -30,10 +30,10 @@ func twoOwners(t *testing.T) *harness.Cluster {
 func TestOwnerKilledAtEachStepOfFailover(t *testing.T) {
 	t.Parallel()
 	c := twoOwners(t)
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	l := c.StartLoad(t, consistency.Config{Connections: 20})
 	for _, point := range operationPoints {
-		armed := armOwner(t, c, "failover/"+point)
+		armed := c.ArmOwner(t, "failover/"+point+"=kill")
 		old := c.Master(t, 0)
 		process := c.Process(t, old.GetId())
 		events := c.LastEvent(t)
@@ -70,7 +70,7 @@ func TestOwnerKilledAtEachStepOfSwitchover(t *testing.T) {
 	c := twoOwners(t)
 	l := c.StartLoad(t, consistency.Config{Connections: 20})
 	for _, point := range operationPoints {
-		armed := armOwner(t, c, "switchover/"+point)
+		armed := c.ArmOwner(t, "switchover/"+point+"=kill")
 		old := c.Master(t, 0)
 		events := c.LastEvent(t)
 		at := l.Now()
@@ -104,7 +104,7 @@ func TestOwnerKilledAtEachStepOfRotation(t *testing.T) {
 	c := twoOwners(t)
 	l := c.StartLoad(t, consistency.Config{Connections: 20})
 	for i, point := range rotationPoints {
-		armed := armOwner(t, c, "rotation/"+point)
+		armed := c.ArmOwner(t, "rotation/"+point+"=kill")
 		before := c.Topology(t)
 		newSecret(t, c, "cluster-secret", fmt.Sprintf("rotated-%d-0123456789abcdef", i))
 		told := make(chan error, 1)
@@ -133,28 +133,6 @@ func TestOwnerKilledAtEachStepOfRotation(t *testing.T) {
 		t.Errorf("%d keys lost acknowledged writes: %s", final.Behind, final.Examples)
 	}
 	requireNoErrors(t, l.Timeline())
-}
-
-// armOwner makes one Configserver the owner of the cluster, armed with a fault
-// point that kills it, and the other one stand by without. It returns its name.
-func armOwner(t *testing.T, c *harness.Cluster, point string) string {
-	t.Helper()
-	armed := c.Status(t).GetCluster().GetOwner()
-	other := map[string]string{"configserver-0": "configserver-1", "configserver-1": "configserver-0"}[armed]
-	c.Kill(t, armed)
-	c.Kill(t, other)
-	c.StartProcess(t, armed, "BASALT_FAULTPOINT="+point+"=kill")
-	harness.Eventually(t, 15*time.Second, armed+" owns the cluster", func() error {
-		st, err := c.TryStatus()
-		if err == nil && st.GetCluster().GetOwner() != armed {
-			err = fmt.Errorf("%q does", st.GetCluster().GetOwner())
-		}
-		return err
-	})
-	c.StartProcess(t, other)
-	c.WaitConfigservers(t, 15*time.Second)
-	c.WaitHealthy(t, 15*time.Second)
-	return armed
 }
 
 // waitDead waits until a process is gone.

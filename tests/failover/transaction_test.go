@@ -243,7 +243,7 @@ func TestTransactionsThroughSwitchovers(t *testing.T) {
 // killed with -9. What was acknowledged and not replicated may be lost.
 func TestTransactionsThroughKills(t *testing.T) {
 	c := harness.Start(t, harness.Options{Shards: 2, Proxies: 2})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	x := startTransactions(t, c)
 	for i := range 2 {
 		time.Sleep(300 * time.Millisecond)
@@ -261,7 +261,7 @@ func TestTransactionsThroughKills(t *testing.T) {
 // next, whether the key was changed there or not.
 func TestWatchAcrossMasters(t *testing.T) {
 	c := harness.Start(t, harness.Options{Shards: 1})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	dial := func() *consistency.Conn {
 		conn, err := consistency.Dial(t.Context(), c.Proxies[0], "", "")
 		if err != nil {
@@ -312,7 +312,7 @@ func TestWatchAcrossMasters(t *testing.T) {
 // come in order and never twice, also those published in a transaction.
 func TestSubscribersThroughFailover(t *testing.T) {
 	c := harness.Start(t, harness.Options{Shards: 2, Proxies: 2})
-	c.SetPolicy(t, unlimited)
+	c.SetPolicy(t, harness.UnlimitedFailovers)
 	for _, node := range c.Processes(t, "node") {
 		do(t, c.Admin(t, node.Address), "CONFIG", "SET", "notify-keyspace-events", "K$")
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
@@ -182,6 +183,13 @@ func (c *Cluster) SetPolicy(t testing.TB, change func(*pb.Policy)) {
 	must(t, c, "update policy", func(ctx context.Context, a *API) (*pb.Cluster, error) {
 		return a.Clusters.UpdateCluster(ctx, &pb.UpdateClusterRequest{Name: c.Name, Policy: now.GetPolicy()})
 	})
+}
+
+// UnlimitedFailovers is a change of policy for tests that take many masters away:
+// it lifts the limit of failovers per period.
+func UnlimitedFailovers(p *pb.Policy) {
+	p.MaxFailovers = 1000
+	p.FailoverPeriod = durationpb.New(time.Minute)
 }
 
 // Switchover moves the master role of a shard to its best replica. It asks the

@@ -76,3 +76,26 @@ func (c *Cluster) EndRunner(t testing.TB, sig syscall.Signal, limit time.Duratio
 	}
 	return c.runner.ProcessState.ExitCode()
 }
+
+// ArmOwner makes one of two Configservers the owner of the cluster, armed with a
+// fault point ("failover/elected=kill"), and the other one stand by without. It
+// returns the owner's name.
+func (c *Cluster) ArmOwner(t testing.TB, point string) string {
+	t.Helper()
+	armed := c.Status(t).GetCluster().GetOwner()
+	other := map[string]string{"configserver-0": "configserver-1", "configserver-1": "configserver-0"}[armed]
+	c.Kill(t, armed)
+	c.Kill(t, other)
+	c.StartProcess(t, armed, "BASALT_FAULTPOINT="+point)
+	Eventually(t, 15*time.Second, armed+" owns the cluster", func() error {
+		st, err := c.TryStatus()
+		if err == nil && st.GetCluster().GetOwner() != armed {
+			err = fmt.Errorf("%q does", st.GetCluster().GetOwner())
+		}
+		return err
+	})
+	c.StartProcess(t, other)
+	c.WaitConfigservers(t, 15*time.Second)
+	c.WaitHealthy(t, 15*time.Second)
+	return armed
+}
