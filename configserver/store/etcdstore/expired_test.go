@@ -15,11 +15,7 @@ func TestExpired(t *testing.T) {
 	address := freePort(t)
 	etcd := startEtcd(t, t.TempDir(), address)
 	s := open(t, address, "/expired/")
-	if err := s.Create(t.Context(), storetest.Cluster("a")); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
-	o := mustClaim(t, session, "a")
+	session, o := createAndClaim(t, s, storetest.Cluster("a"))
 	ttl := session.(interface{ TTL() time.Duration }).TTL()
 	clock := o.(store.Punctual)
 	for begin := time.Now(); time.Since(begin) < 2*ttl; time.Sleep(ttl / 20) {

@@ -31,6 +31,16 @@ func mustClaim(t *testing.T, session store.Session, cluster string) store.Owners
 	return o
 }
 
+// createAndClaim makes a cluster whose owner is cs-a.
+func createAndClaim(t *testing.T, s store.Store, c topology.Cluster) (store.Session, store.Ownership) {
+	t.Helper()
+	if err := s.Create(t.Context(), c); err != nil {
+		t.Fatal(err)
+	}
+	session := mustJoin(t, s, "cs-a")
+	return session, mustClaim(t, session, c.Name)
+}
+
 // TestEtcdRestarts stops etcd under a session, watches and an owner: writes are
 // uncertain, the lease is lost in time, and when etcd is back on the same data
 // a new session goes on and the watches deliver what they missed.
@@ -39,11 +49,7 @@ func TestEtcdRestarts(t *testing.T) {
 	etcd := startEtcd(t, dir, address)
 	s := open(t, address, "/restart/")
 	c := storetest.Cluster("a")
-	if err := s.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
-	o := mustClaim(t, session, "a")
+	session, o := createAndClaim(t, s, c)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	events, err := s.WatchEvents(ctx, "a", 0)
@@ -139,12 +145,8 @@ func TestLostAnswers(t *testing.T) {
 	defer etcd.Close()
 	s := open(t, etcd.Endpoint(), "/lost/")
 	c := storetest.Cluster("a")
-	if err := s.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
+	session, o := createAndClaim(t, s, c)
 	defer session.Close(context.Background())
-	o := mustClaim(t, session, "a")
 	landed, lost := 0, 0
 	for i := range 60 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i*50)*time.Microsecond)
@@ -213,12 +215,8 @@ func TestTheLargestCluster(t *testing.T) {
 		shard.Master = shard.Nodes[0].ID
 	}
 	c.EvenSlots()
-	if err := s.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
+	session, o := createAndClaim(t, s, c)
 	defer session.Close(context.Background())
-	o := mustClaim(t, session, "a")
 	began := time.Now()
 	if err := o.Commit(t.Context(), storetest.Next(c, "two")); err != nil {
 		t.Fatal(err)

@@ -132,11 +132,7 @@ func TestTLSAndAuth(t *testing.T) {
 	}
 	defer s.Close()
 	c := storetest.Cluster("a")
-	if err := s.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
-	o := mustClaim(t, session, "a")
+	session, o := createAndClaim(t, s, c)
 	events, err := s.WatchEvents(t.Context(), "a", 0)
 	if err != nil {
 		t.Fatal(err)

@@ -23,12 +23,8 @@ func TestTooLarge(t *testing.T) {
 	defer etcd.Close()
 	s := open(t, etcd.Endpoint(), "/toolarge/")
 	c := storetest.Cluster("a")
-	if err := s.Create(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
-	session := mustJoin(t, s, "cs-a")
+	session, o := createAndClaim(t, s, c)
 	defer session.Close(context.Background())
-	o := mustClaim(t, session, "a")
 	for _, size := range []int{5 << 20, 40 << 20} {
 		random := make([]byte, size)
 		_, _ = rand.Read(random)
