@@ -77,120 +77,116 @@ func addShards(n int) func(*topology.Cluster) {
 	}
 }
 
-// A stream behaves the same at the owner and at another Configserver, which
-// pipes it.
-func TestWatchTopology(t *testing.T) {
+// atBoth runs a test of streams of a cluster at its owner, and at another
+// Configserver, which pipes them.
+func atBoth(t *testing.T, shards int, test func(t *testing.T, at *configserver, loop *fakeLoop)) {
 	for name, piped := range map[string]bool{"owner": false, "piped": true} {
 		t.Run(name, func(t *testing.T) {
 			st := newStore(t)
-			owner := startConfigserver(t, st, "cs-0")
-			loop := owner.own(t, st, "blue")
-			loop.commit(addShards(2))
-			at := owner
+			at := startConfigserver(t, st, "cs-0")
+			loop := at.own(t, st, "blue")
+			loop.commit(addShards(shards))
 			if piped {
 				at = startConfigserver(t, st, "cs-1")
 			}
-			p := connect(t, at, "p-1")
-			s := p.snapshot()
-			if s.GetTopology().GetEpoch() != 2 || len(s.GetCredentials()) != 2 || len(s.GetClientAuth().GetPasswordSha256()) != 1 {
-				t.Fatalf("snapshot %v", s)
-			}
-			p.ack(2)
-			eventually(t, "ack of epoch 2", func() bool {
-				loop.mu.Lock()
-				defer loop.mu.Unlock()
-				return loop.acks["p-1"] == 2
-			})
-
-			loop.commit(func(c *topology.Cluster) { c.Shards[1].Master, c.Shards[1].Generation = "shard-1-0", 2 })
-			d := p.delta()
-			if d.GetFromEpoch() != 2 || d.GetTopology().GetEpoch() != 3 || len(d.GetTopology().GetShards()) != 1 ||
-				d.GetTopology().GetShards()[0].GetMaster() != "shard-1-0" || d.GetClientAuth() != nil ||
-				len(d.GetCredentials()) != 1 || d.GetCredentials()[0].GetUsername() != "basalt-proxy-2" {
-				t.Fatalf("delta %v", d)
-			}
-			loop.commit(func(c *topology.Cluster) { c.Shards = c.Shards[:1] })
-			if d := p.delta(); len(d.GetTopology().GetShards()) != 0 || d.GetRemovedShards()[0] != "shard-1" {
-				t.Fatalf("delta %v", d)
-			}
-
-			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_NodeReport{NodeReport: &basaltv1.NodeReport{
-				Nodes: []*basaltv1.NodeSight{
-					{Node: "shard-0-0", Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: durationpb.New(time.Second), Error: "refused"},
-					{Node: "shard-0-1", Sight: basaltv1.Sight_SIGHT_OK}, // connected, and nothing was asked
-				},
-			}}})
-			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{Clients: 7}}})
-			eventually(t, "report and load", func() bool {
-				loop.mu.Lock()
-				defer loop.mu.Unlock()
-				return loop.load.Clients == 7 && len(loop.sights) == 2 &&
-					loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"} &&
-					loop.sights[1] == control.NodeSight{Node: "shard-0-1", Sight: topology.SightOK, SinceReply: -1}
-			})
-
-			p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Goodbye{Goodbye: &basaltv1.Goodbye{}}})
-			if m, err := p.stream.Recv(); err != io.EOF {
-				t.Fatalf("after goodbye: %v %v", m, err)
-			}
-			loop.mu.Lock()
-			defer loop.mu.Unlock()
-			if len(loop.goodbyes) != 1 {
-				t.Fatal("the loop heard no goodbye")
-			}
+			test(t, at, loop)
 		})
 	}
+}
+
+// A stream behaves the same at the owner and at another Configserver.
+func TestWatchTopology(t *testing.T) {
+	atBoth(t, 2, func(t *testing.T, at *configserver, loop *fakeLoop) {
+		p := connect(t, at, "p-1")
+		s := p.snapshot()
+		if s.GetTopology().GetEpoch() != 2 || len(s.GetCredentials()) != 2 || len(s.GetClientAuth().GetPasswordSha256()) != 1 {
+			t.Fatalf("snapshot %v", s)
+		}
+		p.ack(2)
+		eventually(t, "ack of epoch 2", func() bool {
+			loop.mu.Lock()
+			defer loop.mu.Unlock()
+			return loop.acks["p-1"] == 2
+		})
+
+		loop.commit(func(c *topology.Cluster) { c.Shards[1].Master, c.Shards[1].Generation = "shard-1-0", 2 })
+		d := p.delta()
+		if d.GetFromEpoch() != 2 || d.GetTopology().GetEpoch() != 3 || len(d.GetTopology().GetShards()) != 1 ||
+			d.GetTopology().GetShards()[0].GetMaster() != "shard-1-0" || d.GetClientAuth() != nil ||
+			len(d.GetCredentials()) != 1 || d.GetCredentials()[0].GetUsername() != "basalt-proxy-2" {
+			t.Fatalf("delta %v", d)
+		}
+		loop.commit(func(c *topology.Cluster) { c.Shards = c.Shards[:1] })
+		if d := p.delta(); len(d.GetTopology().GetShards()) != 0 || d.GetRemovedShards()[0] != "shard-1" {
+			t.Fatalf("delta %v", d)
+		}
+
+		p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_NodeReport{NodeReport: &basaltv1.NodeReport{
+			Nodes: []*basaltv1.NodeSight{
+				{Node: "shard-0-0", Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: durationpb.New(time.Second), Error: "refused"},
+				{Node: "shard-0-1", Sight: basaltv1.Sight_SIGHT_OK}, // connected, and nothing was asked
+			},
+		}}})
+		p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{Clients: 7}}})
+		eventually(t, "report and load", func() bool {
+			loop.mu.Lock()
+			defer loop.mu.Unlock()
+			return loop.load.Clients == 7 && len(loop.sights) == 2 &&
+				loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"} &&
+				loop.sights[1] == control.NodeSight{Node: "shard-0-1", Sight: topology.SightOK, SinceReply: -1}
+		})
+
+		p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Goodbye{Goodbye: &basaltv1.Goodbye{}}})
+		if m, err := p.stream.Recv(); err != io.EOF {
+			t.Fatalf("after goodbye: %v %v", m, err)
+		}
+		loop.mu.Lock()
+		defer loop.mu.Unlock()
+		if len(loop.goodbyes) != 1 {
+			t.Fatal("the loop heard no goodbye")
+		}
+	})
 }
 
 // A proxy that does not read delays nobody, and one delta takes it over all
 // the epochs it missed.
 func TestStuckReader(t *testing.T) {
-	for name, piped := range map[string]bool{"owner": false, "piped": true} {
-		t.Run(name, func(t *testing.T) {
-			st := newStore(t)
-			owner := startConfigserver(t, st, "cs-0")
-			loop := owner.own(t, st, "blue")
-			loop.commit(addShards(100))
-			at := owner
-			if piped {
-				at = startConfigserver(t, st, "cs-1")
-			}
-			stuck, healthy := connect(t, at, "p-1"), connect(t, at, "p-2")
-			stuck.snapshot()
-			healthy.snapshot()
-			// 64 KiB of flow control are full after a few deltas of this size.
-			padding := strings.Repeat("x", 300)
-			last := uint64(0)
-			for i := range 100 {
-				last = loop.commit(func(c *topology.Cluster) {
-					for j := range c.Shards {
-						c.Shards[j].Master = fmt.Sprintf("shard-%d-%d-%s", j, i, padding)
-					}
-				})
-				for healthy.delta().GetTopology().GetEpoch() < last {
+	atBoth(t, 100, func(t *testing.T, at *configserver, loop *fakeLoop) {
+		stuck, healthy := connect(t, at, "p-1"), connect(t, at, "p-2")
+		stuck.snapshot()
+		healthy.snapshot()
+		// 64 KiB of flow control are full after a few deltas of this size.
+		padding := strings.Repeat("x", 300)
+		last := uint64(0)
+		for i := range 100 {
+			last = loop.commit(func(c *topology.Cluster) {
+				for j := range c.Shards {
+					c.Shards[j].Master = fmt.Sprintf("shard-%d-%d-%s", j, i, padding)
 				}
-				healthy.ack(last)
-			}
-			// Acks still go in on the stream whose other direction is full.
-			stuck.ack(2)
-			eventually(t, "acks of both", func() bool {
-				loop.mu.Lock()
-				defer loop.mu.Unlock()
-				return loop.acks["p-1"] == 2 && loop.acks["p-2"] == last
 			})
-			got := 0
-			for epoch := uint64(2); epoch < last; got++ {
-				d := stuck.delta()
-				if d.GetFromEpoch() != epoch {
-					t.Fatalf("delta from epoch %d, want from %d", d.GetFromEpoch(), epoch)
-				}
-				epoch = d.GetTopology().GetEpoch()
+			for healthy.delta().GetTopology().GetEpoch() < last {
 			}
-			if got >= 100 {
-				t.Fatal("nothing was coalesced for the stuck proxy")
-			}
+			healthy.ack(last)
+		}
+		// Acks still go in on the stream whose other direction is full.
+		stuck.ack(2)
+		eventually(t, "acks of both", func() bool {
+			loop.mu.Lock()
+			defer loop.mu.Unlock()
+			return loop.acks["p-1"] == 2 && loop.acks["p-2"] == last
 		})
-	}
+		got := 0
+		for epoch := uint64(2); epoch < last; got++ {
+			d := stuck.delta()
+			if d.GetFromEpoch() != epoch {
+				t.Fatalf("delta from epoch %d, want from %d", d.GetFromEpoch(), epoch)
+			}
+			epoch = d.GetTopology().GetEpoch()
+		}
+		if got >= 100 {
+			t.Fatal("nothing was coalesced for the stuck proxy")
+		}
+	})
 }
 
 func TestStreamsEndWhenTheOwnerChanges(t *testing.T) {
