@@ -219,19 +219,34 @@ func TestIdleProxyNoticesHungMaster(t *testing.T) {
 	p.waitSight("shard-0-0", reactor.SightTimeout)
 }
 
+// startFenced starts an engine with one shard, whose server lets the proxies of
+// generation 1 in and nobody else.
+func startFenced(t *testing.T) (*proxy, *redistest.Server) {
+	t.Helper()
+	s := redistest.Start(t, redistest.Options{})
+	sh := one(0, 1, s.Address)
+	sh.Nodes[0].Incarnation = s.Info("run_id")
+	letIn(s, &sh, 1)
+	return startProxy(t, reactor.Config{}, sh), s
+}
+
+// letIn has a shard's server let the proxies of a generation in, and tells them.
+func letIn(s *redistest.Server, sh *routing.Shard, generation uint64) {
+	sh.Generation, sh.Username, sh.Password = generation, proxyName(generation), fmt.Sprint("pw", generation)
+	s.MustDo("ACL", "SETUSER", sh.Username, "on", ">"+sh.Password, "~*", "&*", "+@all")
+}
+
+// rotate gives the proxy other credentials for its first shard.
+func (p *proxy) rotate(s *redistest.Server, generation uint64) {
+	p.t.Helper()
+	p.waitAck(p.commit(func(c *routing.Cluster) { letIn(s, &c.Shards[0], generation) }))
+}
+
 // TestCredentials: the proxy logs in, is told when it is fenced, and follows a
 // rotation without a failed request.
 func TestCredentials(t *testing.T) {
 	t.Parallel()
-	s := redistest.Start(t, redistest.Options{})
-	user := func(g int) {
-		s.MustDo("ACL", "SETUSER", fmt.Sprintf("basalt-proxy-%d", g), "on", fmt.Sprintf(">pw%d", g), "~*", "&*", "+@all")
-	}
-	user(1)
-	sh := one(0, 1, s.Address)
-	sh.Generation, sh.Username, sh.Password = 1, "basalt-proxy-1", "pw1"
-	sh.Nodes[0].Incarnation = s.Info("run_id")
-	p := startProxy(t, reactor.Config{}, sh)
+	p, s := startFenced(t)
 	stop, failed := make(chan struct{}), make(chan string, 1)
 	c3 := p.dial()
 	c3.do("HELLO", "3")
@@ -251,15 +266,11 @@ func TestCredentials(t *testing.T) {
 			}
 		}
 	}()
-	for g := 2; g < 12; g++ {
-		user(g)
-		p.waitAck(p.commit(func(c *routing.Cluster) {
-			sh := &c.Shards[0]
-			sh.Generation, sh.Username, sh.Password = uint64(g), fmt.Sprintf("basalt-proxy-%d", g), fmt.Sprintf("pw%d", g)
-		}))
+	for g := uint64(2); g < 12; g++ {
+		p.rotate(s, g)
 		c3.want("1", "GET", "x")
 		// Everybody obeys the new generation, so the old one may go.
-		s.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", g-1))
+		s.MustDo("ACL", "DELUSER", proxyName(g-1))
 		time.Sleep(10 * time.Millisecond)
 	}
 	close(stop)

@@ -379,15 +379,7 @@ func TestSubscriptionsSurvive(t *testing.T) {
 // TestRotationLosesNothing: credentials change while messages come.
 func TestRotationLosesNothing(t *testing.T) {
 	t.Parallel()
-	s := redistest.Start(t, redistest.Options{})
-	user := func(g int) {
-		s.MustDo("ACL", "SETUSER", fmt.Sprintf("basalt-proxy-%d", g), "on", fmt.Sprintf(">pw%d", g), "~*", "&*", "+@all")
-	}
-	user(1)
-	sh := one(0, 1, s.Address)
-	sh.Generation, sh.Username, sh.Password = 1, "basalt-proxy-1", "pw1"
-	sh.Nodes[0].Incarnation = s.Info("run_id")
-	p := startProxy(t, reactor.Config{}, sh)
+	p, s := startFenced(t)
 	c := p.dial()
 	c.subscribe("x")
 	stop, sent := make(chan struct{}), make(chan int, 1)
@@ -402,14 +394,10 @@ func TestRotationLosesNothing(t *testing.T) {
 			}
 		}
 	}()
-	for g := 2; g < 10; g++ {
-		user(g)
-		p.waitAck(p.commit(func(c *routing.Cluster) {
-			sh := &c.Shards[0]
-			sh.Generation, sh.Username, sh.Password = uint64(g), fmt.Sprintf("basalt-proxy-%d", g), fmt.Sprintf("pw%d", g)
-		}))
+	for g := uint64(2); g < 10; g++ {
+		p.rotate(s, g)
 		time.Sleep(20 * time.Millisecond)
-		s.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", g-1))
+		s.MustDo("ACL", "DELUSER", proxyName(g-1))
 	}
 	close(stop)
 	for n := range <-sent {
