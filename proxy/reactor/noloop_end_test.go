@@ -226,3 +226,43 @@ func TestNoLoopAndLargeReplies(t *testing.T) {
 		}
 	}
 }
+
+// TestNoLoopInTransactions: connections of a client's own are ended in the moment in
+// which they are opened, or their reply comes.
+func TestNoLoopInTransactions(t *testing.T) {
+	t.Parallel()
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1, MaxPinned: 4}, shards...)
+	c, other := p.dial(), p.dial()
+	c.do("HELLO", "3")
+	c.want("[(nil) (nil)]", "MGET", "bar", "foo")
+	waitFor(t, "the connections that all share", func() bool { return trackers(servers) == 4 })
+	const (
+		on, all, off = "CLIENT TRACKING on noloop", "CLIENT TRACKING on bcast noloop", "CLIENT TRACKING off"
+		now          = "CLIENT TRACKING on"
+	)
+	for range 20 {
+		for _, lines := range [][]string{
+			{all, off}, {all, off, on}, {all, off, all, off, now}, {"SET bar 1", all, off}, {"GET bar", on, off, all}, {on, "GET bar", now}, {"DBSIZE", all, "DBSIZE", off, "DBSIZE"},
+		} {
+			c.do("MULTI")
+			for _, line := range lines {
+				c.want("QUEUED", strings.Fields(line)...)
+			}
+			c.send("EXEC")
+			if got := c.nextReply(); strings.Contains(got, "-") || strings.Count(got, " ") != len(lines)-1 {
+				t.Fatalf("%q: %q", lines, got)
+			}
+			c.send("GET", "bar")
+			if got := c.nextReply(); got != "1" && got != "(nil)" {
+				t.Fatal(got)
+			}
+			other.want("OK", "SET", "bar", "1")
+			c.send("CLIENT", "TRACKING", "off")
+			if got := c.nextReply(); got != "OK" {
+				t.Fatal(got)
+			}
+			waitFor(t, "its connections are gone", func() bool { return trackers(servers) == 4 })
+		}
+	}
+}

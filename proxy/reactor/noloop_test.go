@@ -151,6 +151,17 @@ func TestNoLoopInBroadcastMode(t *testing.T) {
 	d.wantNext("[invalidate [" + near + "]]") // it has two of the prefixes
 	d.want("OK", "SET", near, "5")
 	d.silent(20 * time.Millisecond)
+	// The connections for subscriptions do not tell for it alone.
+	own := trackers(servers)
+	shared := p.dial()
+	shared.do("HELLO", "3")
+	shared.want("OK", "CLIENT", "TRACKING", "on", "bcast")
+	both := trackers(servers)
+	shared.Close()
+	waitFor(t, "they are quiet", func() bool { return trackers(servers) < both })
+	if own > both {
+		t.Errorf("%d connections tracked, then %d", own, both)
+	}
 	// A client that leaves while it waits.
 	d.do("RESET")
 	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[1].Master = "" }))

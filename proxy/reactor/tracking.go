@@ -70,7 +70,7 @@ func (l *loop) forgotten(c *backend.Conn) {
 		}
 		return
 	}
-	if _, _, keys := l.sh.Invalidations.Counts(); keys > 0 && c.Target.Proto == 3 {
+	if l.sh.Invalidations.Keys() > 0 && c.Target.Proto == 3 {
 		l.sh.Invalidations.Drop(false)
 	}
 }

@@ -85,14 +85,9 @@ type Client struct {
 	blocking *blocking // nil while it is not blocked
 	hungUp   bool      // it sends nothing more
 	writes   writes
-	// tracking is what CLIENT TRACKING set, nil when it is off; bcast tells if
-	// it is known as one that hears of all changes.
+	// tracking is what CLIENT TRACKING set, nil when it is off.
 	tracking *tracking
-	bcast    bool
-	// shared: some of what it read is tracked by connections that others share.
-	// untold: the servers forgot what it read through its own, and it was not told, for
-	// it did not track then, or not in RESP3.
-	shared, untold bool
+	tellings
 }
 
 // extra is what few clients set.

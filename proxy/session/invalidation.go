@@ -26,15 +26,14 @@ type Invalidations struct {
 	// nothing since. FLUSHALL is told by every shard.
 	dropped bool
 	clients map[*Client]struct{}
-	bcast   int
+	// hearing counts those that are told of all changes over the connections for
+	// subscriptions.
+	hearing int
 	keys    map[string][]*Client
 }
 
-// Counts of the clients that track, those of them in BCAST mode, and the keys
-// remembered.
-func (v *Invalidations) Counts() (clients, bcast, keys int) {
-	return len(v.clients), v.bcast, len(v.keys)
-}
+// Keys is how many keys are remembered.
+func (v *Invalidations) Keys() int { return len(v.keys) }
 
 func (v *Invalidations) join(c *Client) {
 	if _, here := v.clients[c]; here {
@@ -44,8 +43,21 @@ func (v *Invalidations) join(c *Client) {
 		v.clients, v.keys = map[*Client]struct{}{}, map[string][]*Client{}
 	}
 	v.clients[c], v.dropped = struct{}{}, false
-	if c.bcast = c.tracking.bcast; c.bcast {
-		v.bcast++
+	c.bcast = c.tracking.bcast
+}
+
+// hear notes if a client is told of all changes over the connections for subscriptions.
+func (v *Invalidations) hear(c *Client, so bool) {
+	switch {
+	case c.hears == so:
+	case so:
+		c.hears = true
+		v.hearing++
+	default:
+		c.hears = false
+		if v.hearing--; v.hearing == 0 {
+			v.Quiet()
+		}
 	}
 }
 
@@ -55,12 +67,8 @@ func (v *Invalidations) leave(c *Client) {
 		return
 	}
 	delete(v.clients, c)
-	if c.bcast {
-		c.bcast = false
-		if v.bcast--; v.bcast == 0 {
-			v.Quiet()
-		}
-	}
+	c.bcast = false
+	v.hear(c, false)
 	if len(v.clients) == 0 {
 		v.keys = map[string][]*Client{}
 	}
@@ -131,7 +139,11 @@ func (v *Invalidations) Drop(bcast bool) {
 		v.dropped = true
 	}
 	for c := range v.clients {
-		if !c.apart() {
+		switch t := c.tracking; {
+		case t == nil:
+		case bcast && (!c.hears || t.missed): // trackAll tells it
+		case !bcast && c.apart():
+		default:
 			c.invalidate(invalidateAll, bcast)
 		}
 	}
@@ -142,7 +154,7 @@ func (v *Invalidations) Drop(bcast bool) {
 func (v *Invalidations) changed(keys [][]byte) {
 	var mine [][]byte
 	for c := range v.clients {
-		if !c.bcast || c.tracking == nil || c.tracking.own != nil {
+		if !c.hears || c.tracking == nil {
 			continue
 		}
 		for _, prefix := range c.tracking.prefixes {

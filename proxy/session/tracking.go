@@ -76,6 +76,17 @@ type tracking struct {
 	unheard bool
 }
 
+// tellings tell what a client is told of, or was not, beside what it set.
+type tellings struct {
+	// bcast: it tracks in BCAST mode. hears: it is told over the connections for
+	// subscriptions.
+	bcast, hears bool
+	// shared: some of what it read is tracked by connections that others share.
+	// untold: the servers forgot what it read through its own, and it was not told, for
+	// it did not track then, or not in RESP3.
+	shared, untold bool
+}
+
 var (
 	rawCaching = []byte("*3\r\n$6\r\nCLIENT\r\n$7\r\nCACHING\r\n$3\r\nYES\r\n")
 
@@ -252,6 +263,7 @@ func (c *Client) trackAll(r *backend.Request) {
 			c.invalidate(invalidateAll, true)
 		}
 	}
+	c.sh.Invalidations.hear(c, !t.noloop)
 	switch {
 	case !t.noloop:
 		c.sh.Invalidations.Broadcast(done)
