@@ -236,6 +236,9 @@ func (b *readBack) live(t *testing.T, r *rand.Rand, id uint64, life int) {
 func (b *readBack) disturb(r *rand.Rand, servers []*redistest.Server, admins []*client) {
 	which := r.IntN(len(servers))
 	s, admin := servers[which], admins[which]
+	if err := admin.SetDeadline(time.Now().Add(patience)); err != nil {
+		b.p.t.Fatal(err)
+	}
 	at := r.IntN(len(servers))
 	change := func(of func(shard *routing.Shard)) uint64 {
 		return b.p.commit(func(c *routing.Cluster) { of(&c.Shards[at]) })
