@@ -1,6 +1,7 @@
 package reactor_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -265,4 +266,32 @@ func TestNoLoopInTransactions(t *testing.T) {
 			waitFor(t, "its connections are gone", func() bool { return trackers(servers) == 4 })
 		}
 	}
+}
+
+// TestNoLoopEndsInALongRequest: the rest of a request that is sent little by little goes
+// over the connections that all share when its client is gone.
+func TestNoLoopEndsInALongRequest(t *testing.T) {
+	t.Parallel()
+	shards, servers := realShards(t, 2)
+	p := startProxy(t, reactor.Config{Loops: 1, MaxPinned: 2}, shards...)
+	c := p.dial()
+	c.do("HELLO", "3")
+	c.want("OK", "CLIENT", "TRACKING", "on", "noloop")
+	id, admin := c.do("CLIENT", "ID"), p.dial()
+	const keys = 200_000
+	mset := []string{"MSET"}
+	for i := range keys {
+		mset = append(mset, fmt.Sprint("k", i), "v")
+	}
+	c.send(mset...)
+	size := func() int64 { return servers[0].MustDo("DBSIZE").(int64) + servers[1].MustDo("DBSIZE").(int64) }
+	waitFor(t, "it has begun", func() bool { return size() > 0 })
+	admin.want("1", "CLIENT", "KILL", "ID", id)
+	if size() == keys {
+		t.Log("it had ended already, so nothing was tested")
+	}
+	waitFor(t, "all of it is executed", func() bool { return size() == keys })
+	d := p.dial()
+	d.do("HELLO", "3")
+	waitFor(t, "there is room again", func() bool { return d.do("CLIENT", "TRACKING", "on", "bcast", "noloop") == "OK" })
 }

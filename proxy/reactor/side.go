@@ -54,8 +54,13 @@ func (s *shard) lane(k backend.LaneKey) *lane {
 }
 
 // makeSide makes the side lane of a request, if there is none. When there are too
-// many it answers the request and returns false.
+// many it answers the request and returns false. The rest of a long request whose
+// client is gone takes the lanes that all share.
 func (s *shard) makeSide(r *backend.Request) bool {
+	if r.As.IsOver() {
+		r.As = nil
+		return true
+	}
 	k := r.LaneKey()
 	if s.sides[k] == nil && s.loop.eng.pinned.Load() >= int64(s.loop.eng.cfg.MaxPinned) {
 		r.Owner.Fail(r, lineTooManySides)
