@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/internal/redistest"
 	"github.com/basalt-redis/basalt/proxy/reactor"
 	"github.com/basalt-redis/basalt/proxy/routing"
 )
@@ -15,7 +16,7 @@ import (
 // modal is a client that keeps what it reads, and changes what CLIENT TRACKING says.
 type modal struct {
 	*client
-	r *rand.Rand
+	random *rand.Rand
 	// kept are values by key, in database 1 behind "1/".
 	kept map[string]string
 	// asked take the replies to come.
@@ -24,6 +25,7 @@ type modal struct {
 	said  []string
 
 	tracks, resp3 bool
+	noloop        bool // always
 	db            string
 	mode          int
 	prefix        string // the next
@@ -55,7 +57,7 @@ func (m *modal) ok(args ...string) {
 
 // say asks for one thing.
 func (m *modal) say(key string) {
-	switch n := m.r.IntN(24); {
+	switch n := m.random.IntN(40); {
 	case n == 0 && m.tracks:
 		m.forget("CLIENT", "TRACKING", "off")
 		m.tracks = false
@@ -74,9 +76,9 @@ func (m *modal) say(key string) {
 			m.db = ""
 			m.ok("SELECT", "0")
 		}
-	case n < 7:
+	case n > 3 && n < 7:
 		if !m.tracks {
-			m.tracks, m.mode, m.prefix = true, m.r.IntN(4), "k"
+			m.tracks, m.mode, m.prefix = true, m.random.IntN(4), "k"
 		}
 		words := []string{"CLIENT", "TRACKING", "on"}
 		switch m.mode {
@@ -84,9 +86,9 @@ func (m *modal) say(key string) {
 			words = append(words, "bcast")
 		case 1: // each time other prefixes, which no key has but the first
 			words = append(words, "bcast", "prefix", m.prefix)
-			m.prefix = fmt.Sprintf("x%d.", m.r.Int())
+			m.prefix = fmt.Sprintf("x%d.", m.random.Int())
 		}
-		if m.r.IntN(2) == 0 {
+		if m.noloop || m.random.IntN(2) == 0 {
 			words = append(words, "noloop")
 		}
 		m.ok(words...)
@@ -98,7 +100,7 @@ func (m *modal) say(key string) {
 			switch lines := strings.Split(reply, "\r\n"); {
 			case !keep:
 			case reply[0] == '_':
-				m.kept[key] = ""
+				m.kept[key] = "(nil)"
 			case reply[0] == '$':
 				m.kept[key] = lines[1]
 			case reply[0] != '-': // of a connection that was cut
@@ -128,112 +130,111 @@ func (m *modal) take() {
 	}
 }
 
+// takeUntil takes pushes until something is true.
+func (m *modal) takeUntil(what string, so func() bool) {
+	m.t.Helper()
+	if err := m.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		m.t.Fatal(err)
+	}
+	for !so() {
+		if _, err := m.r.Peek(1); err != nil {
+			m.t.Fatalf("%s keeps %v; it said %q", what, m.kept, m.said)
+		}
+		m.take()
+	}
+	if err := m.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
 // TestNothingStaleInChangingModes: however a client changes from one mode of CLIENT
 // TRACKING to another, with NOLOOP and without, and whatever happens to servers
-// meanwhile, in the end it keeps only what they have; and no connection of its own is
-// left when it is gone.
+// meanwhile, it is told when what it keeps changes; and no connection of its own is left
+// when it is gone.
 func TestNothingStaleInChangingModes(t *testing.T) {
 	t.Parallel()
 	shards, servers := realShards(t, 3)
 	// Room for a lane of each reader, shard and database, and some more.
 	const readers, pinned = 8, 60
 	p := startProxy(t, reactor.Config{Loops: 1, NodeTimeout: 100 * time.Millisecond, MaxPinned: pinned}, shards...)
-	const keys = 30
-	stop := make(chan struct{})
-	stopped := func() bool {
-		select {
-		case <-stop:
-			return true
-		default:
-			return false
-		}
-	}
-	var busy sync.WaitGroup
-	for w := range 2 {
-		c, r := p.dial(), rand.New(rand.NewPCG(uint64(w), 5))
-		c.do("SELECT", fmt.Sprint(w))
-		busy.Go(func() {
-			for n := 0; !stopped(); n++ {
-				c.do("SET", fmt.Sprint("k", r.IntN(keys)), fmt.Sprint(w, ".", n))
-			}
-		})
-	}
+	const keys = 20
 	all := make([]*modal, readers)
 	for i := range all {
-		m := &modal{client: p.dial(), r: rand.New(rand.NewPCG(uint64(i), 6)), kept: map[string]string{}}
-		all[i] = m
+		m := &modal{client: p.dial(), random: rand.New(rand.NewPCG(uint64(i), 6)), kept: map[string]string{}}
 		m.forget("HELLO", "3")
-		m.resp3 = true
+		all[i], m.resp3, m.noloop = m, true, i%2 == 0
+	}
+	writers := []*client{p.dial(), p.dial()}
+	writers[1].do("SELECT", "1")
+	r, kept := rand.New(rand.NewPCG(1, 7)), 0
+	for round := range 60 {
+		var busy sync.WaitGroup
+		for _, m := range all {
+			busy.Go(func() {
+				for range 1 + m.random.IntN(4) {
+					for range 1 + m.random.IntN(8) {
+						m.say(m.db + fmt.Sprint("k", m.random.IntN(keys)))
+					}
+					m.write(m.batch.String())
+					m.batch.Reset()
+					for len(m.asked) > 0 {
+						m.take()
+					}
+				}
+			})
+		}
+		late, moved := round%2 == 0, false
 		busy.Go(func() {
-			for last := 3; last > 0; {
-				if stopped() {
-					last--
-				}
-				for range 1 + m.r.IntN(6) {
-					m.say(m.db + fmt.Sprint("k", m.r.IntN(keys)))
-				}
-				m.write(m.batch.String())
-				m.batch.Reset()
-				for len(m.asked) > 0 {
-					m.take()
-				}
-				m.said = nil
+			if !late {
+				moved = disturb(p, servers, r)
 			}
 		})
-	}
-	r := rand.New(rand.NewPCG(1, 7))
-	for begin := time.Now(); time.Since(begin) < 2*time.Second; {
-		time.Sleep(20 * time.Millisecond)
-		switch n := r.IntN(5); n {
-		case 0, 1:
-			servers[r.IntN(3)].MustDo("CLIENT", "KILL", "TYPE", []string{"normal", "pubsub"}[n], "SKIPME", "yes")
-		case 2: // two shards change their slots
-			a, b := r.IntN(3), r.IntN(3)
-			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[a].Frozen, c.Shards[b].Frozen = true, true }))
-			p.waitAck(p.commit(func(c *routing.Cluster) {
-				c.Shards[a].Frozen, c.Shards[b].Frozen = false, false
-				c.Shards[a].Slots, c.Shards[b].Slots = c.Shards[b].Slots, c.Shards[a].Slots
-			}))
-		case 3: // other credentials
-			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[r.IntN(3)].Generation++ }))
-		case 4: // no master for a while
-			i := r.IntN(3)
-			master := p.cluster.Shards[i].Master
-			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[i].Master = "" }))
-			p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[i].Master = master }))
+		for i, w := range writers {
+			busy.Go(func() {
+				for n := range keys {
+					w.do("SET", fmt.Sprint("k", (n*7+round)%keys), fmt.Sprint(round, "-", i)) // its connection may be cut
+				}
+			})
 		}
-	}
-	time.Sleep(200 * time.Millisecond)
-	close(stop)
-	busy.Wait()
-	// What is on its way has half a second to come.
-	time.Sleep(500 * time.Millisecond)
-	kept := 0
-	check := p.dial()
-	for i, m := range all {
-		m.send("ECHO", "end")
-		for end := false; !end; {
-			m.asked = append(m.asked[:0], func(string) { end = true })
-			m.take()
+		busy.Wait()
+		if late {
+			moved = disturb(p, servers, r)
 		}
-		for _, db := range []string{"", "1/"} {
-			check.want("OK", "SELECT", map[string]string{"": "0", "1/": "1"}[db])
+		// What changed meanwhile is told.
+		now := map[string]string{}
+		for i, w := range writers {
 			for n := range keys {
 				key := fmt.Sprint("k", n)
-				v, here := m.kept[db+key]
-				if !here {
-					continue
-				}
-				kept++
-				if now := strings.Replace(check.do("GET", key), "(nil)", "", 1); now != v {
-					t.Errorf("reader %d keeps %s%s = %q, it is %q", i, db, key, v, now)
-				}
+				now[[]string{"", "1/"}[i]+key] = w.do("GET", key)
 			}
 		}
-		m.Close()
+		for i, m := range all {
+			m.takeUntil(fmt.Sprintf("round %d: reader %d", round, i), func() bool {
+				for key, v := range m.kept {
+					if v != now[key] && !moved {
+						return false
+					}
+				}
+				return true
+			})
+			kept += len(m.kept)
+		}
+		// Everything changes: whoever keeps something is told.
+		for _, w := range writers {
+			for n := range keys {
+				w.want("OK", "SET", fmt.Sprint("k", n), fmt.Sprint(round))
+			}
+		}
+		for i, m := range all {
+			m.takeUntil(fmt.Sprintf("everything changed in round %d: reader %d", round, i), func() bool { return len(m.kept) == 0 })
+			m.said = m.said[max(0, len(m.said)-40):]
+		}
 	}
-	if kept == 0 {
-		t.Error("nothing is kept, so nothing was tested")
+	if kept < 50 {
+		t.Errorf("%d values were kept, so little was tested", kept)
+	}
+	for _, m := range all {
+		m.Close()
 	}
 	// As many as at the beginning have room again, and no more.
 	clients := []*client{}
@@ -247,4 +248,28 @@ func TestNothingStaleInChangingModes(t *testing.T) {
 	for _, c := range clients {
 		c.Close()
 	}
+}
+
+// disturb does something to the servers, or nothing. It tells if keys have other values
+// now, for their slots moved without them.
+func disturb(p *proxy, servers []*redistest.Server, r *rand.Rand) (moved bool) {
+	a, b := r.IntN(3), r.IntN(3)
+	switch n := r.IntN(6); n {
+	case 0, 1:
+		servers[a].MustDo("CLIENT", "KILL", "TYPE", []string{"normal", "pubsub"}[n], "SKIPME", "yes")
+	case 2: // two shards change their slots
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[a].Frozen, c.Shards[b].Frozen = true, true }))
+		p.waitAck(p.commit(func(c *routing.Cluster) {
+			c.Shards[a].Frozen, c.Shards[b].Frozen = false, false
+			c.Shards[a].Slots, c.Shards[b].Slots = c.Shards[b].Slots, c.Shards[a].Slots
+		}))
+		return true
+	case 3: // other credentials
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[a].Generation++ }))
+	case 4: // no master for a while
+		master := p.cluster.Shards[a].Master
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[a].Master = "" }))
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[a].Master = master }))
+	}
+	return false
 }
