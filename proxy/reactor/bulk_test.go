@@ -121,6 +121,8 @@ func hushed(t *testing.T) (*proxy, *fake) {
 	})
 	t.Cleanup(mu.Unlock)
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	// Without a connection for bulk, what belongs there goes over the ordinary one.
+	waitFor(t, "two connections to the server", func() bool { return p.Stats().Nodes[0].Connections == 2 })
 	return p, f
 }
 
