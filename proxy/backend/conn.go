@@ -56,6 +56,8 @@ type Conn struct {
 	Dirty bool
 	// Paused: the loop does not read it for now.
 	Paused bool
+	// Resting: the loop neither reads nor writes it for now.
+	Resting bool
 	// MustDrain: the loop waits for its last reply before it acks an epoch.
 	// Retired: it gets no new request and is closed after its last reply.
 	MustDrain, Retired bool
@@ -465,7 +467,7 @@ func (c *Conn) Break(sight Sight, err error, line []byte) {
 	written := c.written
 	queue := c.first
 	head := c.head
-	c.FD, c.state, c.Deadline, c.Paused = -1, Closed, 0, false
+	c.FD, c.state, c.Deadline, c.Paused, c.Resting = -1, Closed, 0, false, false
 	c.head, c.tail, c.wchunk, c.woff = nil, nil, nil, 0
 	c.first, c.last, c.inFlight = nil, nil, 0
 	c.queued, c.written, c.ClientID = 0, 0, 0

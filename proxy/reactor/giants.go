@@ -19,8 +19,11 @@ import (
 //     three rest as well, and there are processors free most of the time.
 //  2. Only when there is somebody to gain by it: while no loop of this proxy answers
 //     anything else, giants pass as fast as they can.
-//  3. All giants of a loop share the slices.
-//  4. A connection that an epoch waits for does not rest.
+//  3. All giants of a loop share the slices, and rest together.
+//  4. What stands behind a giant on its connection rests with it. So the connection
+//     for ordinary requests never does: a giant is there only while its shard has
+//     none for bulk, or when nobody could know that its reply is one.
+//  5. A connection that an epoch waits for does not rest.
 
 const (
 	// giant and giantSlice are in bytes, longestRest and othersRecent in nanoseconds.
@@ -42,33 +45,48 @@ type giants struct {
 	clients []*session.Client
 }
 
-// rests tells if a giant of which n bytes just passed is to rest.
-func (l *loop) rests(n int) bool {
-	g, now := &l.giants, l.sh.Now
+// passed tells if a giant is to rest of which n bytes passed from begin to end;
+// others is when somebody else was last served. A whole slice may pass in one
+// wake-up, when there are several giants.
+func (g *giants) passed(n int, begin, end, others int64) bool {
 	switch {
-	case now < g.until:
+	case begin < g.until:
 		return true
-	case now-l.eng.others.Load() > othersRecent:
+	case begin-others > othersRecent:
 		g.slice = 0
 		return false
 	case g.slice == 0:
-		g.begin = now
+		g.begin = begin
 	}
 	if g.slice += n; g.slice < giantSlice {
 		return false
 	}
 	g.slice = 0
-	g.until = now + min(giantRest*(now-g.begin), longestRest)
-	l.timerAt(g.until)
+	g.until = end + min(giantRest*(end-g.begin), longestRest)
 	return true
+}
+
+// rest tells if any rests.
+func (g *giants) rest() bool { return len(g.conns) > 0 || len(g.clients) > 0 }
+
+// rests tells if a giant of which n bytes passed in this wake-up is to rest.
+func (l *loop) rests(n int) bool {
+	return l.giants.passed(n, l.sh.Now, l.clock(), l.eng.others.Load())
+}
+
+// mayRest tells if a connection may rest: nobody must wait for it who has to do
+// with nothing large.
+func mayRest(c *backend.Conn) bool {
+	_, ofLane := c.Context.(*node)
+	return c.Target.Bulk || c.Target.As.IsPrivate() || !ofLane
 }
 
 // restConn has a connection neither read nor written for now.
 func (l *loop) restConn(c *backend.Conn) {
-	if c.FD < 0 || c.Paused || c.MustDrain || c.Retired {
+	if c.FD < 0 || c.Resting || c.MustDrain || c.Retired {
 		return
 	}
-	c.Paused = true
+	c.Resting = true
 	l.giants.conns = append(l.giants.conns, c)
 	l.watchConn(c, false)
 }
@@ -81,15 +99,16 @@ func (l *loop) restClient(c *session.Client) {
 	}
 }
 
-// giantsGoOn ends the rest of those whose time has come.
+// giantsGoOn ends the rest of those whose time has come. It is called before the
+// events of a wake-up: those may begin the next rest.
 func (l *loop) giantsGoOn() {
 	g, over := &l.giants, l.sh.Now >= l.giants.until
 	kept := g.conns[:0]
 	for _, c := range g.conns {
 		switch {
-		case !c.Paused: // it broke
+		case !c.Resting: // it broke
 		case over || c.MustDrain || c.Retired:
-			c.Paused, c.WaitingSince = false, l.sh.Now // the server is not to blame
+			c.Resting, c.WaitingSince = false, l.sh.Now // the server is not to blame
 			l.watchConn(c, c.Unsent())
 		default:
 			kept = append(kept, c)
@@ -98,7 +117,6 @@ func (l *loop) giantsGoOn() {
 	clear(g.conns[len(kept):])
 	g.conns = kept
 	if !over {
-		l.timerAt(g.until)
 		return
 	}
 	for i, c := range g.clients {

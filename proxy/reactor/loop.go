@@ -181,6 +181,9 @@ func (l *loop) run() {
 			clear(l.yielded)
 			l.yielded = l.yielded[:0]
 		}
+		if l.giants.rest() {
+			l.giantsGoOn()
+		}
 		for i := range n {
 			l.dispatch(&l.events[i])
 		}
@@ -202,9 +205,6 @@ func (l *loop) run() {
 		l.flushAllClients()
 		if l.sh.Now >= l.nextTimer {
 			l.timers()
-		}
-		if len(l.giants.conns) > 0 || len(l.giants.clients) > 0 {
-			l.giantsGoOn()
 		}
 		l.checkBudget()
 		l.acknowledge()
@@ -237,7 +237,11 @@ func (l *loop) wait() int {
 		l.slept(before)
 		return int(n)
 	}
-	rest := max((l.nextTimer-l.sh.Now+int64(time.Millisecond)-1)/int64(time.Millisecond), 0)
+	next := l.nextTimer
+	if l.giants.rest() {
+		next = min(next, l.giants.until)
+	}
+	rest := max((next-l.sh.Now+int64(time.Millisecond)-1)/int64(time.Millisecond), 0)
 	got, err := unix.EpollWait(l.epfd, l.events[:], int(min(rest, 1000)))
 	l.sh.Now = l.clock()
 	l.slept(before)

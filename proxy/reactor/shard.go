@@ -387,16 +387,17 @@ func (l *loop) connEvent(c *backend.Conn, events uint32) {
 			l.busyNoMore(c)
 		}
 	}
-	if events&unix.EPOLLOUT != 0 {
+	if events&unix.EPOLLOUT != 0 && !c.Resting {
 		before := c.Written()
 		l.watchConn(c, c.Flush())
-		if c.Writing() > giant && l.rests(int(c.Written()-before)) {
+		if c.Writing() > giant && mayRest(c) && l.rests(int(c.Written()-before)) {
 			l.restConn(c)
 		}
 	}
 }
 
-// watchConn asks epoll for writability only while the socket is full.
+// watchConn asks epoll for writability only while the socket is full, and for
+// nothing while the connection rests.
 func (l *loop) watchConn(c *backend.Conn, full bool) {
 	if c.FD < 0 {
 		return
@@ -407,6 +408,9 @@ func (l *loop) watchConn(c *backend.Conn, full bool) {
 	}
 	if full {
 		events |= unix.EPOLLOUT
+	}
+	if c.Resting {
+		events = 0
 	}
 	if events == c.Events {
 		return
@@ -486,7 +490,7 @@ func (l *loop) flushAllConns() {
 		c := l.flushConns[i]
 		c.Dirty = false
 		l.flushConns[i] = nil
-		if c.Events&unix.EPOLLOUT == 0 { // else it is full, and epoll will tell
+		if c.Events&unix.EPOLLOUT == 0 && !c.Resting { // else it is full, and epoll will tell, or its rest ends
 			l.watchConn(c, c.Flush())
 		}
 	}
