@@ -122,21 +122,35 @@ func (l *loop) slow(c *session.Client, r *backend.Request, took int64) {
 // those of EXEC are those of the commands it executes.
 func slowCommands(r *backend.Request) [][]string {
 	nameOnly := [][]string{strings.Split(r.Spec.Name, "|")}
-	if r.Asked != nil {
-		if args, err := resp.Args(r.Asked, nil); err == nil && len(args) > 0 && r.Spec.Name != "exec" {
-			return [][]string{slowWords(r.Spec, args)}
+	raw := r.Raw()
+	switch {
+	case len(r.Asked) > 0 && r.Spec.Name != "exec":
+		if words := slowRequest(r.Spec, r.Asked); words != nil {
+			return [][]string{words}
 		}
-	}
-	switch raw := r.Raw(); {
 	case len(raw) == 0:
 	case r.Block == nil:
-		if args, err := resp.Args(raw, nil); err == nil && len(args) > 0 {
-			return [][]string{slowWords(r.Spec, args)}
+		if words := slowRequest(r.Spec, raw); words != nil {
+			return [][]string{words}
 		}
 	case r.Spec.Name == "exec":
 		return append(nameOnly, slowInsides(raw)...)
 	}
 	return nameOnly
+}
+
+// slowRequest shortens a request; nil for one that is none. What comes behind the
+// arguments that are kept is not looked at: there may be a million.
+func slowRequest(spec *command.Spec, raw []byte) []string {
+	if raw[0] == '*' {
+		args, count := resp.FirstArgs(raw, nil, slowArgs)
+		return slowWords(spec, args, count)
+	}
+	args, err := resp.Args(raw, nil)
+	if err != nil {
+		return nil
+	}
+	return slowWords(spec, args, len(args))
 }
 
 // slowInsides are the commands of a transaction.
@@ -148,26 +162,26 @@ func slowInsides(raw []byte) (all [][]string) {
 		if err != nil || n == 0 {
 			break
 		}
-		args, err := resp.Args(raw[:n], nil)
-		if err != nil {
-			break
-		}
+		args, count := resp.FirstArgs(raw, nil, slowArgs)
 		raw = raw[n:]
 		if spec, _ := command.Lookup(args); spec != nil && fanout.Logged(spec) {
-			all = append(all, slowWords(spec, args))
+			all = append(all, slowWords(spec, args, count))
 		}
 	}
 	return all
 }
 
-// slowWords shortens arguments as servers do.
-func slowWords(spec *command.Spec, args [][]byte) []string {
+// slowWords shortens the first arguments of count as servers do.
+func slowWords(spec *command.Spec, args [][]byte, count int) []string {
+	if len(args) == 0 {
+		return nil
+	}
 	args = spec.Redact(args)
-	words := make([]string, 0, min(len(args), slowArgs))
+	words := make([]string, 0, len(args))
 	for i, a := range args {
 		switch {
-		case i == slowArgs-1 && len(args) > slowArgs:
-			return append(words, fmt.Sprintf("... (%d more arguments)", len(args)-i))
+		case i == slowArgs-1 && count > slowArgs:
+			return append(words, fmt.Sprintf("... (%d more arguments)", count-i))
 		case len(a) > slowArgBytes:
 			words = append(words, fmt.Sprintf("%s... (%d more bytes)", a[:slowArgBytes], len(a)-slowArgBytes))
 		default:
