@@ -23,8 +23,8 @@ import (
 //  4. What stands behind a giant on its connection rests with it. So the connection
 //     for ordinary requests never does: a giant is there only while its shard has
 //     none for bulk, or when nobody could know that its reply is one.
-//  5. A connection that an epoch waits for does not rest. When memory is not plenty
-//     nobody rests, for what rests holds memory.
+//  5. A connection that an epoch waits for does not rest. When memory gets
+//     short nobody rests, for what rests holds memory.
 
 const (
 	// giant and giantSlice are in bytes, longestRest and othersRecent in nanoseconds.
@@ -72,7 +72,7 @@ func (g *giants) rest() bool { return len(g.conns) > 0 || len(g.clients) > 0 }
 
 // rests tells if a giant of which n bytes passed in this wake-up is to rest.
 func (l *loop) rests(n int) bool {
-	if l.eng.used.Load() > plenty(l.eng.cfg.MemoryBudgetBytes) {
+	if l.eng.used.Load() > resumeBelow(l.eng.cfg.MemoryBudgetBytes) {
 		return false
 	}
 	return l.giants.passed(n, l.sh.Now, l.clock(), l.eng.others.Load())
