@@ -5,6 +5,7 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // The loop's part of client-side caching (session/tracking.go): it takes the
@@ -34,9 +35,8 @@ type broadcastWaiter struct {
 }
 
 var (
-	rawTrackAll   = []byte("*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nBCAST\r\n")
-	rawTrackNone  = []byte("*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n")
-	isInvalidated = []byte(">2\r\n$10\r\ninvalidate\r\n")
+	rawTrackAll  = []byte("*4\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n$5\r\nBCAST\r\n")
+	rawTrackNone = []byte("*3\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$3\r\nOFF\r\n")
 )
 
 // Pushed takes a piece of a push on a connection that clients share.
@@ -153,5 +153,5 @@ func (k *subLink) track() {
 
 // tells takes a push that tells of changes; false for any other.
 func (k *subLink) tells(push []byte) bool {
-	return bytes.HasPrefix(push, isInvalidated) && k.subs.loop.sh.Invalidations.Pushed(push, true)
+	return bytes.HasPrefix(push, session.InvalidateBegin) && k.subs.loop.sh.Invalidations.Pushed(push, true)
 }

@@ -202,13 +202,14 @@ func (v *Invalidations) Pushed(push []byte, bcast bool) bool {
 	return true
 }
 
-var (
-	invalidateBegin = []byte(">2\r\n$10\r\ninvalidate\r\n")
-	invalidateAll   = []byte(">2\r\n$10\r\ninvalidate\r\n_\r\n")
-)
+// InvalidateBegin is what an invalidation begins with; its keys follow, or null for
+// all of them.
+var InvalidateBegin = []byte(">2\r\n$10\r\ninvalidate\r\n")
+
+var invalidateAll = slices.Concat(InvalidateBegin, []byte("_\r\n"))
 
 func invalidation(keys ...[]byte) []byte {
-	dst := redcon.AppendArray([]byte(">2\r\n$10\r\ninvalidate\r\n"), len(keys))
+	dst := redcon.AppendArray(bytes.Clone(InvalidateBegin), len(keys))
 	for _, key := range keys {
 		dst = redcon.AppendBulk(dst, key)
 	}

@@ -97,7 +97,7 @@ type privately Client
 func (p *privately) Pushed(push []byte) {
 	c := (*Client)(p)
 	switch {
-	case c.tracking == nil || !bytes.HasPrefix(push, invalidateBegin):
+	case c.tracking == nil || !bytes.HasPrefix(push, InvalidateBegin):
 	case bytes.Equal(push, invalidateAll):
 		p.Ended() // FLUSHALL, which every shard tells
 	default:
