@@ -16,14 +16,17 @@ type policyFlags struct {
 	readPolicy                                           string
 	probeInterval, hungAfter, ackTimeout, failoverPeriod time.Duration
 	maxReplicaAge, restartGrace                          time.Duration
+	electionWait, keepDiverged                           time.Duration
 	refusedProbes, maxFailovers, minReplicasToWrite      uint32
-	maxReadLag                                           int64
+	maxReadLag, maxReplicaLag                            int64
+	prefer                                               string
 }
 
 func (p *policyFlags) names() []string {
 	return []string{
 		"read-policy", "probe-interval", "refused-probes", "hung-after", "ack-timeout", "max-failovers",
 		"failover-period", "max-replica-age", "min-replicas-to-write", "max-read-lag", "restart-grace",
+		"prefer", "election-wait", "max-replica-lag", "keep-diverged",
 	}
 }
 
@@ -35,10 +38,14 @@ func (p *policyFlags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&p.ackTimeout, "ack-timeout", 0, "how long proxies get to ack before the server is fenced (default 500ms)")
 	fs.Uint32Var(&p.maxFailovers, "max-failovers", 0, "automatic failovers per shard and period (default 3)")
 	fs.DurationVar(&p.failoverPeriod, "failover-period", 0, "period of --max-failovers (default 10m)")
-	fs.DurationVar(&p.maxReplicaAge, "max-replica-age", 0, "replicas whose link is down for longer are no candidates (default 1m)")
+	fs.DurationVar(&p.maxReplicaAge, "max-replica-age", 0, "replicas that were not seen to have everything for longer leave the in-sync set (default 10s)")
 	fs.Uint32Var(&p.minReplicasToWrite, "min-replicas-to-write", 0, "min-replicas-to-write of masters (default 0)")
 	settings.BytesVar(fs, &p.maxReadLag, "max-read-lag", 0, "replicas that lag more `bytes` leave the read set (default 16MiB)")
-	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a failed shard waits for its old master when all nodes restarted (default 10s)")
+	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a shard whose in-sync nodes all restarted waits for those that are not back (default 10s)")
+	fs.StringVar(&p.prefer, "prefer", "", "when no in-sync node can be promoted: data (wait for one), or availability (promote the best that answers) (default data)")
+	fs.DurationVar(&p.electionWait, "election-wait", 0, "how long an election waits for in-sync nodes that are alive and silent (default 3s)")
+	settings.BytesVar(fs, &p.maxReplicaLag, "max-replica-lag", 0, "replicas that are more `bytes` behind for a second leave the in-sync set (default 16MiB)")
+	fs.DurationVar(&p.keepDiverged, "keep-diverged", 0, "how long what a node had written alone is kept aside after its next copy; 0s: not at all (default 10m)")
 }
 
 func (p *policyFlags) changed(fs *pflag.FlagSet) bool {
@@ -62,6 +69,16 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 			return usagef("--read-policy %s: want master or read-set", p.readPolicy)
 		}
 	}
+	if fs.Changed("prefer") {
+		switch p.prefer {
+		case "data":
+			policy.Prefer = basaltv1.Preference_PREFERENCE_DATA
+		case "availability":
+			policy.Prefer = basaltv1.Preference_PREFERENCE_AVAILABILITY
+		default:
+			return usagef("--prefer %s: want data or availability", p.prefer)
+		}
+	}
 	for _, d := range []struct {
 		name string
 		from time.Duration
@@ -73,6 +90,8 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 		{"failover-period", p.failoverPeriod, &policy.FailoverPeriod},
 		{"max-replica-age", p.maxReplicaAge, &policy.MaxReplicaAge},
 		{"restart-grace", p.restartGrace, &policy.RestartGrace},
+		{"election-wait", p.electionWait, &policy.ElectionWait},
+		{"keep-diverged", p.keepDiverged, &policy.KeepDiverged},
 	} {
 		if fs.Changed(d.name) {
 			*d.into = durationpb.New(d.from)
@@ -94,6 +113,9 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 	if fs.Changed("max-read-lag") {
 		policy.MaxReadLag = uint64(p.maxReadLag)
 	}
+	if fs.Changed("max-replica-lag") {
+		policy.MaxReplicaLag = uint64(p.maxReplicaLag)
+	}
 	return nil
 }
 
@@ -110,5 +132,9 @@ func policyTable(p *basaltv1.Policy) *table {
 	t.row("min-replicas-to-write", fmt.Sprint(p.GetMinReplicasToWrite()))
 	t.row("max-read-lag", settings.FormatBytes(int64(p.GetMaxReadLag())))
 	t.row("restart-grace", p.GetRestartGrace().AsDuration().String())
+	t.row("prefer", enum(p.GetPrefer(), "PREFERENCE_"))
+	t.row("election-wait", p.GetElectionWait().AsDuration().String())
+	t.row("max-replica-lag", settings.FormatBytes(int64(p.GetMaxReplicaLag())))
+	t.row("keep-diverged", p.GetKeepDiverged().AsDuration().String())
 	return t
 }

@@ -24,6 +24,11 @@ var readPolicies = map[topology.ReadPolicy]basaltv1.ReadPolicy{
 	topology.ReadReadSet: basaltv1.ReadPolicy_READ_POLICY_READ_SET,
 }
 
+var preferences = map[topology.Preference]basaltv1.Preference{
+	topology.PreferData:         basaltv1.Preference_PREFERENCE_DATA,
+	topology.PreferAvailability: basaltv1.Preference_PREFERENCE_AVAILABILITY,
+}
+
 var operationKinds = map[topology.OperationKind]basaltv1.OperationKind{
 	topology.Failover:   basaltv1.OperationKind_OPERATION_KIND_FAILOVER,
 	topology.Switchover: basaltv1.OperationKind_OPERATION_KIND_SWITCHOVER,
@@ -78,6 +83,7 @@ func clusterToProto(c *topology.Cluster, owner string) *basaltv1.Cluster {
 		CreatedAt:     timestamp(c.CreatedAt),
 		Owner:         owner,
 		Config:        settingsToProto(c.Settings),
+		Uid:           c.UID,
 	}
 }
 
@@ -94,6 +100,10 @@ func policyToProto(p topology.Policy) *basaltv1.Policy {
 		MinReplicasToWrite: uint32(p.MinReplicasToWrite),
 		MaxReadLag:         uint64(p.MaxReadLag),
 		RestartGrace:       durationpb.New(p.RestartGrace),
+		Prefer:             preferences[p.Prefer],
+		ElectionWait:       durationpb.New(p.ElectionWait),
+		MaxReplicaLag:      uint64(p.MaxReplicaLag),
+		KeepDiverged:       durationpb.New(p.KeepDiverged),
 	}
 }
 
@@ -108,6 +118,14 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 	default:
 		return policy, topology.Invalidf("policy.read_policy", "%d is not known here", p.GetReadPolicy())
 	}
+	switch p.GetPrefer() {
+	case basaltv1.Preference_PREFERENCE_UNSPECIFIED, basaltv1.Preference_PREFERENCE_DATA:
+		policy.Prefer = topology.PreferData
+	case basaltv1.Preference_PREFERENCE_AVAILABILITY:
+		policy.Prefer = topology.PreferAvailability
+	default:
+		return policy, topology.Invalidf("policy.prefer", "%d is not known here", p.GetPrefer())
+	}
 	for _, d := range []struct {
 		field string
 		wire  *durationpb.Duration
@@ -119,6 +137,8 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 		{"failover_period", p.GetFailoverPeriod(), &policy.FailoverPeriod},
 		{"max_replica_age", p.GetMaxReplicaAge(), &policy.MaxReplicaAge},
 		{"restart_grace", p.GetRestartGrace(), &policy.RestartGrace},
+		{"election_wait", p.GetElectionWait(), &policy.ElectionWait},
+		{"keep_diverged", p.GetKeepDiverged(), &policy.KeepDiverged},
 	} {
 		if d.wire == nil {
 			continue
@@ -136,6 +156,9 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 	}
 	if p.GetMaxReadLag() != 0 {
 		policy.MaxReadLag = int64(p.GetMaxReadLag())
+	}
+	if p.GetMaxReplicaLag() != 0 {
+		policy.MaxReplicaLag = int64(p.GetMaxReplicaLag())
 	}
 	policy.MinReplicasToWrite = int(p.GetMinReplicasToWrite())
 	return policy, nil
@@ -180,6 +203,8 @@ func shardToProto(s *topology.Shard) *basaltv1.Shard {
 			Readable:    n.Readable,
 			InReadSet:   n.InReadSet,
 			Priority:    uint32(n.Priority),
+			InSync:      n.InSync,
+			Endpoint:    n.Endpoint,
 		})
 	}
 	if op := s.Operation; op != nil {
@@ -266,6 +291,7 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 			Sight:       sights[n.Sight],
 			Health:      n.Health,
 			InReadSet:   n.Node.InReadSet,
+			InSync:      n.Node.InSync,
 			Version:     n.Version,
 			Keys:        n.Keys,
 			UsedMemory:  n.UsedMemory,
@@ -288,7 +314,22 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 			Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message,
 		})
 	}
+	for i := range s.Cluster.Shards {
+		shard := &s.Cluster.Shards[i]
+		for j := range shard.Nodes {
+			if n := &shard.Nodes[j]; n.Diverged != nil {
+				out.Diverged = append(out.Diverged, divergedToProto(shard.ID, n))
+			}
+		}
+	}
 	return out
+}
+
+func divergedToProto(shard string, n *topology.Node) *basaltv1.Diverged {
+	return &basaltv1.Diverged{
+		Shard: shard, Node: n.ID, FoundAt: timestamp(n.Diverged.FoundAt), Bytes: n.Diverged.Bytes,
+		File: n.Diverged.File, Error: n.Diverged.Error, Until: timestamp(n.Diverged.Until),
+	}
 }
 
 func credentialToProto(c control.ShardCredential) *basaltv1.ShardCredential {

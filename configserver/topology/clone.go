@@ -18,12 +18,29 @@ func (c Cluster) Clone() Cluster {
 // Clone returns a copy that shares nothing with s.
 func (s Shard) Clone() Shard {
 	s.Nodes = slices.Clone(s.Nodes)
+	for i := range s.Nodes {
+		s.Nodes[i] = s.Nodes[i].Clone()
+	}
 	s.Failovers = slices.Clone(s.Failovers)
+	s.Histories = slices.Clone(s.Histories)
 	if s.Operation != nil {
 		o := s.Operation.Clone()
 		s.Operation = &o
 	}
 	return s
+}
+
+// Clone returns a copy that shares nothing with n.
+func (n Node) Clone() Node {
+	if n.Out != nil {
+		out := *n.Out
+		n.Out = &out
+	}
+	if n.Diverged != nil {
+		diverged := *n.Diverged
+		n.Diverged = &diverged
+	}
+	return n
 }
 
 // Clone returns a copy that shares nothing with o.

@@ -67,7 +67,15 @@ func (s *Shard) Equal(other *Shard) bool {
 // lists are nil, so that a record compares equal to itself read from JSON.
 func (s *Shard) normal() Shard {
 	n := s.Clone()
-	n.Nodes, n.Failovers = orNil(n.Nodes), orNil(n.Failovers)
+	n.Nodes, n.Failovers, n.Histories = orNil(n.Nodes), orNil(n.Failovers), orNil(n.Histories)
+	for i := range n.Nodes {
+		if out := n.Nodes[i].Out; out != nil {
+			out.Since = out.Since.Round(0).UTC()
+		}
+		if d := n.Nodes[i].Diverged; d != nil {
+			d.FoundAt, d.Until = d.FoundAt.Round(0).UTC(), d.Until.Round(0).UTC()
+		}
+	}
 	for i, t := range n.Failovers {
 		n.Failovers[i] = t.Round(0).UTC()
 	}

@@ -4,7 +4,10 @@
 // and let the store commit it against the epoch it came from.
 package topology
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Phase is where a cluster is in its life.
 type Phase string
@@ -25,13 +28,24 @@ const (
 	ReadReadSet ReadPolicy = "read-set"
 )
 
+// Preference is what goes first when no node that was in sync can be promoted.
+type Preference string
+
+// Preferences.
+const (
+	// PreferData: the shard waits for such a node, or for an admin's word.
+	PreferData Preference = "data"
+	// PreferAvailability: after a bound the best node that answers is promoted.
+	PreferAvailability Preference = "availability"
+)
+
 // Cluster is everything that is committed about one cluster, as one record:
 // its topology and the operations that are changing it.
 //
 // Invariants (Validate): slots of different shards never overlap; a serving
 // cluster covers all 16384; a master is a node of its shard with an admitted
-// incarnation; only admitted nodes are in the read set; node ids and addresses
-// are unique; a shard without a master, when serving, has an operation.
+// incarnation, and in sync; only admitted nodes are in the read set; node ids and
+// addresses are unique; a shard without a master, when serving, has an operation.
 type Cluster struct {
 	Name string `json:"name"`
 	// UID is random and made at creation: it tells a cluster from one of the
@@ -78,6 +92,24 @@ type Policy struct {
 	// MaxReadLag is the lag in bytes beyond which a replica leaves the read set.
 	MaxReadLag   int64         `json:"maxReadLag"`
 	RestartGrace time.Duration `json:"restartGrace"`
+	Prefer       Preference    `json:"prefer"`
+	ElectionWait time.Duration `json:"electionWait"`
+	// MaxReplicaLag is the lag in bytes beyond which a replica is not in sync.
+	MaxReplicaLag int64 `json:"maxReplicaLag"`
+	// KeepDiverged is 0 when diverged data is not kept.
+	KeepDiverged time.Duration `json:"keepDiverged"`
+}
+
+// UnmarshalJSON reads a policy; what a record of before does not name has its
+// default.
+func (p *Policy) UnmarshalJSON(data []byte) error {
+	type plain Policy
+	filled := plain(DefaultPolicy())
+	if err := json.Unmarshal(data, &filled); err != nil {
+		return err
+	}
+	*p = Policy(filled)
+	return nil
 }
 
 // DefaultPolicy is the policy of a cluster that was created without one.
@@ -90,10 +122,14 @@ func DefaultPolicy() Policy {
 		AckTimeout:         500 * time.Millisecond,
 		MaxFailovers:       3,
 		FailoverPeriod:     10 * time.Minute,
-		MaxReplicaAge:      time.Minute,
+		MaxReplicaAge:      10 * time.Second,
 		MinReplicasToWrite: 0,
 		MaxReadLag:         16 << 20,
 		RestartGrace:       10 * time.Second,
+		Prefer:             PreferData,
+		ElectionWait:       3 * time.Second,
+		MaxReplicaLag:      16 << 20,
+		KeepDiverged:       10 * time.Minute,
 	}
 }
 
@@ -114,6 +150,18 @@ type Shard struct {
 	// Failovers are the times of recent automatic failovers, oldest first, for
 	// the limit per period.
 	Failovers []time.Time `json:"failovers,omitempty"`
+	// Histories are the replication histories that the shard's masters wrote,
+	// oldest first, at most MaxHistories. The last is the present master's.
+	Histories []History `json:"histories,omitempty"`
+}
+
+// History is a stretch of a shard's stream of writes, written by one master.
+type History struct {
+	// ReplID is the master_replid.
+	ReplID string `json:"replID"`
+	// Start is the offset in bytes at which it continues the one before: what a
+	// node has of that one beyond it is no part of the shard's data.
+	Start int64 `json:"start"`
 }
 
 // Node is one redis-server.
@@ -128,6 +176,41 @@ type Node struct {
 	InReadSet bool `json:"inReadSet"`
 	// Priority: lower is preferred as master, 0 means never.
 	Priority int `json:"priority"`
+	// Endpoint is the "ip:port" that Address meant when Incarnation was admitted;
+	// empty while none was, and in records of before.
+	Endpoint string `json:"endpoint,omitempty"`
+	// History is the ReplID of the shard's history under which the incarnation was
+	// admitted or followed last.
+	History string `json:"history,omitempty"`
+	// InSync: a member of the in-sync set. Only members are promoted without an
+	// admin's word.
+	InSync bool `json:"inSync,omitempty"`
+	// Out says since when and why a node is not in sync that was before.
+	Out *OutOfSync `json:"out,omitempty"`
+	// Diverged is what the node had written alone, if that was found.
+	Diverged *Diverged `json:"diverged,omitempty"`
+}
+
+// OutOfSync is what was known of a node when it left the in-sync set.
+type OutOfSync struct {
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
+	// Offset is how much of the stream it had at least, in bytes; -1 unknown.
+	Offset int64 `json:"offset"`
+}
+
+// Diverged is data of a node that the shard's master does not have.
+type Diverged struct {
+	FoundAt time.Time `json:"foundAt"`
+	// Bytes of the stream of writes that only the node had; -1 unknown.
+	Bytes int64 `json:"bytes"`
+	// File in the node's folder that holds the data as it was; empty when it could
+	// not be kept, for the reason in Error.
+	File  string `json:"file,omitempty"`
+	Error string `json:"error,omitempty"`
+	// Until is when File may be written over; zero while the node has not copied
+	// the master's data.
+	Until time.Time `json:"until,omitzero"`
 }
 
 // OperationKind names a persisted state machine.

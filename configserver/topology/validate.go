@@ -14,6 +14,8 @@ import (
 const (
 	MaxShards = 1024
 	MaxNodes  = 6
+	// MaxHistories is how many replication histories of a shard are remembered.
+	MaxHistories = 16
 )
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -48,6 +50,9 @@ func (p Policy) Validate() error {
 	if p.ReadPolicy != ReadMaster && p.ReadPolicy != ReadReadSet {
 		return Invalidf("policy.read_policy", "%q must be %q or %q", p.ReadPolicy, ReadMaster, ReadReadSet)
 	}
+	if p.Prefer != PreferData && p.Prefer != PreferAvailability {
+		return Invalidf("policy.prefer", "%q must be %q or %q", p.Prefer, PreferData, PreferAvailability)
+	}
 	for _, d := range []struct {
 		field         string
 		is, low, high time.Duration
@@ -58,6 +63,8 @@ func (p Policy) Validate() error {
 		{"failover_period", p.FailoverPeriod, time.Second, 30 * 24 * time.Hour},
 		{"max_replica_age", p.MaxReplicaAge, time.Second, 30 * 24 * time.Hour},
 		{"restart_grace", p.RestartGrace, 0, time.Hour},
+		{"election_wait", p.ElectionWait, 0, time.Hour},
+		{"keep_diverged", p.KeepDiverged, 0, 30 * 24 * time.Hour},
 	} {
 		if d.is < d.low || d.is > d.high {
 			return Invalidf("policy."+d.field, "%v must be from %v to %v", d.is, d.low, d.high)
@@ -71,6 +78,7 @@ func (p Policy) Validate() error {
 		{"max_failovers", int64(p.MaxFailovers), 0, 1000},
 		{"min_replicas_to_write", int64(p.MinReplicasToWrite), 0, MaxNodes - 1},
 		{"max_read_lag", p.MaxReadLag, 0, 1 << 50},
+		{"max_replica_lag", p.MaxReplicaLag, 0, 1 << 50},
 	} {
 		if n.is < n.low || n.is > n.high {
 			return Invalidf("policy."+n.field, "%d must be from %d to %d", n.is, n.low, n.high)

@@ -23,6 +23,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Preference is what goes first when both cannot be had.
+type Preference int32
+
+const (
+	// Same as DATA.
+	Preference_PREFERENCE_UNSPECIFIED Preference = 0
+	// A shard waits for a node that was in sync, or for an admin's word.
+	Preference_PREFERENCE_DATA Preference = 1
+	// The best node that answers is promoted; what it lacks is lost.
+	Preference_PREFERENCE_AVAILABILITY Preference = 2
+)
+
+// Enum value maps for Preference.
+var (
+	Preference_name = map[int32]string{
+		0: "PREFERENCE_UNSPECIFIED",
+		1: "PREFERENCE_DATA",
+		2: "PREFERENCE_AVAILABILITY",
+	}
+	Preference_value = map[string]int32{
+		"PREFERENCE_UNSPECIFIED":  0,
+		"PREFERENCE_DATA":         1,
+		"PREFERENCE_AVAILABILITY": 2,
+	}
+)
+
+func (x Preference) Enum() *Preference {
+	p := new(Preference)
+	*p = x
+	return p
+}
+
+func (x Preference) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Preference) Descriptor() protoreflect.EnumDescriptor {
+	return file_basalt_v1_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (Preference) Type() protoreflect.EnumType {
+	return &file_basalt_v1_cluster_proto_enumTypes[0]
+}
+
+func (x Preference) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Preference.Descriptor instead.
+func (Preference) EnumDescriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{0}
+}
+
 // NodeRole is what a node is in its shard.
 type NodeRole int32
 
@@ -64,11 +117,11 @@ func (x NodeRole) String() string {
 }
 
 func (NodeRole) Descriptor() protoreflect.EnumDescriptor {
-	return file_basalt_v1_cluster_proto_enumTypes[0].Descriptor()
+	return file_basalt_v1_cluster_proto_enumTypes[1].Descriptor()
 }
 
 func (NodeRole) Type() protoreflect.EnumType {
-	return &file_basalt_v1_cluster_proto_enumTypes[0]
+	return &file_basalt_v1_cluster_proto_enumTypes[1]
 }
 
 func (x NodeRole) Number() protoreflect.EnumNumber {
@@ -77,7 +130,7 @@ func (x NodeRole) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeRole.Descriptor instead.
 func (NodeRole) EnumDescriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{0}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{1}
 }
 
 // Cluster is what an admin asked for, and where it stands.
@@ -100,7 +153,10 @@ type Cluster struct {
 	// Id of the Configserver that runs its loop; empty when none does now.
 	Owner string `protobuf:"bytes,8,opt,name=owner,proto3" json:"owner,omitempty"`
 	// Parameters of the servers' configuration that every node has, by name.
-	Config        []*ConfigParameter `protobuf:"bytes,9,rep,name=config,proto3" json:"config,omitempty"`
+	Config []*ConfigParameter `protobuf:"bytes,9,rep,name=config,proto3" json:"config,omitempty"`
+	// Tells the cluster from one of the same name before it; part of the marks by
+	// which servers say which node they are.
+	Uid           string `protobuf:"bytes,10,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +252,13 @@ func (x *Cluster) GetConfig() []*ConfigParameter {
 		return x.Config
 	}
 	return nil
+}
+
+func (x *Cluster) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
 }
 
 // ConfigParameter is a parameter of the servers' configuration. None of them is
@@ -382,7 +445,8 @@ type Policy struct {
 	MaxFailovers uint32 `protobuf:"varint,6,opt,name=max_failovers,json=maxFailovers,proto3" json:"max_failovers,omitempty"`
 	// Period of max_failovers; 10 min.
 	FailoverPeriod *durationpb.Duration `protobuf:"bytes,7,opt,name=failover_period,json=failoverPeriod,proto3" json:"failover_period,omitempty"`
-	// Replicas whose link has been down for longer are not candidates; 60 s.
+	// A replica that was not seen to have everything for longer than this, while the
+	// master was alive, leaves the in-sync set; 10 s.
 	MaxReplicaAge *durationpb.Duration `protobuf:"bytes,8,opt,name=max_replica_age,json=maxReplicaAge,proto3" json:"max_replica_age,omitempty"`
 	// min-replicas-to-write of masters, never more than the replicas that are in
 	// sync; 0 (no second fence, writes never wait for replicas). A parameter of that
@@ -390,9 +454,21 @@ type Policy struct {
 	MinReplicasToWrite uint32 `protobuf:"varint,9,opt,name=min_replicas_to_write,json=minReplicasToWrite,proto3" json:"min_replicas_to_write,omitempty"`
 	// Replicas that lag more bytes leave the read set; 16 MiB.
 	MaxReadLag uint64 `protobuf:"varint,10,opt,name=max_read_lag,json=maxReadLag,proto3" json:"max_read_lag,omitempty"`
-	// How long a failed shard waits for its old master to return when no replica
-	// can be promoted and all restarted; 10 s.
-	RestartGrace  *durationpb.Duration `protobuf:"bytes,11,opt,name=restart_grace,json=restartGrace,proto3" json:"restart_grace,omitempty"`
+	// How long a shard whose in-sync nodes all restarted waits for those that are
+	// not back before it takes one that is; 10 s.
+	RestartGrace *durationpb.Duration `protobuf:"bytes,11,opt,name=restart_grace,json=restartGrace,proto3" json:"restart_grace,omitempty"`
+	// What goes first when no node that was in sync can be promoted; DATA.
+	Prefer Preference `protobuf:"varint,12,opt,name=prefer,proto3,enum=basalt.v1.Preference" json:"prefer,omitempty"`
+	// How long an election waits for nodes that were in sync, are alive by any
+	// evidence, and do not answer; 3 s. With AVAILABILITY also how long it waits
+	// before it promotes a node that was not in sync.
+	ElectionWait *durationpb.Duration `protobuf:"bytes,13,opt,name=election_wait,json=electionWait,proto3" json:"election_wait,omitempty"`
+	// A replica that is more bytes behind for a second leaves the in-sync set;
+	// 16 MiB.
+	MaxReplicaLag uint64 `protobuf:"varint,14,opt,name=max_replica_lag,json=maxReplicaLag,proto3" json:"max_replica_lag,omitempty"`
+	// For how long after the next copy what a node had written alone is kept aside
+	// before it may be written over; 10 min. Zero: it is not kept.
+	KeepDiverged  *durationpb.Duration `protobuf:"bytes,15,opt,name=keep_diverged,json=keepDiverged,proto3" json:"keep_diverged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -500,6 +576,34 @@ func (x *Policy) GetMaxReadLag() uint64 {
 func (x *Policy) GetRestartGrace() *durationpb.Duration {
 	if x != nil {
 		return x.RestartGrace
+	}
+	return nil
+}
+
+func (x *Policy) GetPrefer() Preference {
+	if x != nil {
+		return x.Prefer
+	}
+	return Preference_PREFERENCE_UNSPECIFIED
+}
+
+func (x *Policy) GetElectionWait() *durationpb.Duration {
+	if x != nil {
+		return x.ElectionWait
+	}
+	return nil
+}
+
+func (x *Policy) GetMaxReplicaLag() uint64 {
+	if x != nil {
+		return x.MaxReplicaLag
+	}
+	return 0
+}
+
+func (x *Policy) GetKeepDiverged() *durationpb.Duration {
+	if x != nil {
+		return x.KeepDiverged
 	}
 	return nil
 }
@@ -1127,7 +1231,11 @@ type FailoverRequest struct {
 	// Shard id.
 	Shard string `protobuf:"bytes,2,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Node id that becomes master; the best replica when empty.
-	Candidate     string `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	Candidate string `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// Promote a node that was not in sync, too: what it lacks is lost. Without it
+	// such a failover is refused with FAILED_PRECONDITION, which says how much that
+	// would be.
+	AcceptLoss    bool `protobuf:"varint,4,opt,name=accept_loss,json=acceptLoss,proto3" json:"accept_loss,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1181,6 +1289,13 @@ func (x *FailoverRequest) GetCandidate() string {
 		return x.Candidate
 	}
 	return ""
+}
+
+func (x *FailoverRequest) GetAcceptLoss() bool {
+	if x != nil {
+		return x.AcceptLoss
+	}
+	return false
 }
 
 // OperationResult is how a switchover or failover ended.
@@ -1781,7 +1896,9 @@ type ClusterStatus struct {
 	// Problems now, worst first.
 	Problems []*Problem `protobuf:"bytes,5,rep,name=problems,proto3" json:"problems,omitempty"`
 	// What is missing until the cluster serves; empty when it serves.
-	Progress      string `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
+	Progress string `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
+	// Data that nodes had written alone and that is kept aside, by shard.
+	Diverged      []*Diverged `protobuf:"bytes,7,rep,name=diverged,proto3" json:"diverged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1858,6 +1975,115 @@ func (x *ClusterStatus) GetProgress() string {
 	return ""
 }
 
+func (x *ClusterStatus) GetDiverged() []*Diverged {
+	if x != nil {
+		return x.Diverged
+	}
+	return nil
+}
+
+// Diverged is data of a node that the shard's master does not have.
+type Diverged struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shard id.
+	Shard string `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Node id.
+	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	// When it was found.
+	FoundAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=found_at,json=foundAt,proto3" json:"found_at,omitempty"`
+	// Bytes of the stream of writes that only the node had; -1 unknown.
+	Bytes int64 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The file at the node that holds the data as it was, in the folder that CONFIG
+	// GET dir names there; empty when it could not be kept.
+	File string `protobuf:"bytes,5,opt,name=file,proto3" json:"file,omitempty"`
+	// Why it could not be kept.
+	Error string `protobuf:"bytes,6,opt,name=error,proto3" json:"error,omitempty"`
+	// From when on it may be written over; unset while the node has not copied the
+	// master's data.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Diverged) Reset() {
+	*x = Diverged{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Diverged) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Diverged) ProtoMessage() {}
+
+func (x *Diverged) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Diverged.ProtoReflect.Descriptor instead.
+func (*Diverged) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *Diverged) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *Diverged) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Diverged) GetFoundAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.FoundAt
+	}
+	return nil
+}
+
+func (x *Diverged) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Diverged) GetFile() string {
+	if x != nil {
+		return x.File
+	}
+	return ""
+}
+
+func (x *Diverged) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Diverged) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // Problem is a named row of the detector's table.
 type Problem struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1875,7 +2101,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2113,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2126,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Problem) GetCode() string {
@@ -1963,14 +2189,16 @@ type NodeStatus struct {
 	// Replication link of a replica is up.
 	LinkUp bool `protobuf:"varint,14,opt,name=link_up,json=linkUp,proto3" json:"link_up,omitempty"`
 	// When a probe last succeeded.
-	LastOkAt      *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_ok_at,json=lastOkAt,proto3" json:"last_ok_at,omitempty"`
+	LastOkAt *timestamppb.Timestamp `protobuf:"bytes,15,opt,name=last_ok_at,json=lastOkAt,proto3" json:"last_ok_at,omitempty"`
+	// Is it in the in-sync set: it may be promoted without loss.
+	InSync        bool `protobuf:"varint,16,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2210,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2223,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2103,6 +2331,13 @@ func (x *NodeStatus) GetLastOkAt() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *NodeStatus) GetInSync() bool {
+	if x != nil {
+		return x.InSync
+	}
+	return false
+}
+
 // ProxyStatus is one member proxy.
 type ProxyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2124,7 +2359,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2136,7 +2371,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2149,7 +2384,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -2198,7 +2433,7 @@ var File_basalt_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x02\n" +
+	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x02\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2209,7 +2444,9 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"created_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tcreatedAt\x12\x14\n" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x122\n" +
-	"\x06config\x18\t \x03(\v2\x1a.basalt.v1.ConfigParameterR\x06config\";\n" +
+	"\x06config\x18\t \x03(\v2\x1a.basalt.v1.ConfigParameterR\x06config\x12\x10\n" +
+	"\x03uid\x18\n" +
+	" \x01(\tR\x03uid\";\n" +
 	"\x0fConfigParameter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"h\n" +
@@ -2220,7 +2457,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"parameters\"D\n" +
 	"\x12UnsetConfigRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xe0\x04\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xb7\x06\n" +
 	"\x06Policy\x126\n" +
 	"\vread_policy\x18\x01 \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12@\n" +
@@ -2237,7 +2474,11 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\fmax_read_lag\x18\n" +
 	" \x01(\x04R\n" +
 	"maxReadLag\x12>\n" +
-	"\rrestart_grace\x18\v \x01(\v2\x19.google.protobuf.DurationR\frestartGrace\"\x95\x01\n" +
+	"\rrestart_grace\x18\v \x01(\v2\x19.google.protobuf.DurationR\frestartGrace\x12-\n" +
+	"\x06prefer\x18\f \x01(\x0e2\x15.basalt.v1.PreferenceR\x06prefer\x12>\n" +
+	"\relection_wait\x18\r \x01(\v2\x19.google.protobuf.DurationR\felectionWait\x12&\n" +
+	"\x0fmax_replica_lag\x18\x0e \x01(\x04R\rmaxReplicaLag\x12>\n" +
+	"\rkeep_diverged\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fkeepDiverged\"\x95\x01\n" +
 	"\x14CreateClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2271,11 +2512,13 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x11SwitchoverRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x1c\n" +
-	"\tcandidate\x18\x03 \x01(\tR\tcandidate\"_\n" +
+	"\tcandidate\x18\x03 \x01(\tR\tcandidate\"\x80\x01\n" +
 	"\x0fFailoverRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x1c\n" +
-	"\tcandidate\x18\x03 \x01(\tR\tcandidate\"R\n" +
+	"\tcandidate\x18\x03 \x01(\tR\tcandidate\x12\x1f\n" +
+	"\vaccept_loss\x18\x04 \x01(\bR\n" +
+	"acceptLoss\"R\n" +
 	"\x0fOperationResult\x12)\n" +
 	"\x06report\x18\x01 \x01(\v2\x11.basalt.v1.ReportR\x06report\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x99\x04\n" +
@@ -2326,19 +2569,28 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\",\n" +
 	"\x10GetStatusRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\x99\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\xca\x02\n" +
 	"\rClusterStatus\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.basalt.v1.ClusterR\acluster\x12/\n" +
 	"\btopology\x18\x02 \x01(\v2\x13.basalt.v1.TopologyR\btopology\x12+\n" +
 	"\x05nodes\x18\x03 \x03(\v2\x15.basalt.v1.NodeStatusR\x05nodes\x120\n" +
 	"\aproxies\x18\x04 \x03(\v2\x16.basalt.v1.ProxyStatusR\aproxies\x12.\n" +
 	"\bproblems\x18\x05 \x03(\v2\x12.basalt.v1.ProblemR\bproblems\x12\x1a\n" +
-	"\bprogress\x18\x06 \x01(\tR\bprogress\"a\n" +
+	"\bprogress\x18\x06 \x01(\tR\bprogress\x12/\n" +
+	"\bdiverged\x18\a \x03(\v2\x13.basalt.v1.DivergedR\bdiverged\"\xdd\x01\n" +
+	"\bDiverged\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x125\n" +
+	"\bfound_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\afoundAt\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x12\n" +
+	"\x04file\x18\x05 \x01(\tR\x04file\x12\x14\n" +
+	"\x05error\x18\x06 \x01(\tR\x05error\x120\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"a\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xc7\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\xe0\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -2358,7 +2610,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"usedMemory\x12\x17\n" +
 	"\alink_up\x18\x0e \x01(\bR\x06linkUp\x128\n" +
 	"\n" +
-	"last_ok_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\blastOkAt\"\xaa\x01\n" +
+	"last_ok_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\blastOkAt\x12\x17\n" +
+	"\ain_sync\x18\x10 \x01(\bR\x06inSync\"\xaa\x01\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1f\n" +
@@ -2366,7 +2619,12 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"ackedEpoch\x12\x1c\n" +
 	"\tconnected\x18\x04 \x01(\bR\tconnected\x12\x18\n" +
 	"\aclients\x18\x05 \x01(\x04R\aclients\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion*h\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion*Z\n" +
+	"\n" +
+	"Preference\x12\x1a\n" +
+	"\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fPREFERENCE_DATA\x10\x01\x12\x1b\n" +
+	"\x17PREFERENCE_AVAILABILITY\x10\x02*h\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_MASTER\x10\x01\x12\x15\n" +
@@ -2404,114 +2662,122 @@ func file_basalt_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_basalt_v1_cluster_proto_rawDescData
 }
 
-var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_basalt_v1_cluster_proto_goTypes = []any{
-	(NodeRole)(0),                     // 0: basalt.v1.NodeRole
-	(*Cluster)(nil),                   // 1: basalt.v1.Cluster
-	(*ConfigParameter)(nil),           // 2: basalt.v1.ConfigParameter
-	(*SetConfigRequest)(nil),          // 3: basalt.v1.SetConfigRequest
-	(*UnsetConfigRequest)(nil),        // 4: basalt.v1.UnsetConfigRequest
-	(*Policy)(nil),                    // 5: basalt.v1.Policy
-	(*CreateClusterRequest)(nil),      // 6: basalt.v1.CreateClusterRequest
-	(*GetClusterRequest)(nil),         // 7: basalt.v1.GetClusterRequest
-	(*ListClustersRequest)(nil),       // 8: basalt.v1.ListClustersRequest
-	(*ListClustersResponse)(nil),      // 9: basalt.v1.ListClustersResponse
-	(*UpdateClusterRequest)(nil),      // 10: basalt.v1.UpdateClusterRequest
-	(*DeleteClusterRequest)(nil),      // 11: basalt.v1.DeleteClusterRequest
-	(*DeleteClusterResponse)(nil),     // 12: basalt.v1.DeleteClusterResponse
-	(*RegisterNodeRequest)(nil),       // 13: basalt.v1.RegisterNodeRequest
-	(*DeregisterNodeRequest)(nil),     // 14: basalt.v1.DeregisterNodeRequest
-	(*SetNodeReadableRequest)(nil),    // 15: basalt.v1.SetNodeReadableRequest
-	(*SwitchoverRequest)(nil),         // 16: basalt.v1.SwitchoverRequest
-	(*FailoverRequest)(nil),           // 17: basalt.v1.FailoverRequest
-	(*OperationResult)(nil),           // 18: basalt.v1.OperationResult
-	(*Report)(nil),                    // 19: basalt.v1.Report
-	(*Evidence)(nil),                  // 20: basalt.v1.Evidence
-	(*ReportPhase)(nil),               // 21: basalt.v1.ReportPhase
-	(*Candidate)(nil),                 // 22: basalt.v1.Candidate
-	(*RotateCredentialsRequest)(nil),  // 23: basalt.v1.RotateCredentialsRequest
-	(*RotateCredentialsResponse)(nil), // 24: basalt.v1.RotateCredentialsResponse
-	(*GetStatusRequest)(nil),          // 25: basalt.v1.GetStatusRequest
-	(*ClusterStatus)(nil),             // 26: basalt.v1.ClusterStatus
-	(*Problem)(nil),                   // 27: basalt.v1.Problem
-	(*NodeStatus)(nil),                // 28: basalt.v1.NodeStatus
-	(*ProxyStatus)(nil),               // 29: basalt.v1.ProxyStatus
-	nil,                               // 30: basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	(ClusterPhase)(0),                 // 31: basalt.v1.ClusterPhase
-	(*timestamppb.Timestamp)(nil),     // 32: google.protobuf.Timestamp
-	(ReadPolicy)(0),                   // 33: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
-	(OperationKind)(0),                // 35: basalt.v1.OperationKind
-	(Sight)(0),                        // 36: basalt.v1.Sight
-	(*Topology)(nil),                  // 37: basalt.v1.Topology
+	(Preference)(0),                   // 0: basalt.v1.Preference
+	(NodeRole)(0),                     // 1: basalt.v1.NodeRole
+	(*Cluster)(nil),                   // 2: basalt.v1.Cluster
+	(*ConfigParameter)(nil),           // 3: basalt.v1.ConfigParameter
+	(*SetConfigRequest)(nil),          // 4: basalt.v1.SetConfigRequest
+	(*UnsetConfigRequest)(nil),        // 5: basalt.v1.UnsetConfigRequest
+	(*Policy)(nil),                    // 6: basalt.v1.Policy
+	(*CreateClusterRequest)(nil),      // 7: basalt.v1.CreateClusterRequest
+	(*GetClusterRequest)(nil),         // 8: basalt.v1.GetClusterRequest
+	(*ListClustersRequest)(nil),       // 9: basalt.v1.ListClustersRequest
+	(*ListClustersResponse)(nil),      // 10: basalt.v1.ListClustersResponse
+	(*UpdateClusterRequest)(nil),      // 11: basalt.v1.UpdateClusterRequest
+	(*DeleteClusterRequest)(nil),      // 12: basalt.v1.DeleteClusterRequest
+	(*DeleteClusterResponse)(nil),     // 13: basalt.v1.DeleteClusterResponse
+	(*RegisterNodeRequest)(nil),       // 14: basalt.v1.RegisterNodeRequest
+	(*DeregisterNodeRequest)(nil),     // 15: basalt.v1.DeregisterNodeRequest
+	(*SetNodeReadableRequest)(nil),    // 16: basalt.v1.SetNodeReadableRequest
+	(*SwitchoverRequest)(nil),         // 17: basalt.v1.SwitchoverRequest
+	(*FailoverRequest)(nil),           // 18: basalt.v1.FailoverRequest
+	(*OperationResult)(nil),           // 19: basalt.v1.OperationResult
+	(*Report)(nil),                    // 20: basalt.v1.Report
+	(*Evidence)(nil),                  // 21: basalt.v1.Evidence
+	(*ReportPhase)(nil),               // 22: basalt.v1.ReportPhase
+	(*Candidate)(nil),                 // 23: basalt.v1.Candidate
+	(*RotateCredentialsRequest)(nil),  // 24: basalt.v1.RotateCredentialsRequest
+	(*RotateCredentialsResponse)(nil), // 25: basalt.v1.RotateCredentialsResponse
+	(*GetStatusRequest)(nil),          // 26: basalt.v1.GetStatusRequest
+	(*ClusterStatus)(nil),             // 27: basalt.v1.ClusterStatus
+	(*Diverged)(nil),                  // 28: basalt.v1.Diverged
+	(*Problem)(nil),                   // 29: basalt.v1.Problem
+	(*NodeStatus)(nil),                // 30: basalt.v1.NodeStatus
+	(*ProxyStatus)(nil),               // 31: basalt.v1.ProxyStatus
+	nil,                               // 32: basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	(ClusterPhase)(0),                 // 33: basalt.v1.ClusterPhase
+	(*timestamppb.Timestamp)(nil),     // 34: google.protobuf.Timestamp
+	(ReadPolicy)(0),                   // 35: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
+	(OperationKind)(0),                // 37: basalt.v1.OperationKind
+	(Sight)(0),                        // 38: basalt.v1.Sight
+	(*Topology)(nil),                  // 39: basalt.v1.Topology
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
-	5,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
-	31, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
-	32, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
-	2,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
-	2,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
-	33, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	34, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	34, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	34, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	34, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	34, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	34, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
-	5,  // 12: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	1,  // 13: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	5,  // 14: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	19, // 15: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	35, // 16: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	20, // 17: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	21, // 18: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	22, // 19: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	36, // 20: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	32, // 21: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	34, // 22: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	30, // 23: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	1,  // 24: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	37, // 25: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	28, // 26: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	29, // 27: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	27, // 28: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	0,  // 29: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	36, // 30: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	32, // 31: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	6,  // 32: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	7,  // 33: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	8,  // 34: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	10, // 35: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	3,  // 36: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	4,  // 37: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	11, // 38: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	13, // 39: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	14, // 40: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	15, // 41: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	16, // 42: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	17, // 43: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	23, // 44: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	25, // 45: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	1,  // 46: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	1,  // 47: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	9,  // 48: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	1,  // 49: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	1,  // 50: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	1,  // 51: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	12, // 52: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	37, // 53: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	37, // 54: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	37, // 55: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	18, // 56: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	18, // 57: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	24, // 58: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	26, // 59: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	46, // [46:60] is the sub-list for method output_type
-	32, // [32:46] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
+	33, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
+	34, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	3,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
+	3,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
+	35, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	36, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	36, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	36, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	36, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	36, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	36, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	0,  // 12: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
+	36, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
+	36, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
+	6,  // 15: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	2,  // 16: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	6,  // 17: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	20, // 18: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	37, // 19: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	21, // 20: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	22, // 21: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	23, // 22: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	38, // 23: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	34, // 24: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	36, // 25: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	32, // 26: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 27: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	39, // 28: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	30, // 29: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	31, // 30: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	29, // 31: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	28, // 32: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	34, // 33: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	34, // 34: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	1,  // 35: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	38, // 36: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	34, // 37: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	7,  // 38: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 39: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 40: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 41: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 42: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 43: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 44: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 45: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 46: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 47: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 48: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 49: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	24, // 50: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	26, // 51: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	2,  // 52: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 53: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 54: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 55: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 56: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 57: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 58: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	39, // 59: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	39, // 60: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	39, // 61: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	19, // 62: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	19, // 63: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	25, // 64: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	27, // 65: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	52, // [52:66] is the sub-list for method output_type
+	38, // [38:52] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }
@@ -2525,8 +2791,8 @@ func file_basalt_v1_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_cluster_proto_rawDesc), len(file_basalt_v1_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   30,
+			NumEnums:      2,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -521,8 +521,14 @@ type Node struct {
 	Readable bool `protobuf:"varint,4,opt,name=readable,proto3" json:"readable,omitempty"`
 	// Is the node in the read set of this epoch.
 	InReadSet bool `protobuf:"varint,5,opt,name=in_read_set,json=inReadSet,proto3" json:"in_read_set,omitempty"`
-	// Preference when a master is chosen; lower is preferred, 0 means never.
-	Priority      uint32 `protobuf:"varint,6,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Preference when a master is chosen among those with the most data; lower is
+	// preferred, 0 means never.
+	Priority uint32 `protobuf:"varint,6,opt,name=priority,proto3" json:"priority,omitempty"`
+	// Is the node in the in-sync set of this epoch.
+	InSync bool `protobuf:"varint,7,opt,name=in_sync,json=inSync,proto3" json:"in_sync,omitempty"`
+	// Where the admitted incarnation is reached, "ip:port": what the address meant
+	// when it was admitted. Empty: the address as it is.
+	Endpoint      string `protobuf:"bytes,8,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -597,6 +603,20 @@ func (x *Node) GetPriority() uint32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *Node) GetInSync() bool {
+	if x != nil {
+		return x.InSync
+	}
+	return false
+}
+
+func (x *Node) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
 }
 
 // Operation is a persisted state machine on one shard.
@@ -2086,14 +2106,16 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
 	"\x06frozen\x18\x06 \x01(\bR\x06frozen\x122\n" +
-	"\toperation\x18\a \x01(\v2\x14.basalt.v1.OperationR\toperation\"\xaa\x01\n" +
+	"\toperation\x18\a \x01(\v2\x14.basalt.v1.OperationR\toperation\"\xdf\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +
 	"\vincarnation\x18\x03 \x01(\tR\vincarnation\x12\x1a\n" +
 	"\breadable\x18\x04 \x01(\bR\breadable\x12\x1e\n" +
 	"\vin_read_set\x18\x05 \x01(\bR\tinReadSet\x12\x1a\n" +
-	"\bpriority\x18\x06 \x01(\rR\bpriority\"\xed\x01\n" +
+	"\bpriority\x18\x06 \x01(\rR\bpriority\x12\x17\n" +
+	"\ain_sync\x18\a \x01(\bR\x06inSync\x12\x1a\n" +
+	"\bendpoint\x18\b \x01(\tR\bendpoint\"\xed\x01\n" +
 	"\tOperation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.basalt.v1.OperationKindR\x04kind\x12\x14\n" +
