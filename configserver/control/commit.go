@@ -197,7 +197,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 	before := l.record.Load()
 	l.wantUsers(&c, before)
 	l.record.Store(&c)
-	l.obs.Since = time.Now()
+	l.obs.Recorded(before, &c, time.Now())
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		was := before.Shard(s.ID)

@@ -142,13 +142,15 @@ func (l *Loop) renewUsers(s *topology.Shard, now time.Time) bool {
 	var nodes []topology.Node
 	for _, n := range s.Nodes {
 		seen := l.obs.Nodes[n.ID]
-		if !l.obs.Admitted(&n, now) || !seen.UsersAt.After(l.obs.Since) || !seen.UsersAt.After(l.usersAt[n.ID]) || l.usersRefused[n.ID] != "" && seen.UsersAt.Sub(l.usersAt[n.ID]) < usersRetry {
+		asked := seen.UsersAt
+		if !l.obs.Admitted(&n, now) || !l.obs.Fresh(s.ID, asked) || !asked.After(users.since) || !asked.After(l.usersAt[n.ID]) ||
+			l.usersRefused[n.ID] != "" && asked.Sub(l.usersAt[n.ID]) < usersRetry {
 			continue
 		}
 		if missing, old := redisadmin.MatchUsers(seen.Users, s.Generation, users.want); len(missing) > 0 || surplus && len(old) > 0 {
 			nodes = append(nodes, n)
 		} else {
-			l.usersAt[n.ID] = seen.UsersAt // not compared again until it is seen anew
+			l.usersAt[n.ID] = asked // not compared again until it is seen anew
 		}
 	}
 	if len(nodes) == 0 {

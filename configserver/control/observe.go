@@ -179,6 +179,7 @@ func (l *Loop) observe(shard string) health.Observations {
 	if h, ok := l.obs.Histories[shard]; ok {
 		o.Histories[shard] = h
 	}
+	o.Since = map[string]time.Time{shard: l.obs.Since[shard]}
 	o.Pauses = append([]health.Interval(nil), l.obs.Pauses...)
 	return o
 }

@@ -193,7 +193,7 @@ func (x *situation) troubled() bool {
 // roleLost: the master runs and was made a replica by somebody else.
 func (x *situation) roleLost() bool {
 	return x.master != nil && x.about.Verdict == health.Alive && x.o.Admitted(x.master, x.now) && !x.o.Nodes[x.master.ID].Info.Master &&
-		x.o.Nodes[x.master.ID].InfoAt.After(x.o.Since)
+		x.o.Fresh(x.s.ID, x.o.Nodes[x.master.ID].InfoAt)
 }
 
 func (x *situation) blame(format string, args ...any) []found {
@@ -306,9 +306,9 @@ func isMisconfigured(seen *health.Node) bool {
 	return seen.DefaultUser.On || seen.Info.Mode != "" && seen.Info.Mode != "standalone"
 }
 
-// fresh tells if a node was asked after the newest record was known, so that
-// what it said is not of the time before.
-func (x *situation) fresh(seen *health.Node) bool { return seen.InfoAt.After(x.o.Since) }
+// fresh tells if what a node said is not of the time before the newest record of
+// the shard.
+func (x *situation) fresh(seen *health.Node) bool { return x.o.Fresh(x.s.ID, seen.InfoAt) }
 
 func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
 	return x.o.Admitted(n, x.now) && seen.Info.Master && x.fresh(seen)
@@ -316,7 +316,7 @@ func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
 
 // writable tells if a node lets the proxies of the present generation in.
 func (x *situation) writable(seen *health.Node) bool {
-	return slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.o.Since)
+	return slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && x.o.Fresh(x.s.ID, seen.UsersAt)
 }
 
 func twoWritableMasters(x *situation) []found {
@@ -388,7 +388,7 @@ func staleUsers(x *situation) (list []found) {
 	for i := range x.s.Nodes {
 		n := &x.s.Nodes[i]
 		seen := x.o.Nodes[n.ID]
-		if !x.o.Admitted(n, x.now) || !seen.UsersAt.After(x.o.Since) {
+		if !x.o.Admitted(n, x.now) || !x.o.Fresh(x.s.ID, seen.UsersAt) {
 			continue
 		}
 		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser)

@@ -179,7 +179,7 @@ func (w *world) act() string {
 				live.master, live.follows = false, w.address(s.Master)
 			}
 			w.c.Epoch++
-			w.c.CommittedAt, w.o.Since = w.now, w.now
+			w.c.CommittedAt, w.o.Since = w.now, map[string]time.Time{"s": w.now}
 			say("epoch %d: %s: %s", w.c.Epoch, p.Node, p.Remedy)
 		}
 	}

@@ -197,7 +197,8 @@ func (w *world) commit(change Change) ([]topology.Event, error) {
 		err = w.c.ValidateNext(next)
 	}
 	if err == nil {
-		w.c, w.o.Since = next, w.now
+		w.o.Recorded(&w.c, &next, w.now)
+		w.c = next
 	}
 	return events, err
 }

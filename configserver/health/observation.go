@@ -77,9 +77,10 @@ type Observations struct {
 	ID string
 	// Started is when this Configserver began to look at the cluster.
 	Started time.Time
-	// Since is when the newest record of the cluster was known here. Both are by
-	// this machine's clock, like every time in here.
-	Since time.Time
+	// Since is, by shard id, when the newest record that changed the shard, the phase
+	// or the policy was known here (Recorded). Both are by this machine's clock, like
+	// every time in here.
+	Since map[string]time.Time
 	// Nodes by node id.
 	Nodes map[string]Node
 	// Histories by shard id.
