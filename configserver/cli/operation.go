@@ -16,27 +16,36 @@ import (
 )
 
 func (a *app) switchoverCommand() *cobra.Command {
-	return a.operation("switchover [CLUSTER] SHARD", "Make a replica the master, without a client error",
-		func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error) {
+	var to string
+	cmd := a.operation("switchover [CLUSTER] SHARD", "Make a replica the master, without a client error", &to,
+		func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error) {
 			return call(ctx, a.clusters().Switchover, &basaltv1.SwitchoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
 		})
+	return cmd
 }
 
 func (a *app) failoverCommand() *cobra.Command {
-	return a.operation("failover [CLUSTER] SHARD", "Make a replica the master without asking the old one; what it did not replicate is lost",
-		func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error) {
-			return call(ctx, a.clusters().Failover, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to})
+	var to string
+	var acceptLoss bool
+	cmd := a.operation("failover [CLUSTER] SHARD", "Make a replica the master without asking the old one; what it did not replicate is lost", &to,
+		func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error) {
+			return call(ctx, a.clusters().Failover, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to, AcceptLoss: acceptLoss})
 		})
+	cmd.Long = `Make a replica the master without asking the old one. Only a node that was in
+sync is taken, so that nothing is lost that a living node still has; with
+--accept-loss also one that was not, and what it lacks is lost: the error of the
+call without it says how much that is.`
+	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "promote a node that was not in sync, too; what it lacks is lost")
+	return cmd
 }
 
-func (a *app) operation(use, short string,
-	do func(ctx context.Context, cluster, shard, to string) (*basaltv1.OperationResult, error),
+func (a *app) operation(use, short string, to *string,
+	do func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error),
 ) *cobra.Command {
-	var to string
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: between(1, 2),
 		RunE: a.about(operationTimeout, 1, func(ctx context.Context, name string, rest []string) error {
-			result, err := do(ctx, name, rest[0], to)
+			result, err := do(ctx, name, rest[0])
 			if err != nil {
 				return err
 			}
@@ -52,7 +61,7 @@ func (a *app) operation(use, short string,
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&to, "to", "", "`node` that becomes master (default: the best replica)")
+	cmd.Flags().StringVar(to, "to", "", "`node` that becomes master (default: the best replica)")
 	return cmd
 }
 

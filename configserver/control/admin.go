@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/failover"
@@ -48,12 +49,23 @@ func (l *Loop) RegisterNode(ctx context.Context, shard string, n topology.Node, 
 	n.Incarnation, n.InReadSet = "", false
 	now := l.Topology()
 	if s, is := now.Node(n.ID); is != nil && s.ID == shard && is.Address == n.Address {
-		return now, nil
+		if !discardData || is.ID == s.Master {
+			return now, nil
+		}
+		return l.Commit(ctx, fmt.Sprintf("%s: the data of the server at %s may be discarded", n.ID, n.Address), func(c *topology.Cluster) ([]topology.Event, error) {
+			s, is := c.Node(n.ID)
+			if is == nil || is.ID == s.Master {
+				return nil, fmt.Errorf("replica %s: %w", n.ID, store.ErrNotFound)
+			}
+			is.Discard = true
+			return nil, nil
+		})
 	}
+	n.Discard = discardData
 	if err := mayRegister(&now, shard, &n); err != nil {
 		return topology.Cluster{}, err
 	}
-	info, err := l.inspect(ctx, &n, discardData)
+	info, err := l.inspect(ctx, shard, &n, discardData)
 	if err != nil {
 		return topology.Cluster{}, err
 	}
@@ -97,7 +109,7 @@ func mayRegister(c *topology.Cluster, shard string, n *topology.Node) error {
 }
 
 // inspect looks at a server that is about to be registered.
-func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) (redisadmin.Info, error) {
+func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, discardData bool) (redisadmin.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	conn, err := redisadmin.Dial(ctx, n.Address, l.Credentials().AdminPasswords())
@@ -123,6 +135,20 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) 
 	case conn.Info.Mode != "standalone":
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s runs in %s mode: put \"cluster-enabled no\" in its configuration and restart it",
 			n.ID, n.Address, conn.Info.Mode)
+	}
+	elsewhere, err := l.Elsewhere(ctx, conn.Info.RunID)
+	if err != nil {
+		return redisadmin.Info{}, err
+	}
+	if elsewhere != "" {
+		return redisadmin.Info{}, topology.Preconditionf("the server at %s is %s: deregister it there first", n.Address, elsewhere)
+	}
+	c := l.Topology()
+	for _, u := range users {
+		if topology.IsMark(u) && u != topology.Mark(&c, shard, n.ID) && !discardData {
+			return redisadmin.Info{}, topology.Preconditionf("the server at %s says it is %s: deregister it there, and take the line \"user %s off\" out of its configuration, "+
+				"or register it with discard_data to make it another node", n.Address, strings.TrimPrefix(u, topology.MarkPrefix), u)
+		}
 	}
 	if len(redisadmin.StaleUsers(users)) > 0 && !discardData {
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets proxies of a cluster in already: deregister it there or restart it, "+

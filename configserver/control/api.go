@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -35,7 +36,7 @@ type API interface {
 	// Switchover and Failover return when the operation ended either way; the
 	// report says how.
 	Switchover(ctx context.Context, shard, candidate string) (topology.Report, error)
-	Failover(ctx context.Context, shard, candidate string) (topology.Report, error)
+	Failover(ctx context.Context, shard string, wish failover.Wish) (topology.Report, error)
 	// Rotate puts the credentials now on file into force; it returns the
 	// generation of each shard.
 	Rotate(ctx context.Context) (map[string]uint64, error)

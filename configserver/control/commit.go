@@ -204,7 +204,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 		if was == nil || s.Master != "" && s.Master != was.Master {
 			// The new master writes a history of its own. While there is none, the
 			// last one is what candidates are measured by.
-			delete(l.obs.Histories, s.ID)
+			l.obs.NewMaster(s, time.Now())
 			for _, n := range s.Nodes {
 				delete(l.minSet, n.ID)
 			}

@@ -38,6 +38,7 @@ func (l *Loop) decide(shards map[string]bool) {
 }
 
 func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time) {
+	l.tend(c, s, now)
 	problems := failover.Detect(c, s, &l.obs, now)
 	problems = l.note(s.ID, problems, now)
 	if health.AssessMaster(c, s, &l.obs, now).Verdict == health.Suspect {
@@ -86,7 +87,7 @@ func (l *Loop) beginFailover(s *topology.Shard, p failover.Problem) {
 	now := time.Now()
 	o := l.observe(s.ID)
 	cause := p.Code + ": " + p.Message
-	change := failover.Begin(s.ID, newID(), cause, "", true, p.Evidence, &o, now)
+	change := failover.Begin(s.ID, newID(), cause, nil, p.Evidence, &o, now)
 	l.log.Warn("begins a failover", "shard", s.ID, "cause", cause)
 	l.start(s.ID, "failover", false, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, s.ID+": failover, no master", change); err != nil {

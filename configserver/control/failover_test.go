@@ -9,6 +9,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -247,7 +248,7 @@ func TestFailoversAreLimited(t *testing.T) {
 	if s := r.shard("shard-0"); s.Master != "shard-0-1" || len(r.events("FailoversExhausted")) != 1 {
 		t.Errorf("master %s, %d events", s.Master, len(r.events("FailoversExhausted")))
 	}
-	report, err := r.loop.Failover(t.Context(), "shard-0", "")
+	report, err := r.loop.Failover(t.Context(), "shard-0", failover.Wish{})
 	if err != nil || report.NewMaster != "shard-0-0" {
 		t.Errorf("an admin's failover: %+v, %v", report, err)
 	}

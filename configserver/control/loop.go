@@ -111,6 +111,8 @@ type Loop struct {
 	// usersRefused what it said about those that it did not take.
 	usersAt      map[string]time.Time
 	usersRefused map[string]string
+	// tending are the shards whose in-sync set is being committed.
+	tending map[string]bool
 	// settingsAt is by node what it was given of the record's settings.
 	settingsAt map[string]settingsOf
 
@@ -118,6 +120,7 @@ type Loop struct {
 	// connections for it, belongs to whoever has that.
 	settingTurn  chan struct{}
 	settingNodes *failover.Executor
+	others       others
 }
 
 var _ API = (*Loop)(nil)
@@ -149,11 +152,13 @@ func New(cfg Config) (*Loop, error) {
 		minSet:     map[string]minSetting{},
 		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
 		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
+		tending:  map[string]bool{},
 		told:     map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
 	}
-	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}}
+	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
 	set, err := cfg.Credentials()
 	if err != nil {
 		return nil, err
@@ -165,6 +170,7 @@ func New(cfg Config) (*Loop, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read cluster %s: %w", cfg.Cluster, err)
 	}
+	c.Complete()
 	l.wantUsers(&c, nil)
 	l.record.Store(&c)
 	return l, nil
@@ -239,6 +245,7 @@ func (l *Loop) load() error {
 		l.members[m.ID] = &member{Member: m, since: now}
 	}
 	l.recallTold(events)
+	c.Complete()
 	l.setRecord(c)
 	return nil
 }

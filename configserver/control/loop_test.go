@@ -179,12 +179,12 @@ func (r *rig) shard(id string) topology.Shard {
 }
 
 // settled waits until a shard has a master, no operation and all its nodes in
-// the read set.
+// the read set and in sync.
 func (r *rig) settled(shard string) {
 	r.t.Helper()
 	r.eventually("settled", 15*time.Second, func() bool {
 		s := r.shard(shard)
-		return s.Master != "" && s.Operation == nil && !slices.ContainsFunc(s.Nodes, func(n topology.Node) bool { return !n.InReadSet })
+		return s.Master != "" && s.Operation == nil && !slices.ContainsFunc(s.Nodes, func(n topology.Node) bool { return !n.InReadSet || !n.InSync })
 	})
 }
 

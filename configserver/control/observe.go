@@ -63,6 +63,8 @@ func (l *Loop) syncProbers(newPolicy bool) {
 			r.cancel()
 			delete(l.probers, id)
 			delete(l.obs.Nodes, id)
+			delete(l.obs.CaughtUp, id)
+			delete(l.obs.Behind, id)
 			l.m.forgetNode(l.cfg.Cluster, id)
 		} else if newPolicy {
 			r.prober.SetPolicy(c.Policy)
@@ -118,10 +120,7 @@ func (l *Loop) takeIn() map[string]bool {
 			l.rereadAt = time.Now()
 			_ = l.reread()
 		}
-		l.obs.Nodes[id] = health.Node{Probe: p}
-		if s.Master == id && p.Sight == topology.SightOK && p.Info.RunID == n.Incarnation && p.Info.Master && p.InfoAt.After(l.obs.Histories[s.ID].Seen) {
-			l.obs.Histories[s.ID] = health.History{ReplID: p.Info.ReplID, Offset: p.Info.Offset, Seen: p.InfoAt}
-		}
+		l.obs.Take(c, s, n, p)
 	}
 	for i := range c.Shards {
 		if s := &c.Shards[i]; l.doubtful(s) {
@@ -167,21 +166,26 @@ func (l *Loop) Observe(shard string) health.Observations {
 // observe copies what is known about one shard.
 func (l *Loop) observe(shard string) health.Observations {
 	o := l.obs
-	o.Nodes = map[string]health.Node{}
+	o.Nodes, o.CaughtUp, o.Behind = map[string]health.Node{}, map[string]time.Time{}, map[string]time.Time{}
 	if s := l.record.Load().Shard(shard); s != nil {
 		for i := range s.Nodes {
-			if n, ok := l.obs.Nodes[s.Nodes[i].ID]; ok {
-				o.Nodes[s.Nodes[i].ID] = n
-			}
+			id := s.Nodes[i].ID
+			copyEntry(o.Nodes, l.obs.Nodes, id)
+			copyEntry(o.CaughtUp, l.obs.CaughtUp, id)
+			copyEntry(o.Behind, l.obs.Behind, id)
 		}
 	}
 	o.Histories = map[string]health.History{}
-	if h, ok := l.obs.Histories[shard]; ok {
-		o.Histories[shard] = h
-	}
+	copyEntry(o.Histories, l.obs.Histories, shard)
 	o.Since = map[string]time.Time{shard: l.obs.Since[shard]}
 	o.Pauses = append([]health.Interval(nil), l.obs.Pauses...)
 	return o
+}
+
+func copyEntry[V any](to, from map[string]V, key string) {
+	if v, ok := from[key]; ok {
+		to[key] = v
+	}
 }
 
 // maxPauses is how many of its own pauses a loop remembers; silence is never

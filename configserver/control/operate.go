@@ -62,7 +62,8 @@ func (l *Loop) Switchover(ctx context.Context, shard, candidate string) (topolog
 }
 
 // Failover implements API.
-func (l *Loop) Failover(ctx context.Context, shard, candidate string) (topology.Report, error) {
+func (l *Loop) Failover(ctx context.Context, shard string, wish failover.Wish) (topology.Report, error) {
+	candidate := wish.Node
 	id := newID()
 	reports, err := l.expect(ctx, id)
 	if err != nil {
@@ -88,8 +89,8 @@ func (l *Loop) Failover(ctx context.Context, shard, candidate string) (topology.
 			delete(l.reports, id)
 			reports = make(chan topology.Report, 1)
 			l.reports[op.ID] = reports
-			if candidate != "" {
-				l.insist(shard, op.ID, candidate)
+			if refusal = l.mayInsist(c, s, &wish); refusal == nil {
+				l.insist(shard, op.ID, wish)
 			}
 			return
 		}
@@ -97,7 +98,7 @@ func (l *Loop) Failover(ctx context.Context, shard, candidate string) (topology.
 			refusal = topology.Preconditionf("%s is busy (%s); try again when that has ended", shard, running.name)
 			return
 		}
-		refusal = l.beginAsked(c, s, id, candidate)
+		refusal = l.beginAsked(c, s, id, &wish)
 	})
 	if err == nil {
 		err = refusal
@@ -110,27 +111,21 @@ func (l *Loop) Failover(ctx context.Context, shard, candidate string) (topology.
 }
 
 // beginAsked begins a failover that an admin asked for.
-func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id, candidate string) error {
+func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wish *failover.Wish) error {
 	now := time.Now()
 	o := l.observe(s.ID)
 	if s.Master == "" {
 		return topology.Preconditionf("%s has no master yet", s.ID)
 	}
-	if candidate == s.Master {
-		return topology.Preconditionf("%s is the master of %s already", candidate, s.ID)
+	if wish.Node == s.Master && !wish.AcceptLoss {
+		return topology.Preconditionf("%s is the master of %s already", wish.Node, s.ID)
 	}
-	candidates, _ := failover.Elect(c, s, failover.Election{Old: s.Master, Requested: candidate}, &o, now)
-	chosen := failover.Chosen(candidates)
-	if chosen == "" || candidate != "" && chosen != candidate || chosen == s.Master {
-		for _, v := range candidates {
-			if v.Node == candidate && v.Refused != "" {
-				return topology.Preconditionf("%s cannot become master of %s: %s", candidate, s.ID, v.Refused)
-			}
-		}
-		return topology.Preconditionf("no node of %s can take its master's place: %s", s.ID, failover.Reasons(candidates))
+	outcome := l.wished(c, s, wish, &o, now)
+	if chosen := outcome.Chosen(); chosen == "" || wish.Node != "" && chosen != wish.Node || chosen == s.Master && !outcome.Restarted {
+		return refusedWish(c, s, wish, &outcome)
 	}
 	evidence := health.AssessMaster(c, s, &o, now).Evidence
-	change := failover.Begin(s.ID, id, byAdmin, candidate, false, evidence, &o, now)
+	change := failover.Begin(s.ID, id, byAdmin, wish, evidence, &o, now)
 	shard := s.ID
 	l.start(shard, "failover", false, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, shard+": failover, no master", change); err != nil {
@@ -141,19 +136,60 @@ func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id, candidate 
 	return nil
 }
 
-// insist makes a running failover take a node.
-func (l *Loop) insist(shard, id, candidate string) {
+// wished is what an admin's failover would come to.
+func (l *Loop) wished(c *topology.Cluster, s *topology.Shard, wish *failover.Wish, o *health.Observations, now time.Time) failover.Outcome {
+	e := failover.Election{Old: s.Master, Offset: -1}
+	if s.Operation != nil && s.Master == "" {
+		e = failover.ElectionOf(s.Operation)
+	} else if h := o.Histories[s.ID]; h.ReplID != "" {
+		e.Offset = h.Offset
+	}
+	e.Asked, e.Requested, e.AcceptLoss, e.Since = true, wish.Node, wish.AcceptLoss, now
+	return failover.Elect(c, s, e, o, now)
+}
+
+// refusedWish says why an admin's failover is not done, and what it would cost.
+func refusedWish(c *topology.Cluster, s *topology.Shard, wish *failover.Wish, outcome *failover.Outcome) error {
+	for _, v := range outcome.Candidates {
+		if v.Node == wish.Node && v.Refused != "" {
+			if wish.AcceptLoss {
+				return topology.Preconditionf("%s cannot become master of %s: %s", wish.Node, s.ID, v.Refused)
+			}
+			return topology.Preconditionf("%s cannot become master of %s without loss: %s; --accept-loss promotes it and loses what it lacks", wish.Node, s.ID, v.Refused)
+		}
+	}
+	return topology.Preconditionf("no node of %s can take its master's place: %s", s.ID, outcome.Blocked(c, s))
+}
+
+// mayInsist tells why a failover that waits cannot go on as an admin wishes.
+func (l *Loop) mayInsist(c *topology.Cluster, s *topology.Shard, wish *failover.Wish) error {
+	if wish.Node == "" && !wish.AcceptLoss {
+		return nil // it goes on as it does
+	}
+	o := l.observe(s.ID)
+	outcome := l.wished(c, s, wish, &o, time.Now())
+	if chosen := outcome.Chosen(); chosen == "" || wish.Node != "" && chosen != wish.Node {
+		return refusedWish(c, s, wish, &outcome)
+	}
+	return nil
+}
+
+// insist makes a running failover go on as an admin wishes.
+func (l *Loop) insist(shard, id string, wish failover.Wish) {
+	if wish.Node == "" && !wish.AcceptLoss {
+		return
+	}
 	l.spawn(func() {
-		_, err := l.Commit(l.life, shard+": failover to "+candidate+", as an admin asked", func(c *topology.Cluster) ([]topology.Event, error) {
+		_, err := l.Commit(l.life, shard+": failover as an admin asked", func(c *topology.Cluster) ([]topology.Event, error) {
 			s := c.Shard(shard)
 			if s == nil || s.Operation == nil || s.Operation.ID != id || s.Operation.Candidate != "" {
 				return nil, failover.ErrSuperseded
 			}
-			s.Operation.Requested = candidate
+			s.Operation.Requested, s.Operation.AcceptLoss = wish.Node, wish.AcceptLoss
 			return nil, nil
 		})
 		if err != nil && !errors.Is(err, failover.ErrSuperseded) {
-			l.log.Warn("could not make the failover take a node", "shard", shard, "node", candidate, "error", err)
+			l.log.Warn("could not make the failover go on as an admin asked", "shard", shard, "node", wish.Node, "error", err)
 		}
 	})
 }

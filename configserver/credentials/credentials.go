@@ -182,10 +182,11 @@ func (s *Set) ProxyPassword(secretID, uid, shard string, generation uint64) (str
 	return s.derive(secretID, "proxy\x00"+of+"\x00"+shard+"\x00"+strconv.FormatUint(generation, 10))
 }
 
-// ReplicationPassword returns the password of ReplicationUser, derived from
-// the secret an id names.
-func (s *Set) ReplicationPassword(secretID string) (string, error) {
-	return s.derive(secretID, "replication\x00"+s.cluster)
+// ReplicationPassword returns the password of ReplicationUser on a shard's nodes,
+// derived from the secret an id names: a replica cannot log in to a server of another
+// shard, or of another cluster (uid), whatever address it was told to follow.
+func (s *Set) ReplicationPassword(secretID, uid, shard string) (string, error) {
+	return s.derive(secretID, "replication\x00"+s.cluster+"\x00"+uid+"\x00"+shard)
 }
 
 func (s *Set) derive(id, message string) (string, error) {

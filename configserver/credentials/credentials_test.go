@@ -65,11 +65,14 @@ func TestDerived(t *testing.T) {
 	if err != nil || password != "ada5f64defb6d085abd4cccfa826bb7e8630362d2a4c1678f867983936c135fe" {
 		t.Errorf("proxy password %s, %v", password, err)
 	}
-	replication, err := s.ReplicationPassword(ids[1])
-	if err != nil || replication != "bea40a677094d62fe6168e8c05a8612c4e1531c6b385c1ea1dc5c9dce1e2d834" {
-		t.Errorf("replication password %s, %v", replication, err)
+	seen := map[string]bool{}
+	for _, of := range []struct{ uid, shard string }{{"", "shard-0"}, {"", "shard-1"}, {"uid-1", "shard-0"}, {"uid-1", "shard-1"}} {
+		replication, err := s.ReplicationPassword(ids[1], of.uid, of.shard)
+		if err != nil || seen[replication] {
+			t.Errorf("replication password %s of %v, %v: want one that no other shard has", replication, of, err)
+		}
+		seen[replication] = true
 	}
-	seen := map[string]bool{replication: true}
 	for _, of := range []struct{ id, uid string }{{ids[0], ""}, {ids[1], ""}, {ids[0], "uid-1"}, {ids[1], "uid-1"}, {ids[0], "uid-2"}} {
 		for _, shard := range []string{"shard-0", "shard-1"} {
 			for generation := range uint64(3) {

@@ -2,9 +2,11 @@ package failover
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/parameters"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/store"
@@ -16,20 +18,22 @@ import (
 // A server boots fenced: no user but the administrator's works. To admit it as
 // a replica:
 //
-//  1. Its run_id is read on the one connection that is used throughout, so
-//     that nothing below can hit a later, empty incarnation.
+//  1. Who it is, is judged on the one connection that is used throughout
+//     (health.Stranger): nothing below can hit another server, or a later, empty
+//     incarnation. A stranger is left as it is.
 //  2. Whatever proxies' users it has are removed, with their connections: it may
-//     be an old master that does not know yet.
+//     be an old master that does not know yet. That only takes rights away.
 //  3. The shard's master must be the incarnation that was admitted. A newcomer at
 //     the master's address, which may be empty, gets no followers. (It could not
 //     serve them either: its replication user does not exist.)
-//  4. It gets its settings and is told to follow the master. From here on it
-//     refuses writes.
-//  5. Its run_id is committed as admitted.
-//  6. Only then are the users switched on.
+//  4. What it may have written alone is kept aside (diverged.go), before anything can
+//     replace it.
+//  5. Its run_id is committed as admitted, and not in sync.
+//  6. Only then it is changed: it gets its mark and its settings, is told to follow
+//     the master, which refuses it writes, and its users are switched on.
 //
-// A crash between any two steps leaves a fenced node that is admitted by whoever
-// comes next.
+// A crash between 5 and the end leaves an admitted node that lacks its users or does
+// not follow: the probes see that, and admission is repeated.
 
 // AdmitReplica makes a node a replica of its shard's master. It repeats nothing
 // that is done already.
@@ -49,13 +53,14 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	c, err := x.dialFenced(ctx, n.Address)
+	c, err := x.dialNode(ctx, s, n)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	wasMaster := c.Info.Master
-	old := n.Incarnation == c.Info.RunID
+	if err := c.RevokeProxies(ctx); err != nil {
+		return err
+	}
 	m, err := x.dialAdmitted(ctx, master)
 	if err != nil {
 		return fmt.Errorf("master %s: %w", master.ID, err)
@@ -64,37 +69,61 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	if !m.Info.Master {
 		return topology.Preconditionf("%s is not a master now", master.ID)
 	}
-	if err := m.GrantReplication(ctx, sec.replication); err != nil {
+	if err := x.keepDiverged(ctx, c, s, n); err != nil {
 		return err
 	}
-	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
+	if err := x.host.Faults().Hit("admission/judged"); err != nil {
 		return err
 	}
-	if wasMaster || c.Info.MasterAddress != master.Address {
-		if err := c.Follow(ctx, master.Address); err != nil {
-			return err
-		}
-	}
-	return x.admit(ctx, c, sec, node, func(r *topology.Cluster) ([]topology.Event, error) {
+	was := c.Info
+	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
-		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Master != master.ID || s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
+		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Operation != nil || s.Master != master.ID ||
+			s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
 			return nil, ErrSuperseded
 		}
 		n := s.Node(node)
-		n.Incarnation, n.InReadSet = c.Info.RunID, n.InReadSet && old && !wasMaster
+		old := n.Incarnation == was.RunID
+		n.InReadSet = n.InReadSet && old && !was.Master
+		admit(n, &was, time.Now())
+		n.History = s.History().ReplID
 		e := topology.Event{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
 			Message: fmt.Sprintf("%s is admitted as a replica of %s", node, master.ID)}
-		if wasMaster && old {
+		if was.Master && old {
 			e.Kind = "OldMasterReturned"
-			e.Message = fmt.Sprintf("%s still was a master: it was fenced and is a replica of %s now; what it had written alone (it stood at offset %d) is discarded",
-				node, master.ID, c.Info.Offset)
+			e.Message = fmt.Sprintf("%s still was a master: it was fenced and is a replica of %s now", node, master.ID)
 		}
 		return []topology.Event{e}, nil
 	})
+	if err != nil {
+		return err
+	}
+	if err := x.host.Faults().Hit("admission/committed"); err != nil {
+		return err
+	}
+	if err := x.host.Owned(); err != nil {
+		return err
+	}
+	if err := m.GrantReplication(ctx, sec.replication); err != nil {
+		return err
+	}
+	if err := x.configure(ctx, c, node, sec); err != nil {
+		return err
+	}
+	if err := x.host.Faults().Hit("admission/configured"); err != nil {
+		return err
+	}
+	if was.Master || was.MasterAddress != master.Endpoint() {
+		if err := c.Follow(ctx, master.Endpoint()); err != nil {
+			return err
+		}
+	}
+	return grant(ctx, c, sec)
 }
 
 // AdmitMaster makes the first node of a forming shard its master. It may hold
-// data, which then is the shard's.
+// data, which then is the shard's. Its incarnation is committed before anything is
+// done to it; that it is the master, when it is one.
 func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	s, n, err := x.find(node)
 	if err != nil {
@@ -108,39 +137,76 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	if err != nil {
 		return err
 	}
-	c, err := x.dialFenced(ctx, n.Address)
+	c, err := x.dialNode(ctx, s, n)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
+	if err := c.RevokeProxies(ctx); err != nil {
+		return err
+	}
+	unsettled := func(r *topology.Cluster, s *topology.Shard) bool {
+		return r.Phase != topology.Forming || s == nil || s.Node(node) == nil || s.Master != "" || s.Operation != nil || s.Generation != sec.generation
+	}
+	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
+		s := r.Shard(x.shard)
+		if unsettled(r, s) {
+			return nil, ErrSuperseded
+		}
+		admit(s.Node(node), &c.Info, time.Now())
+		return nil, nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := x.host.Faults().Hit("admission/committed"); err != nil {
+		return err
+	}
+	if err := x.host.Owned(); err != nil {
+		return err
+	}
+	if err := x.configure(ctx, c, node, sec); err != nil {
 		return err
 	}
 	if err := c.Promote(ctx); err != nil {
 		return err
 	}
-	return x.admit(ctx, c, sec, node+" as master", func(r *topology.Cluster) ([]topology.Event, error) {
+	info, err := c.Replication(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = x.host.Commit(ctx, x.shard+": "+node+" is master", func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
-		if r.Phase != topology.Forming || s == nil || s.Node(node) == nil || s.Master != "" || s.Operation != nil || s.Generation != sec.generation {
+		if unsettled(r, s) || s.Node(node).Incarnation != info.RunID {
 			return nil, ErrSuperseded
 		}
 		n := s.Node(node)
-		n.Incarnation, n.InReadSet = c.Info.RunID, n.Readable
+		n.InReadSet, n.InSync, n.Out, n.History = n.Readable, true, nil, info.ReplID
 		s.Master, s.SecretID = node, id
+		s.Continue(topology.History{ReplID: info.ReplID, Start: -1})
 		return []topology.Event{{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
 			Message: fmt.Sprintf("%s is admitted as the master of %s", node, s.ID)}}, nil
 	})
-}
-
-// admit is steps 5 and 6.
-func (x *Executor) admit(ctx context.Context, c *redisadmin.Conn, sec secrets, whom string, change Change) error {
-	if _, err := x.host.Commit(ctx, x.shard+": admits "+whom, change); err != nil {
+	if err != nil {
 		return err
 	}
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
 	return grant(ctx, c, sec)
+}
+
+// admit notes in a record that an incarnation of a node is admitted, which says
+// nothing about what it has.
+func admit(n *topology.Node, info *redisadmin.Info, now time.Time) {
+	if n.InSync {
+		why := "it was admitted anew"
+		if n.Incarnation != info.RunID {
+			why = "it restarted"
+		}
+		n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: why, Offset: -1, MasterOffset: -1}
+	}
+	n.Incarnation, n.InSync, n.Discard = info.RunID, false, false
 }
 
 // Regrant puts settings and users of an admitted node right, without touching
@@ -162,7 +228,7 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
+	if err := x.configure(ctx, c, node, sec); err != nil {
 		return err
 	}
 	if err := grant(ctx, c, sec); err != nil {
@@ -175,20 +241,33 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 }
 
 // Dismiss fences a node that left the cluster: nobody but the administrator
-// gets in, and it follows nobody.
+// gets in, and it follows nobody. Another process than the admitted one is left as it
+// is: one that restarted is fenced by that, and any other is none of ours.
 func (x *Executor) Dismiss(ctx context.Context, n *topology.Node) error {
-	c, err := x.dialFenced(ctx, n.Address)
+	if n.Incarnation == "" {
+		return nil // it was never changed
+	}
+	c, err := x.dialAdmitted(ctx, n)
+	if errors.Is(err, redisadmin.ErrIncarnation) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer c.Close()
+	if err := c.RevokeProxies(ctx); err != nil {
+		return err
+	}
 	if err := c.Promote(ctx); err != nil {
 		return err
 	}
 	if err := c.RevokeReplication(ctx); err != nil {
 		return err
 	}
-	return c.Config(ctx, "masteruser", "", "masterauth", "")
+	if err := c.Config(ctx, "masteruser", "", "masterauth", ""); err != nil {
+		return err
+	}
+	return c.SetMark(ctx, "")
 }
 
 // SetMinReplicas sets min-replicas-to-write of a shard's master.
@@ -204,23 +283,50 @@ func (x *Executor) SetMinReplicas(ctx context.Context, n *topology.Node, count i
 	return c.Config(ctx, parameters.MinReplicas, fmt.Sprint(count))
 }
 
-// dialFenced connects to whatever incarnation is at an address now, and takes
-// proxies' users from it, with their connections: steps 1 and 2. Close the
-// connection.
-func (x *Executor) dialFenced(ctx context.Context, address string) (*redisadmin.Conn, error) {
-	c, err := redisadmin.Dial(ctx, address, x.host.Credentials().AdminPasswords())
+// ErrStranger: another server than the node answers at its address; it is not touched.
+var ErrStranger = errors.New("another server answers")
+
+// dialNode connects to whatever incarnation is at a node's address now, if it is the
+// node: step 1. Close the connection.
+func (x *Executor) dialNode(ctx context.Context, s *topology.Shard, n *topology.Node) (*redisadmin.Conn, error) {
+	c, err := x.dial(ctx, n)
 	if err != nil {
 		return nil, err
 	}
 	x.guard(ctx, c)
-	if err = x.host.Owned(); err == nil {
-		err = c.RevokeProxies(ctx)
-	}
-	if err != nil {
+	if err := x.judge(ctx, c, s, n); err != nil {
 		c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// judge fails when the server behind a connection is not the node.
+func (x *Executor) judge(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n *topology.Node) error {
+	if err := x.host.Owned(); err != nil {
+		return err
+	}
+	users, err := c.Users(ctx)
+	if err != nil {
+		return err
+	}
+	record := x.host.Record()
+	if problem := health.Stranger(&record, s, n, &c.Info, users); problem != "" {
+		return fmt.Errorf("%s: %w: %s", n.ID, ErrStranger, problem)
+	}
+	if c.Info.RunID == n.Incarnation {
+		return nil
+	}
+	elsewhere, err := x.host.Elsewhere(ctx, c.Info.RunID)
+	if err == nil && elsewhere != "" {
+		err = fmt.Errorf("%s: %w: %s", n.ID, ErrStranger, elsewhere)
+	}
+	return err
+}
+
+// dial connects to whatever incarnation is at a node's address now, only to look.
+func (x *Executor) dial(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
+	return redisadmin.Dial(ctx, n.Address, x.host.Credentials().AdminPasswords())
 }
 
 // dialAdmitted connects to the admitted incarnation of a node, for as long as

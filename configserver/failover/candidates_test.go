@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,34 +20,66 @@ func afterDeath() *world {
 	return w
 }
 
-func TestCandidates(t *testing.T) {
+// TestElectIntact: the old master n0 is dead; n1, n2 and n3 are members.
+func TestElectIntact(t *testing.T) {
 	for _, tc := range []struct {
 		name   string
 		make   func(w *world, e *Election)
 		chosen string
 		// refused maps a node to a part of the reason.
 		refused map[string]string
+		waiting []string
 	}{
-		{name: "the lowest id of equals", chosen: "n1", refused: map[string]string{"n0": "being replaced", "n2": "as good as n1"}},
+		{name: "the lowest id of equals", chosen: "n1", refused: map[string]string{"n0": "does not answer", "n2": "as good as n1"}},
 		{name: "the highest offset", make: func(w *world, _ *Election) { w.servers["n2"].offset = 2000 }, chosen: "n2",
 			refused: map[string]string{"n1": "500 bytes behind n2"}},
-		{name: "the better priority before the offset", make: func(w *world, _ *Election) {
+		{name: "the better priority of equals", make: func(w *world, _ *Election) { w.shard().Nodes[3].Priority = 50 }, chosen: "n3",
+			refused: map[string]string{"n2": "better priority"}},
+		{name: "no priority is worth a write", make: func(w *world, _ *Election) {
 			w.servers["n2"].offset = 2000
 			w.shard().Nodes[3].Priority = 50
-		}, chosen: "n3", refused: map[string]string{"n2": "better priority"}},
+		}, chosen: "n2", refused: map[string]string{"n3": "500 bytes behind n2"}},
 		{name: "priority 0 never", make: func(w *world, _ *Election) { w.shard().Nodes[1].Priority = 0 }, chosen: "n2",
 			refused: map[string]string{"n1": "priority 0"}},
 		{name: "priority 0 when an admin asks", make: func(w *world, e *Election) {
 			w.shard().Nodes[1].Priority = 0
 			e.Requested = "n1"
 		}, chosen: "n1", refused: map[string]string{"n2": "another node was asked for"}},
+		{name: "not one that an admin asks for and that lacks something", make: func(w *world, e *Election) {
+			w.servers["n2"].offset = 2000
+			e.Requested = "n1"
+		}, chosen: "n2", refused: map[string]string{"n1": "500 bytes behind n2"}},
+		{name: "one that lacks something when an admin accepts that", make: func(w *world, e *Election) {
+			w.servers["n2"].offset = 2000
+			e.Requested, e.AcceptLoss = "n1", true
+		}, chosen: "n1"},
 		{name: "not one that restarted, whoever asks", make: func(w *world, e *Election) {
 			w.kill("n1")
 			w.tick(step)
 			w.restart("n1", 10)
 			e.Requested = "n1"
-		}, refused: map[string]string{"n1": "restarted"}},
+		}, chosen: "n2", refused: map[string]string{"n1": "restarted"}},
 		{name: "not one that is away", make: func(w *world, _ *Election) { w.kill("n1") }, chosen: "n2", refused: map[string]string{"n1": "does not answer"}},
+		{name: "one that is silent and lives is waited for", make: func(w *world, e *Election) {
+			w.servers["n1"].hung = true
+			w.tick(2 * time.Second)
+			e.Begun = w.now
+		}, waiting: []string{"n1"}},
+		{name: "no longer than the bound", make: func(w *world, e *Election) {
+			w.servers["n1"].hung = true
+			w.tick(2 * time.Second)
+			e.Begun = w.now.Add(-w.c.Policy.ElectionWait)
+		}, chosen: "n2", refused: map[string]string{"n1": "does not answer"}},
+		{name: "one that is silent and not in sync is not waited for", make: func(w *world, e *Election) {
+			w.shard().Node("n1").InSync = false
+			w.servers["n1"].hung = true
+			w.tick(2 * time.Second)
+			e.Begun = w.now
+		}, chosen: "n2"},
+		{name: "not one that is not in sync, whatever it says", make: func(w *world, _ *Election) {
+			w.shard().Node("n1").InSync = false
+			w.servers["n1"].offset = 5000
+		}, chosen: "n2", refused: map[string]string{"n1": "is not in sync"}},
 		{name: "not one that was not admitted", make: func(w *world, _ *Election) { w.shard().Nodes[1].Incarnation = "" }, chosen: "n2",
 			refused: map[string]string{"n1": "not admitted"}},
 		{name: "not one that is loading", make: func(w *world, _ *Election) { w.servers["n1"].loading = true }, chosen: "n2",
@@ -64,6 +97,7 @@ func TestCandidates(t *testing.T) {
 			refused: map[string]string{"n1": "older history"}},
 		{name: "not one of an older history, when the master was never seen", make: func(w *world, e *Election) {
 			delete(w.o.Histories, "s")
+			w.shard().Histories = nil
 			w.servers["n2"].older, w.servers["n3"].older = "before", "before"
 			w.servers["n1"].history, w.servers["n1"].offset = "before", 9999
 		}, chosen: "n2", refused: map[string]string{"n1": "older history than that of n2"}},
@@ -81,40 +115,37 @@ func TestCandidates(t *testing.T) {
 			w.tick(5 * time.Minute)
 			w.servers["n1"].linkLost = w.servers["n1"].linkLost.Add(-2 * time.Minute)
 		}, chosen: "n2", refused: map[string]string{"n1": "link to the master had been down"}},
-		{name: "the old master when it is back and nobody else can", make: func(w *world, _ *Election) {
+		{name: "the old master when it is back and nobody else can", make: func(w *world, e *Election) {
+			e.Asked = true
 			w.servers["n0"].up = true
 			for _, id := range []string{"n1", "n2", "n3"} {
 				w.kill(id)
 			}
 		}, chosen: "n0"},
-		{name: "not the old master when somebody else can", make: func(w *world, _ *Election) { w.servers["n0"].up = true }, chosen: "n1"},
-		{name: "the old master after a switchover that failed", make: func(w *world, e *Election) {
+		{name: "not the old master when somebody has as much", make: func(w *world, _ *Election) { w.servers["n0"].up = true }, chosen: "n1"},
+		{name: "the old master when it is back with more than anybody", make: func(w *world, _ *Election) {
 			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
-			e.AllowOld = true
 		}, chosen: "n0", refused: map[string]string{"n1": "100 bytes behind n0"}},
-		{name: "a better priority is no reason to lose what the old master has after a switchover that failed", make: func(w *world, e *Election) {
-			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
-			w.shard().Nodes[3].Priority = 50
-			e.AllowOld = true
-		}, chosen: "n0", refused: map[string]string{"n3": "100 bytes behind n0"}},
-		{name: "a better priority with everything the old master has after a switchover that failed", make: func(w *world, e *Election) {
-			w.servers["n0"].up, w.servers["n0"].offset = true, 1600
-			w.shard().Nodes[3].Priority, w.servers["n3"].offset = 50, 1600
-			e.AllowOld = true
-		}, chosen: "n3"},
+		{name: "not the old master when an admin wants it replaced", make: func(w *world, e *Election) {
+			w.servers["n0"].up, w.servers["n0"].offset, e.Asked = true, 1600, true
+		}, chosen: "n1", refused: map[string]string{"n0": "being replaced"}},
+		{name: "another server at the address is not the node", make: func(w *world, _ *Election) {
+			s := w.restart("n1", 10)
+			s.users = []string{topology.Mark(&w.c, "t", "t-1")}
+		}, chosen: "n2", refused: map[string]string{"n1": "another server answers"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := afterDeath()
-			e := Election{Old: "n0"}
+			e := Election{Old: "n0", Since: w.now, Offset: 1500}
 			if tc.make != nil {
 				tc.make(w, &e)
 			}
 			w.refreshAll()
-			got := Candidates(&w.c, w.shard(), e, &w.o, w.now)
-			if Chosen(got) != tc.chosen || len(got) != 4 {
-				t.Errorf("chosen %q, want %q: %+v", Chosen(got), tc.chosen, got)
+			got := Elect(&w.c, w.shard(), e, &w.o, w.now)
+			if got.Chosen() != tc.chosen || len(got.Candidates) != 4 || !slices.Equal(got.Waiting, tc.waiting) {
+				t.Errorf("chosen %q, want %q, waiting %q, want %q: %+v", got.Chosen(), tc.chosen, got.Waiting, tc.waiting, got)
 			}
-			for _, c := range got {
+			for _, c := range got.Candidates {
 				if part := tc.refused[c.Node]; !strings.Contains(c.Refused, part) {
 					t.Errorf("%s refused because %q, want %q", c.Node, c.Refused, part)
 				}
@@ -139,70 +170,149 @@ func (w *world) refreshAll() {
 	}
 }
 
+// TestElectRestarted: all three nodes were in sync and were killed at the same time.
 func TestElectRestarted(t *testing.T) {
+	all := func(keys0, keys1, keys2 int64) func(w *world, e *Election) {
+		return func(w *world, _ *Election) {
+			w.restart("n0", keys0)
+			w.restart("n1", keys1)
+			w.restart("n2", keys2)
+		}
+	}
+	out := func(w *world, ids ...string) {
+		for _, id := range ids {
+			n := w.shard().Node(id)
+			n.InSync, n.Out = false, &topology.OutOfSync{Since: w.now, Why: "a test", Offset: 1000, MasterOffset: 1500}
+		}
+	}
 	for _, tc := range []struct {
 		name      string
 		make      func(w *world, e *Election)
 		chosen    string
 		restarted bool
+		lost      string
+		waiting   []string
+		remedy    string
 	}{
-		{name: "the recorded master with data", make: func(w *world, _ *Election) {
-			w.restart("n0", 5)
+		{name: "the recorded master, back with its append-only file, though others are away", make: func(w *world, _ *Election) {
+			out(w, "n1", "n2")
+			w.restartWithJournal("n0")
+		}, chosen: "n0", restarted: true},
+		{name: "not before the grace while other members are away", make: func(w *world, e *Election) {
+			w.restartWithJournal("n0")
+		}, waiting: []string{"n1", "n2"}},
+		{name: "after the grace, though other members are away", make: func(w *world, e *Election) {
+			w.restartWithJournal("n0")
+			e.Since = w.now.Add(-11 * time.Second)
+		}, chosen: "n0", restarted: true},
+		{name: "the recorded master of all with append-only files, whatever the number of keys", make: func(w *world, _ *Election) {
+			w.restartWithJournal("n0").keys = 1
+			w.restartWithJournal("n1")
+			w.restartWithJournal("n2")
+		}, chosen: "n0", restarted: true},
+		{name: "the append-only file of a replica when the recorded master has only a snapshot", make: func(w *world, _ *Election) {
+			w.restart("n0", 500)
+			w.restartWithJournal("n1")
+			w.restart("n2", 0)
+		}, chosen: "n1", restarted: true},
+		{name: "a snapshot from the last known offset has everything", make: func(w *world, _ *Election) {
+			s := w.restart("n0", 5)
+			s.older, s.secondOffset = "h0", 1501
 			w.restart("n1", 50)
 			w.restart("n2", 10)
 		}, chosen: "n0", restarted: true},
-		{name: "the most keys when the recorded master is empty", make: func(w *world, _ *Election) {
+		{name: "the newest snapshot of those that say how old they are", make: func(w *world, _ *Election) {
+			w.restart("n0", 500)
+			for id, second := range map[string]int64{"n1": 1201, "n2": 1301} {
+				s := w.restart(id, 5)
+				s.older, s.secondOffset = "h0", second
+			}
+		}, chosen: "n2", restarted: true, lost: "the last 200 bytes"},
+		{name: "the recorded master of snapshots of unknown age", make: all(5, 50, 10), chosen: "n0", restarted: true, lost: "unknown age"},
+		{name: "a snapshot of unknown age before an empty master", make: all(0, 5, 10), chosen: "n1", restarted: true, lost: "unknown age"},
+		{name: "the recorded master when nobody has data", make: all(0, 0, 0), chosen: "n0", restarted: true, lost: "everything"},
+		{name: "an intact replica that is behind, rather than a master that came back empty", make: func(w *world, _ *Election) {
+			out(w, "n1", "n2")
 			w.restart("n0", 0)
-			w.restart("n1", 5)
-			w.restart("n2", 10)
-		}, chosen: "n2", restarted: true},
-		{name: "the recorded master when nobody has data", make: func(w *world, _ *Election) {
-			w.restart("n0", 0)
-			w.restart("n1", 0)
+			w.servers["n1"].up = true
 			w.restart("n2", 0)
-		}, chosen: "n0", restarted: true},
-		{name: "nobody while a replica is away", make: func(w *world, _ *Election) {
+		}, chosen: "n1", lost: "1500 bytes"},
+		{name: "nobody while a member is away and nobody has everything", make: func(w *world, _ *Election) {
+			w.restart("n0", 10)
+			w.restart("n1", 10)
+		}, waiting: []string{"n2"}, remedy: "n0"},
+		{name: "however long it is away", make: func(w *world, e *Election) {
+			w.restart("n0", 10)
+			w.restart("n1", 10)
+			e.Since = w.now.Add(-time.Hour)
+		}, waiting: []string{"n2"}, remedy: "n0"},
+		{name: "nobody while the only member is away, whoever else answers", make: func(w *world, e *Election) {
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+			w.restartWithJournal("n2")
+			e.Since = w.now.Add(-time.Hour)
+		}, waiting: []string{"n0"}, remedy: "n1"},
+		{name: "availability: the best that answers, after the bound", make: func(w *world, e *Election) {
+			w.c.Policy.Prefer = topology.PreferAvailability
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+			e.Since = w.now.Add(-4 * time.Second)
+		}, chosen: "n1", lost: "1500 bytes"},
+		{name: "availability: not before the bound", make: func(w *world, e *Election) {
+			w.c.Policy.Prefer = topology.PreferAvailability
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+		}, waiting: []string{"n0", "n2"}},
+		{name: "availability: an empty one only after the grace", make: func(w *world, e *Election) {
+			w.c.Policy.Prefer = topology.PreferAvailability
+			w.restart("n0", 0)
+			e.Since = w.now.Add(-4 * time.Second)
+		}, waiting: []string{"n1", "n2"}},
+		{name: "availability: an empty one after the grace", make: func(w *world, e *Election) {
+			w.c.Policy.Prefer = topology.PreferAvailability
+			w.restart("n0", 0)
+			e.Since = w.now.Add(-11 * time.Second)
+		}, chosen: "n0", restarted: true, lost: "everything"},
+		{name: "an empty one when an admin accepts the loss", make: func(w *world, e *Election) {
 			w.restart("n0", 0)
 			w.restart("n1", 0)
-		}},
-		{name: "data, after the grace, although a replica is away", make: func(w *world, _ *Election) {
-			w.restart("n0", 5)
-			w.restart("n1", 0)
-			w.tick(11 * time.Second)
-		}, chosen: "n0", restarted: true},
-		{name: "nothing empty, however long a replica is away", make: func(w *world, _ *Election) {
-			w.restart("n0", 0)
-			w.restart("n1", 0)
-			w.tick(time.Hour)
-		}, restarted: true},
-		{name: "an empty one when an admin insists", make: func(w *world, e *Election) {
+			e.Requested, e.AcceptLoss = "n0", true
+		}, chosen: "n0", restarted: true, lost: "everything"},
+		{name: "not an empty one when an admin only asks for it", make: func(w *world, e *Election) {
 			w.restart("n0", 0)
 			w.restart("n1", 0)
 			e.Requested = "n0"
-		}, chosen: "n0", restarted: true},
-		{name: "nobody while a master is only hung", make: func(w *world, _ *Election) {
+		}, waiting: []string{"n2"}, remedy: "n0"},
+		{name: "the best when an admin accepts the loss and names nobody", make: func(w *world, e *Election) {
+			out(w, "n1", "n2")
+			w.servers["n2"].up = true
+			e.AcceptLoss = true
+		}, chosen: "n2", lost: "1500 bytes"},
+		{name: "nobody while a master is only hung", make: func(w *world, e *Election) {
 			w.servers["n0"].up, w.servers["n0"].hung = true, true
 			w.restart("n1", 10)
 			w.restart("n2", 10)
-			w.o.Nodes["n0"] = health.Node{Probe: health.Probe{Heard: w.now.Add(-time.Minute), Asked: w.now.Add(-time.Minute)}}
-			w.tick(time.Minute)
-		}},
-		{name: "nobody while the recorded master loads", make: func(w *world, _ *Election) {
+			w.o.Nodes["n0"] = health.Node{Probe: health.Probe{Heard: w.now.Add(-time.Minute), Asked: w.now.Add(-time.Minute), Reached: true}}
+			e.Since = w.now.Add(-time.Hour)
+		}, waiting: []string{"n0"}, remedy: "n1"},
+		{name: "nobody while the recorded master loads", make: func(w *world, e *Election) {
 			w.restart("n0", 5).loading = true
 			w.restart("n1", 50)
 			w.restart("n2", 10)
-		}},
+			e.Since = w.now.Add(-time.Hour)
+		}, waiting: []string{"n0"}, remedy: "n1"},
 		{name: "the admitted replica and no restarted node", make: func(w *world, _ *Election) {
-			w.restart("n0", 50)
+			w.restartWithJournal("n0")
 			w.servers["n1"].up = true
 			w.restart("n2", 50)
 		}, chosen: "n1"},
 		{name: "nobody that was never admitted", make: func(w *world, _ *Election) {
-			w.shard().Nodes[1].Incarnation = ""
+			n := w.shard().Node("n1")
+			n.Incarnation, n.InSync = "", false
 			w.restart("n0", 0)
 			w.restart("n1", 500)
 			w.restart("n2", 0)
-		}, chosen: "n0", restarted: true},
+		}, chosen: "n0", restarted: true, lost: "everything"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(3)
@@ -212,12 +322,23 @@ func TestElectRestarted(t *testing.T) {
 				w.kill(id)
 			}
 			w.tick(100 * time.Millisecond)
-			e := Election{Old: "n0"}
+			e := Election{Old: "n0", Since: w.now, Offset: 1500}
+			for _, id := range []string{"n1", "n2"} {
+				w.servers[id].offset = 0 // what an intact one has is said by the test
+			}
 			tc.make(w, &e)
 			w.tick(step)
-			got, restarted := Elect(&w.c, w.shard(), e, &w.o, w.now)
-			if Chosen(got) != tc.chosen || restarted != tc.restarted {
-				t.Errorf("chosen %q (restarted %t), want %q (%t): %+v", Chosen(got), restarted, tc.chosen, tc.restarted, got)
+			got := Elect(&w.c, w.shard(), e, &w.o, w.now)
+			if got.Chosen() != tc.chosen || got.Restarted != tc.restarted || !slices.Equal(got.Waiting, tc.waiting) {
+				t.Errorf("chosen %q (restarted %t), want %q (%t), waiting for %q, want %q: %+v", got.Chosen(), got.Restarted, tc.chosen, tc.restarted, got.Waiting, tc.waiting, got)
+			}
+			if (tc.lost == "") != (got.Lost == "") || !strings.Contains(got.Lost, tc.lost) {
+				t.Errorf("lost %q, want %q", got.Lost, tc.lost)
+			}
+			if tc.remedy != "" {
+				if text := got.Blocked(&w.c, w.shard()); got.Remedy != tc.remedy || !strings.Contains(text, "basaltctl failover c s --to "+tc.remedy+" --accept-loss") {
+					t.Errorf("remedy %q, want %q: %s", got.Remedy, tc.remedy, text)
+				}
 			}
 		})
 	}
@@ -301,7 +422,7 @@ func TestProgress(t *testing.T) {
 func TestBeginRefuses(t *testing.T) {
 	w := newWorld(2)
 	begin := func() error {
-		_, err := w.commit(Begin("s", "1", "a test", "", true, nil, &w.o, w.now))
+		_, err := w.commit(Begin("s", "1", "a test", nil, nil, &w.o, w.now))
 		return err
 	}
 	if err := begin(); err != nil {

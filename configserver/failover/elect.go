@@ -1,43 +1,89 @@
 package failover
 
 import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
-// Elect chooses the next master of a shard. What an admin asked for goes
-// first; when it cannot serve, any admitted node is better than none. When no
-// node is eligible, incarnations that were never admitted are considered:
-// because every holder of the data restarted, or because an admin insists on
-// one. The second result tells that it came to that.
-func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observations, now time.Time) ([]topology.Candidate, bool) {
-	candidates := Candidates(c, s, e, o, now)
-	if Chosen(candidates) != "" {
-		return candidates, false
-	}
-	if e.Requested != "" {
-		open := e
-		open.Requested = ""
-		if others := Candidates(c, s, open, o, now); Chosen(others) != "" {
-			return others, false
-		}
-	}
-	if e.Requested == "" && !allRestarted(c, s, e.Old, o, now) {
-		return candidates, false
-	}
-	e.Restarted = true
-	return Candidates(c, s, e, o, now), true
+// Election: who becomes the master of a shard that lost its own.
+//
+// Goal: nothing acknowledged is lost that a living node still has; and when that
+// cannot be known, the shard waits and says for whom, unless its policy or an admin
+// says otherwise.
+//
+//  1. Members of the in-sync set that never stopped (intact) and answer are
+//     candidates. Members that live and are silent may have more: they are waited for,
+//     at most policy.ElectionWait. Then the highest offset is taken; among equals not
+//     the master that is being replaced, then the lowest priority number, then the
+//     lowest id.
+//  2. No member is intact and answers, but one that lives is silent: it is waited for.
+//  3. Every member that is back restarted. What decides is what they found on their
+//     disks, the old master's first, as it had every write. An append-only file, or a
+//     snapshot from no earlier than the last known offset, has everything: it is taken
+//     at once when no member is missing, and after policy.RestartGrace else.
+//  4. Nothing that is back has everything. While anybody who may have more is
+//     missing, the shard waits. When every node is back, the most is taken that is
+//     left: the highest known offset, then a snapshot of unknown age, then nothing.
+//
+// policy.Prefer "availability" takes what 4 would take from those that answer, after
+// policy.ElectionWait (policy.RestartGrace when only empty nodes answer). An admin who
+// accepts the loss gets it at once, or the node that was asked for.
+
+// Election says what is to be decided.
+type Election struct {
+	// Old is the master that is being replaced.
+	Old string
+	// Requested is the admin's choice, or empty.
+	Requested string
+	// Asked: an admin wants the master replaced, though it may be well: it is taken
+	// only when nobody else can be.
+	Asked bool
+	// AcceptLoss: a node that was not in sync may be taken.
+	AcceptLoss bool
+	// Switchover: nobody has written anything since the shard was frozen, so a node
+	// that is not in sync is no worse than it was judged then.
+	Switchover bool
+	// Promoted are nodes that an earlier attempt may have made master.
+	Promoted []string
+	// Since is when the master went away, Begun when its nodes were first asked who
+	// has what; zero while they are not.
+	Since, Begun time.Time
+	// Offset is the last that is known of the old master's, in bytes; -1 unknown.
+	Offset int64
 }
+
+// Outcome is what an election comes to.
+type Outcome struct {
+	// Candidates are all nodes; the one to take, if any, is marked Chosen, and every
+	// other one says why not.
+	Candidates []topology.Candidate
+	// Restarted: the chosen one is to be admitted as the incarnation that it is now.
+	Restarted bool
+	// Waiting are nodes that are waited for, though somebody could be taken: until
+	// then. Without Until, for as long as it takes.
+	Waiting []string
+	Until   time.Time
+	// Remedy is the node that an admin who accepts the loss would get, when nobody is
+	// chosen; "" when none answers.
+	Remedy string
+	// Lost says what is lost by the choice, as far as is known, in words that follow
+	// "which lost"; empty when nothing is known to be.
+	Lost string
+}
+
+// Chosen is the node to take, "" when there is none.
+func (o *Outcome) Chosen() string { return Chosen(o.Candidates) }
 
 // ElectionOf is the election that a persisted operation holds.
 func ElectionOf(op *topology.Operation) Election {
-	e := Election{Old: op.OldMaster, Requested: op.Requested}
-	if op.Kind == topology.Switchover {
-		// Nothing was written to anybody but the old master, which is alive.
-		e.AllowOld = true
-	}
+	e := Election{Old: op.OldMaster, Requested: op.Requested, Asked: op.Asked, AcceptLoss: op.AcceptLoss,
+		Switchover: op.Kind == topology.Switchover, Since: op.StartedAt, Offset: op.OldMasterOffset}
 	for _, c := range op.Candidates {
 		if c.Chosen {
 			e.Promoted = append(e.Promoted, c.Node)
@@ -46,41 +92,348 @@ func ElectionOf(op *topology.Operation) Election {
 	return e
 }
 
-// allRestarted tells if nobody can be waited for any more who holds the data
-// since before the trouble: the old master restarted or is dead, and every
-// other node restarted, never had the data, or has been away for
-// policy.RestartGrace.
-func allRestarted(c *topology.Cluster, s *topology.Shard, old string, o *health.Observations, now time.Time) bool {
-	waiting := false
-	for i := range s.Nodes {
-		n := &s.Nodes[i]
-		seen := o.Nodes[n.ID]
-		live := o.Live(n.ID, now)
-		switch {
-		case n.ID == old && live && seen.Info.RunID == n.Incarnation:
-			return false // alive as it was
-		case n.ID == old && !live && seen.Refused < c.Policy.RefusedProbes:
-			return false // hung or being asked; it may still have everything
-		case n.ID == old && !live:
-			waiting = true
-		case n.Incarnation == "":
-		case live && (seen.Info.Loading || seen.Busy == "LOADING"):
-			waiting = true // what it has is not known yet
-		case n.ID == old:
-		case !live:
-			waiting = true // away: a restart is not known
-		case seen.Info.RunID != n.Incarnation:
-		case seen.Info.Master || seen.Info.Keys > 0 || !neverInSync(seen.Info, o.Histories[s.ID].ReplID):
-			return false // alive and may hold data; Candidates refused it for a reason
-		}
-	}
-	if !waiting {
-		return true
-	}
-	return now.Sub(troubleSince(s, old, o)) >= c.Policy.RestartGrace
+// election is an Election at work.
+type election struct {
+	Election
+	c    *topology.Cluster
+	s    *topology.Shard
+	now  time.Time
+	list []standing
+	Outcome
 }
 
-// troubleSince is when the old master went away, as far as is known here.
+// Elect chooses the next master of a shard.
+func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observations, now time.Time) Outcome {
+	x := &election{Election: e, c: c, s: s, now: now}
+	for i := range s.Nodes {
+		v := stand(c, s, &s.Nodes[i], &e, o, now)
+		v.member = v.member || e.Switchover && v.is == intact
+		x.list = append(x.list, v)
+	}
+	refuseOlderHistories(x.list)
+	if best := x.choose(); best != nil {
+		x.take(best)
+	} else {
+		x.explain()
+	}
+	for i := range x.list {
+		x.Candidates = append(x.Candidates, x.list[i].Candidate)
+	}
+	return x.Outcome
+}
+
+func (x *election) choose() *standing {
+	if v := x.requested(); v != nil {
+		return v
+	}
+	if v := x.intact(); v != nil || x.wait() {
+		return v
+	}
+	if v := x.complete(); v != nil || x.wait() {
+		return v
+	}
+	return x.most()
+}
+
+func (x *election) wait() bool { return len(x.Waiting) > 0 }
+
+// requested is the admin's choice, if it can be had.
+func (x *election) requested() *standing {
+	for i := range x.list {
+		v := &x.list[i]
+		if v.Node != x.Requested {
+			continue
+		}
+		switch best := x.best(func(v *standing) bool { return v.ok() && v.member && v.Node != x.Old }); {
+		case v.is == intact && (v.Refused == "" || v.soft) && (x.AcceptLoss || v.member && (best == nil || v.Offset >= best.Offset)):
+			return v
+		case v.is == intact && v.member && best != nil && !x.AcceptLoss:
+			v.Refused = fmt.Sprintf("%d bytes behind %s", best.Offset-v.Offset, best.Node)
+		case x.AcceptLoss && (v.is == restarted || v.is == unfit && v.soft):
+			return v
+		}
+	}
+	return nil
+}
+
+// intact is step 1.
+func (x *election) intact() *standing {
+	may := func(v *standing) bool { return v.ok() && v.member }
+	best := x.best(func(v *standing) bool { return may(v) && !(x.Asked && v.Node == x.Old) })
+	if best == nil {
+		best = x.best(may)
+	}
+	var silentOnes []string
+	for i := range x.list {
+		v := &x.list[i]
+		if v.member && v.is == silent && (v.Node != x.Old || best == nil) {
+			silentOnes = append(silentOnes, v.Node)
+		}
+	}
+	until := x.Begun.Add(x.c.Policy.ElectionWait)
+	switch {
+	case len(silentOnes) == 0:
+	case best != nil && x.now.Before(until):
+		x.Waiting, x.Until = silentOnes, until
+		return nil
+	case best == nil && !x.lossAllowed():
+		x.Waiting = silentOnes
+	}
+	return best
+}
+
+// complete is step 3.
+func (x *election) complete() *standing {
+	best := x.best(x.hasEverything)
+	missing := x.nodes(func(v *standing) bool { return v.member && (v.is == away || v.is == silent || v.is == loading) })
+	until := x.Since.Add(x.c.Policy.RestartGrace)
+	switch {
+	case len(missing) == 0:
+	case best != nil && x.now.Before(until):
+		x.Waiting, x.Until = missing, until
+		return nil
+	case best == nil && !x.lossAllowed():
+		x.Waiting = missing
+	}
+	return best
+}
+
+// hasEverything tells if a member that restarted found all on its disk.
+func (x *election) hasEverything(v *standing) bool {
+	return v.member && v.is == restarted && (v.holds == journal || v.holds == placed && x.Offset >= 0 && v.Offset >= x.Offset)
+}
+
+// most is step 4: nobody has everything.
+func (x *election) most() *standing {
+	best := x.best(mayServe)
+	missing := x.nodes(func(v *standing) bool {
+		return v.n.Incarnation != "" && (v.is == away || v.is == silent || v.is == loading)
+	})
+	if best == nil || len(missing) > 0 && !x.lossAllowed() {
+		x.Waiting = missing
+		return nil
+	}
+	if len(missing) > 0 && !x.AcceptLoss {
+		until := x.Since.Add(x.c.Policy.ElectionWait)
+		if best.is == restarted && best.holds == nothing {
+			until = x.Since.Add(x.c.Policy.RestartGrace)
+		}
+		if x.now.Before(until) {
+			x.Waiting, x.Until = missing, until
+			return nil
+		}
+	}
+	return best
+}
+
+// mayServe tells if a node could be a master with the data that it has.
+func mayServe(v *standing) bool { return v.ok() || v.is == restarted || v.is == unfit && v.soft }
+
+// lossAllowed: somebody who lacks something may be taken although others are missing
+// who have it.
+func (x *election) lossAllowed() bool {
+	return x.AcceptLoss || x.c.Policy.Prefer == topology.PreferAvailability
+}
+
+// best is the best of the nodes that match; nil when none does.
+func (x *election) best(match func(v *standing) bool) *standing {
+	var best *standing
+	for i := range x.list {
+		if v := &x.list[i]; match(v) && (best == nil || x.before(v, best)) {
+			best = v
+		}
+	}
+	return best
+}
+
+// before puts what holds more first: rank, then offset, then preference. Of members
+// that restarted with everything the old master comes first.
+func (x *election) before(a, b *standing) bool {
+	old := func(v *standing) int {
+		if x.hasEverything(v) && v.Node == x.Old || v.is == restarted && v.holds < placed && v.Node == x.Old {
+			return 0
+		}
+		return 1
+	}
+	return cmp.Or(cmp.Compare(x.rank(a), x.rank(b)), cmp.Compare(old(a), old(b)), compare(a, b, &x.Election)) < 0
+}
+
+// rank orders what nodes hold, the most first.
+func (x *election) rank(v *standing) int {
+	switch {
+	case v.is == intact && v.member:
+		return 0
+	case x.hasEverything(v):
+		return 1
+	case v.is == intact, v.holds == placed:
+		return 2 // how far it goes is known
+	case v.holds == journal:
+		return 3
+	case v.holds == someData && v.member:
+		return 4
+	case v.holds == someData:
+		return 5
+	case v.is == unfit:
+		return 6 // of an older history
+	case v.member:
+		return 7
+	}
+	return 8
+}
+
+func (x *election) nodes(match func(v *standing) bool) (ids []string) {
+	for i := range x.list {
+		if match(&x.list[i]) {
+			ids = append(ids, x.list[i].Node)
+		}
+	}
+	return ids
+}
+
+// take marks the chosen one, and says of the others why not and of the choice what it
+// costs.
+func (x *election) take(best *standing) {
+	x.Waiting, x.Until = nil, time.Time{}
+	x.Restarted = best.is == restarted
+	x.Lost = x.lost(best)
+	best.Chosen, best.Refused = true, ""
+	for i := range x.list {
+		v := &x.list[i]
+		switch {
+		case v == best:
+		case v.is == intact && !v.member && v.Refused == "":
+			v.Refused = x.outside(v)
+		case v.Refused != "" && v.is != restarted:
+		case x.Requested == best.Node:
+			v.Refused = "another node was asked for"
+		case v.Refused == "" && v.Node == x.Old && x.Asked:
+			v.Refused = "it is the master that is being replaced"
+		default:
+			v.Refused = passedOver(v, best)
+		}
+	}
+}
+
+// explain says of every node why it is not taken, when nobody is.
+func (x *election) explain() {
+	if v := x.best(mayServe); v != nil {
+		x.Remedy = v.Node
+	}
+	for i := range x.list {
+		v := &x.list[i]
+		switch {
+		case v.is == intact && !v.member:
+			v.Refused = strings.TrimPrefix(v.Refused+"; "+x.outside(v), "; ")
+		case v.is == restarted:
+			v.Refused = "restarted " + v.with()
+		case v.Refused == "":
+			v.Refused = "others are waited for"
+		}
+	}
+}
+
+// with says what a node that restarted found on its disk.
+func (v *standing) with() string {
+	switch v.holds {
+	case journal:
+		return "with its append-only file"
+	case placed:
+		return fmt.Sprintf("with a snapshot from offset %d", v.Offset)
+	case someData:
+		return "with a snapshot of unknown age"
+	}
+	return "empty"
+}
+
+// lost is Outcome.Lost of a choice.
+func (x *election) lost(v *standing) string {
+	switch {
+	case v.is == intact && v.member, x.hasEverything(v):
+		return ""
+	case v.is == restarted && v.holds == nothing:
+		return "everything: it restarted empty"
+	case v.Offset >= 0 && x.Offset >= 0:
+		if v.Offset < x.Offset {
+			return fmt.Sprintf("the last %d bytes that its master wrote", x.Offset-v.Offset)
+		}
+		return ""
+	case v.is == restarted:
+		return "what is newer than what it restarted with: " + strings.TrimPrefix(v.with(), "with ")
+	}
+	return "what its master wrote since it was in sync" + x.behind(v)
+}
+
+// outside says that a node is not in sync.
+func (x *election) outside(v *standing) string {
+	text := "is not in sync" + x.behind(v)
+	if v.lag != "" {
+		text += " (" + v.lag + ")"
+	}
+	return text
+}
+
+// behind says how far a node that is not in sync is behind, in words that follow;
+// "" when nothing is known.
+func (x *election) behind(v *standing) string {
+	var parts []string
+	out := v.n.Out
+	switch {
+	case v.Offset >= 0 && x.Offset >= 0:
+		parts = append(parts, fmt.Sprintf("%d bytes", max(0, x.Offset-v.Offset)))
+	case out != nil && out.MasterOffset >= 0 && out.Offset >= 0:
+		parts = append(parts, fmt.Sprintf("at least %d bytes", max(0, out.MasterOffset-out.Offset)))
+	}
+	if out != nil && x.Since.After(out.Since) {
+		parts = append(parts, x.Since.Sub(out.Since).Round(time.Second).String())
+	}
+	if len(parts) == 0 {
+		return ""
+	}
+	return ": " + strings.Join(parts, " and ") + " behind"
+}
+
+// Blocked says why nobody is taken and what can be done, as sentences.
+func (o *Outcome) Blocked(c *topology.Cluster, s *topology.Shard) string {
+	var others, who []string
+	old := s.Master
+	if s.Operation != nil {
+		old = s.Operation.OldMaster
+	}
+	for _, v := range o.Candidates {
+		switch {
+		case slices.Contains(o.Waiting, v.Node):
+			word := ""
+			switch n := s.Node(v.Node); {
+			case n.InSync && (n.ID == old || len(s.Members()) == 1):
+				word = ", which has everything"
+			case n.InSync:
+				word = ", which was in sync"
+			}
+			who = append(who, v.Node+word+" ("+v.Refused+")")
+		case v.Refused != "":
+			others = append(others, v.Node+": "+v.Refused)
+		}
+	}
+	text := "no node can be promoted"
+	if len(who) > 0 {
+		text = "waiting for " + strings.Join(who, " and ")
+	}
+	if len(others) > 0 {
+		text += "; " + strings.Join(others, "; ")
+	}
+	if o.Remedy != "" {
+		return text + fmt.Sprintf("; start what is missing, or `basaltctl failover %s %s --to %s --accept-loss` promotes %s and loses what it lacks",
+			c.Name, s.ID, o.Remedy, o.Remedy)
+	}
+	return text + "; start what is missing"
+}
+
+// Reasons lists why nobody was chosen.
+func Reasons(candidates []topology.Candidate) string {
+	return cmp.Or(strings.TrimPrefix(refusals(candidates), "; "), "it has no nodes")
+}
+
+// troubleSince is when a master went away, as far as is known here.
 func troubleSince(s *topology.Shard, old string, o *health.Observations) time.Time {
 	since := o.Nodes[old].RefusedSince
 	if s.Operation != nil && s.Operation.StartedAt.Before(since) {

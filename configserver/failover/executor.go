@@ -65,6 +65,9 @@ type Host interface {
 	NodeUsers() []redisadmin.NodeUser
 	// Credentials are the secrets as read last.
 	Credentials() *credentials.Set
+	// Elsewhere says that a process is admitted as a node of another cluster, for
+	// people; "" when it is not.
+	Elsewhere(ctx context.Context, runID string) (string, error)
 	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
 	Owned() error
 	// Measured takes the duration of a finished phase.
@@ -289,6 +292,6 @@ func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets
 	if err != nil {
 		return secrets{}, err
 	}
-	replication, err := set.ReplicationPassword(secretID)
+	replication, err := set.ReplicationPassword(secretID, x.host.Record().UID, shard)
 	return secrets{generation, proxy, replication, x.host.NodeUsers()}, err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -58,9 +57,17 @@ const (
 	electAgain = 200 * time.Millisecond
 )
 
-// Begin is the change that begins a failover. Automatic ones count for the
-// limit per period.
-func Begin(shard, id, cause, requested string, automatic bool, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
+// Wish is what an admin asked for of a failover; nothing for an automatic one.
+type Wish struct {
+	// Node that is to become master; the best when empty.
+	Node string
+	// AcceptLoss: it need not be in sync.
+	AcceptLoss bool
+}
+
+// Begin is the change that begins a failover. Automatic ones, without a wish, count
+// for the limit per period.
+func Begin(shard, id, cause string, wish *Wish, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
 		s, err := beginOn(c, shard)
 		if err != nil {
@@ -78,14 +85,17 @@ func Begin(shard, id, cause, requested string, automatic bool, evidence []topolo
 		}
 		s.Operation = &topology.Operation{
 			ID: id, Kind: topology.Failover, Phase: Fencing, Cause: cause, StartedAt: now, StartEpoch: c.Epoch,
-			OldMaster: s.Master, Requested: requested, Evidence: evidence, OldMasterOffset: offset,
+			OldMaster: s.Master, Evidence: evidence, OldMasterOffset: offset,
+		}
+		if wish != nil {
+			s.Operation.Asked, s.Operation.Requested, s.Operation.AcceptLoss = true, wish.Node, wish.AcceptLoss
 		}
 		if old := s.MasterNode(); old != nil {
 			old.InReadSet = false
 		}
 		s.Master, s.Frozen = "", false
 		s.Failovers = recent(s.Failovers, now, c.Policy.FailoverPeriod)
-		if automatic {
+		if wish == nil {
 			s.Failovers = append(s.Failovers, now)
 		}
 		return []topology.Event{{Time: now, Kind: "FailoverBegan", Severity: topology.Warning, Shard: shard, Node: s.Operation.OldMaster,
@@ -151,6 +161,7 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 // elect is step 3 and the commit of step 4.
 func (x *Executor) elect(ctx context.Context) error {
 	x.enter(Electing)
+	begun := time.Now() // waiting counts anew for whoever goes on
 	for {
 		c := x.host.Record()
 		s := c.Shard(x.shard)
@@ -161,22 +172,26 @@ func (x *Executor) elect(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		candidates, _ := Elect(&c, s, ElectionOf(s.Operation), &o, time.Now())
-		if chosen := Chosen(candidates); chosen != "" {
+		e := ElectionOf(s.Operation)
+		e.Begun, e.Since = begun, troubleSince(s, e.Old, &o)
+		outcome := Elect(&c, s, e, &o, time.Now())
+		if chosen := outcome.Chosen(); chosen != "" {
 			if err := x.hit("elected"); err != nil {
 				return err
 			}
 			return x.commit(ctx, fmt.Sprintf("%s promotes %s", x.kind, chosen),
 				func(_ *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
-					op.Phase, op.Candidate = Promoting, chosen
-					op.Candidates = remember(op.Candidates, candidates)
+					op.Phase, op.Candidate, op.Lost = Promoting, chosen, outcome.Lost
+					op.Candidates = remember(op.Candidates, outcome.Candidates)
 					// The incarnation is admitted here, before any user is switched on.
 					s.Node(chosen).Incarnation = o.Nodes[chosen].Info.RunID
 					return nil, nil
 				})
 		}
-		if err := x.blocked(ctx, candidates); err != nil {
-			return err
+		if outcome.Until.IsZero() {
+			if err := x.blocked(ctx, &c, s, &outcome); err != nil {
+				return err
+			}
 		}
 		select {
 		case <-time.After(electAgain):
@@ -187,23 +202,18 @@ func (x *Executor) elect(ctx context.Context) error {
 }
 
 // blocked tells, once for each set of reasons, that nobody can be promoted.
-func (x *Executor) blocked(ctx context.Context, candidates []topology.Candidate) error {
-	why := Reasons(candidates)
+func (x *Executor) blocked(ctx context.Context, c *topology.Cluster, s *topology.Shard, outcome *Outcome) error {
+	why := Reasons(outcome.Candidates)
 	if x.told == why {
 		return nil
 	}
 	x.told = why
-	return x.commit(ctx, "no node can be promoted", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+	message := fmt.Sprintf("%s has no master: %s", s.ID, outcome.Blocked(c, s))
+	return x.commit(ctx, "nobody is promoted yet", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
 		op.Phase, op.Candidate = Electing, ""
-		op.Candidates = remember(op.Candidates, candidates)
-		return []topology.Event{{Time: time.Now(), Kind: "FailoverBlocked", Severity: topology.Critical, Shard: s.ID, Epoch: c.Epoch,
-			Message: fmt.Sprintf("%s has no master and no node can be promoted; it is tried again until one can: %s", s.ID, why)}}, nil
+		op.Candidates = remember(op.Candidates, outcome.Candidates)
+		return []topology.Event{{Time: time.Now(), Kind: "FailoverBlocked", Severity: topology.Critical, Shard: s.ID, Epoch: c.Epoch, Message: message}}, nil
 	})
-}
-
-// Reasons lists why nobody was chosen.
-func Reasons(candidates []topology.Candidate) string {
-	return cmp.Or(strings.TrimPrefix(refusals(candidates), "; "), "it has no nodes")
 }
 
 // remember replaces the verdicts on candidates, but does not forget whom an
@@ -230,35 +240,54 @@ func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observati
 	var mu sync.Mutex
 	x.eachQuiet(ctx, s.Nodes, func(ctx context.Context, n *topology.Node) {
 		asked := time.Now()
-		info, err := x.ask(ctx, n)
+		answer, err := x.ask(ctx, n)
 		mu.Lock()
 		defer mu.Unlock()
 		seen := o.Nodes[n.ID]
 		seen.Sight, seen.Detail = redisadmin.SightOf(err)
+		seen.Reached = err == nil || errors.Is(err, redisadmin.ErrSilent) || seen.Sight == topology.SightFenced
 		if err == nil {
-			seen.Info, seen.InfoAt, seen.Heard, seen.Refused, seen.Busy = info, asked, time.Now(), 0, ""
+			seen.Info, seen.InfoAt, seen.Heard, seen.Refused, seen.Busy = answer.Info, asked, time.Now(), 0, ""
+			seen.Users, seen.UsersAt = answer.Users, asked
 		}
 		o.Nodes[n.ID] = seen
 	})
 	return o
 }
 
-// ask reads INFO from whatever incarnation is at a node's address now.
-func (x *Executor) ask(ctx context.Context, n *topology.Node) (redisadmin.Info, error) {
+// answer is who is at a node's address.
+type answer struct {
+	Info  redisadmin.Info
+	Users []string
+}
+
+// ask looks at whatever incarnation is at a node's address now.
+func (x *Executor) ask(ctx context.Context, n *topology.Node) (answer, error) {
 	x.mu.Lock()
 	c := x.conns[n.ID]
 	x.mu.Unlock()
 	if c != nil {
-		if info, err := c.Read(ctx); err == nil {
-			return info, nil
+		a, err := look(ctx, c)
+		if err == nil {
+			return a, nil
+		}
+		if ctx.Err() != nil { // it is open and silent, which is a sign of life
+			return answer{}, fmt.Errorf("%w: %w", redisadmin.ErrSilent, err)
 		}
 		x.drop(n.ID)
 	}
-	c, err := redisadmin.Dial(ctx, n.Address, x.host.Credentials().AdminPasswords())
+	c, err := x.dial(ctx, n)
 	if err != nil {
-		return redisadmin.Info{}, err
+		return answer{}, err
 	}
-	return x.keep(n.ID, c).Info, nil
+	return look(ctx, x.keep(n.ID, c))
+}
+
+func look(ctx context.Context, c *redisadmin.Conn) (a answer, err error) {
+	if a.Info, err = c.Read(ctx); err == nil {
+		a.Users, err = c.Users(ctx)
+	}
+	return a, err
 }
 
 func (x *Executor) eachQuiet(ctx context.Context, nodes []topology.Node, f func(ctx context.Context, n *topology.Node)) {
@@ -286,7 +315,8 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 		return err
 	}
 	candidate := s.Node(op.Candidate)
-	if err := x.makeMaster(ctx, candidate, sec); err != nil {
+	master, err := x.makeMaster(ctx, candidate, sec)
+	if err != nil {
 		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
 			return err
 		}
@@ -304,11 +334,19 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	left := x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
-		if err := join(ctx, c, x.host.Record(), candidate.Address, sec, sec.generation); err != nil {
-			return err
+	var mu sync.Mutex
+	joined := map[string]redisadmin.Info{}
+	x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
+		before, err := join(ctx, c, x.host.Record(), candidate.Endpoint(), sec, sec.generation)
+		if err == nil {
+			err = x.afterPause(ctx, c, n.ID == op.OldMaster)
 		}
-		return x.afterPause(ctx, c, n.ID == op.OldMaster)
+		if err == nil {
+			mu.Lock()
+			joined[n.ID] = before
+			mu.Unlock()
+		}
+		return err
 	})
 	if err := ctx.Err(); err != nil {
 		return err
@@ -316,45 +354,46 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err := x.hit("repointed"); err != nil {
 		return err
 	}
-	return x.finish(ctx, generation, left)
+	return x.finish(ctx, generation, master, joined)
 }
 
-// makeMaster promotes a node, idempotently. Before REPLICAOF NO ONE nothing
-// has happened that anybody could notice; after it the node would take writes,
-// and no proxy has been told of it yet.
-func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets) error {
+// makeMaster promotes a node, idempotently, and returns what it says of itself then.
+// Before REPLICAOF NO ONE nothing has happened that anybody could notice; after it
+// the node would take writes, and no proxy has been told of it yet.
+func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets) (redisadmin.Info, error) {
 	if err := x.host.Owned(); err != nil {
-		return err
+		return redisadmin.Info{}, err
 	}
 	bounded, cancel := context.WithTimeout(ctx, redisadmin.CallTimeout)
 	defer cancel()
 	c, err := x.conn(bounded, n, redisadmin.CallTimeout)
 	if err != nil {
-		return err
+		return redisadmin.Info{}, err
 	}
 	if x.kind == topology.Failover {
 		// Settings may be missing on an incarnation that is admitted only now.
-		if err := configure(bounded, c, x.host.Record(), sec.replication); err != nil {
-			return err
-		}
+		err = x.configure(bounded, c, n.ID, sec)
 	}
-	if err := c.Promote(bounded); err != nil {
-		return err
+	if err == nil {
+		err = c.Promote(bounded)
 	}
-	if err := x.afterPause(bounded, c, true); err != nil {
-		return err
+	if err == nil {
+		err = x.afterPause(bounded, c, true)
 	}
-	if err := grant(bounded, c, sec); err != nil {
-		return err
+	if err == nil {
+		err = grant(bounded, c, sec)
 	}
-	if err := c.RevokeProxies(bounded, sec.generation); err != nil {
-		return err
+	if err == nil {
+		err = c.RevokeProxies(bounded, sec.generation)
+	}
+	if err != nil {
+		return redisadmin.Info{}, err
 	}
 	info, err := c.Replication(bounded)
 	if err == nil && !info.Master {
 		err = fmt.Errorf("%s: is a replica of %s after it was promoted", c.Address, info.MasterAddress)
 	}
-	return err
+	return info, err
 }
 
 // reachable are the admitted nodes that answer, or that nobody has looked at
@@ -368,8 +407,9 @@ func (x *Executor) reachable(s *topology.Shard, except string) []topology.Node {
 	})
 }
 
-// finish is step 6, the point of no return.
-func (x *Executor) finish(ctx context.Context, generation uint64, left map[string]error) error {
+// finish is step 6, the point of no return. master is what the new master says of
+// itself; joined, what the nodes that follow it said before they were told to.
+func (x *Executor) finish(ctx context.Context, generation uint64, master redisadmin.Info, joined map[string]redisadmin.Info) error {
 	x.enter("committing")
 	var report *topology.Report
 	o := x.host.Observe(x.shard)
@@ -377,18 +417,21 @@ func (x *Executor) finish(ctx context.Context, generation uint64, left map[strin
 		if op.Candidate == "" {
 			return nil, ErrSuperseded
 		}
+		now := time.Now()
 		s.Master, s.Generation, s.Frozen = op.Candidate, generation, false
+		succeed(s, master, joined, op.OldMasterOffset, now)
 		for i := range s.Nodes {
 			n := &s.Nodes[i]
+			_, follows := joined[n.ID]
 			switch {
 			case n.ID == s.Master:
 				n.InReadSet = n.Readable
-			case left[n.ID] != nil || !o.Admitted(n, time.Now()):
+			case !follows || !o.Admitted(n, now):
 				n.InReadSet = false
 			}
 		}
 		report = x.report(s, op, c.Epoch)
-		report.Phases = ended(report.Phases, time.Now())
+		report.Phases = ended(report.Phases, now)
 		report.Succeeded = s.Master != op.OldMaster
 		if !report.Succeeded {
 			report.Error = "the role came back to " + s.Master + ": nobody else could take it"
@@ -428,7 +471,11 @@ func finishedEvent(r *topology.Report) topology.Event {
 	default:
 		e.Kind, e.Severity = "FailoverFinished", topology.Warning
 		e.Message = fmt.Sprintf("%s: %s replaces %s (%s)", r.Shard, r.NewMaster, r.OldMaster, r.Cause)
-		if r.OffsetGap > 0 {
+		switch {
+		case r.Lost != "":
+			e.Severity = topology.Critical
+			e.Message += "; lost is " + r.Lost
+		case r.OffsetGap > 0:
 			e.Message += fmt.Sprintf("; the last %d bytes the old master wrote are lost", r.OffsetGap)
 		}
 	}

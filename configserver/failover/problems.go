@@ -72,8 +72,10 @@ var Table = []Row{
 	{Code: "MasterRestartedNoCandidate", Severity: topology.Critical, Remedy: Replace, match: masterRestartedNoCandidate},
 	{Code: "AllNodesRestarted", Severity: topology.Critical, Remedy: Replace, Event: "AllNodesRestarted", match: allNodesRestarted},
 	{Code: "MasterIsReplica", Severity: topology.Critical, Remedy: Replace, After: time.Second, match: masterIsReplica},
+	{Code: "FailoverBlocked", Severity: topology.Critical, Event: "FailoverBlocked", After: time.Second, match: failoverBlocked},
 	{Code: "DeadMasterNoReplicas", Severity: topology.Critical, Event: "DeadMasterNoReplicas", After: time.Second, match: noReplicas(health.Dead)},
 	{Code: "HungMasterNoReplicas", Severity: topology.Critical, Event: "HungMasterNoReplicas", After: time.Second, match: noReplicas(health.Hung)},
+	{Code: "WrongServerAtAddress", Severity: topology.Critical, Event: "WrongServerAtAddress", match: wrongServer},
 	{Code: "TwoWritableMasters", Severity: topology.Critical, Remedy: Admit, Event: "TwoWritableMasters", match: twoWritableMasters},
 	{Code: "StaleMaster", Severity: topology.Warning, Remedy: Admit, match: staleMaster},
 	{Code: "MasterUnreachableFromConfigserver", Severity: topology.Warning, Event: "MasterUnreachableFromConfigserver", After: time.Second, match: unreachable},
@@ -85,6 +87,7 @@ var Table = []Row{
 	{Code: "StaleUsers", Severity: topology.Warning, Remedy: Regrant, match: staleUsers},
 	{Code: "ReplicaNotReplicating", Severity: topology.Warning, Remedy: Regrant, Event: "ReplicaNotReplicating", After: 5 * time.Second, match: notReplicating},
 	{Code: "ReplicaLagging", Severity: topology.Warning, Event: "ReplicaLagging", match: lagging},
+	{Code: "ReplicaOutOfSync", Severity: topology.Warning, Event: "ReplicaOutOfSync", After: 5 * time.Second, match: replicaOutOfSync},
 	{Code: "SlowMaster", Severity: topology.Warning, Event: "SlowMaster", match: slowMaster},
 	{Code: "FirstNodeNotAdmitted", Severity: topology.Info, Remedy: AdmitMaster, match: firstNode},
 	{Code: "NodeNotAdmitted", Severity: topology.Info, Remedy: Admit, match: notAdmitted},
@@ -119,9 +122,8 @@ type situation struct {
 	// about is the judgement of the master; candidates and chosen are worked
 	// out only when it is in trouble.
 	about     health.Assessment
+	outcome   Outcome
 	chosen    string
-	restarted bool
-	refused   string
 	exhausted bool
 }
 
@@ -135,9 +137,12 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 	if x.master != nil {
 		x.about = health.AssessMaster(c, s, o, now)
 		if x.troubled() {
-			candidates, restarted := Elect(c, s, Election{Old: x.master.ID}, o, now)
-			x.chosen, x.restarted = Chosen(candidates), restarted
-			x.refused = refusals(candidates)
+			offset := int64(-1)
+			if h := o.Histories[s.ID]; h.ReplID != "" {
+				offset = h.Offset
+			}
+			x.outcome = Elect(c, s, Election{Old: x.master.ID, Since: troubleSince(s, x.master.ID, o), Offset: offset}, o, now)
+			x.chosen = x.outcome.Chosen()
 			x.exhausted = len(recent(s.Failovers, now, c.Policy.FailoverPeriod)) >= c.Policy.MaxFailovers
 		}
 	}
@@ -217,7 +222,7 @@ func (x *situation) mayReplace() bool {
 
 func lost(v health.Verdict) func(x *situation) []found {
 	return func(x *situation) []found {
-		if !x.mayReplace() || x.about.Verdict != v || x.restarted {
+		if !x.mayReplace() || x.about.Verdict != v || x.outcome.Restarted {
 			return nil
 		}
 		return x.blame("master %s is lost: %s", x.master.ID, x.about.Detail)
@@ -225,17 +230,24 @@ func lost(v health.Verdict) func(x *situation) []found {
 }
 
 func masterRestartedNoCandidate(x *situation) []found {
-	if !x.mayReplace() || !x.restarted || x.about.Verdict != health.Restarted || x.othersAdmitted() {
+	if !x.mayReplace() || !x.outcome.Restarted || x.about.Verdict != health.Restarted || x.othersAdmitted() {
 		return nil
 	}
-	return x.blame("master %s restarted and nobody else has its data: it is admitted again", x.master.ID)
+	if x.outcome.Lost != "" {
+		return x.blame("master %s restarted and nobody else has its data: it is admitted again; lost is %s", x.master.ID, x.outcome.Lost)
+	}
+	return x.blame("master %s restarted and nobody else has its data: it is admitted again with what it found on its disk", x.master.ID)
 }
 
 func allNodesRestarted(x *situation) []found {
-	if !x.mayReplace() || !x.restarted || x.about.Verdict == health.Restarted && !x.othersAdmitted() {
+	if !x.mayReplace() || !x.outcome.Restarted || x.about.Verdict == health.Restarted && !x.othersAdmitted() {
 		return nil
 	}
-	return x.blame("no node of %s is the process it was: %s is taken as master with the data it has; what was not on its disk is lost", x.s.ID, x.chosen)
+	lost := "it found everything on its disk"
+	if x.outcome.Lost != "" {
+		lost = "lost is " + x.outcome.Lost
+	}
+	return x.blame("no node of %s that was in sync is the process it was: %s is taken as master; %s", x.s.ID, x.chosen, lost)
 }
 
 func (x *situation) othersAdmitted() bool {
@@ -249,15 +261,52 @@ func masterIsReplica(x *situation) []found {
 	return x.blame("master %s was made a replica of %s by somebody else", x.master.ID, x.o.Nodes[x.master.ID].Info.MasterAddress)
 }
 
+// failoverBlocked: a shard that has other nodes waits for one of them, or for an
+// admin, before or during its failover.
+func failoverBlocked(x *situation) []found {
+	if op := x.s.Operation; op != nil && x.s.Master == "" {
+		e := ElectionOf(op)
+		e.Since = troubleSince(x.s, e.Old, x.o)
+		outcome := Elect(x.c, x.s, e, x.o, x.now)
+		if op.Phase != Electing || outcome.Chosen() != "" {
+			return nil
+		}
+		return []found{{node: op.OldMaster, message: x.s.ID + " has no master: " + outcome.Blocked(x.c, x.s)}}
+	}
+	if !x.troubled() || x.chosen != "" || len(x.s.Nodes) == 1 {
+		return nil
+	}
+	return x.blame("master %s is lost (%s): %s", x.master.ID, x.about.Detail, x.outcome.Blocked(x.c, x.s))
+}
+
 func noReplicas(v health.Verdict) func(x *situation) []found {
 	return func(x *situation) []found {
 		// A restarted master that may not take its own place yet is as good as dead.
 		matches := x.about.Verdict == v || v == health.Dead && x.about.Verdict == health.Restarted
-		if !x.troubled() || !matches || x.chosen != "" {
+		if !x.troubled() || !matches || x.chosen != "" || len(x.s.Nodes) > 1 {
 			return nil
 		}
-		return x.blame("master %s is lost (%s) and no node can take its place%s", x.master.ID, x.about.Detail, x.refused)
+		return x.blame("master %s is lost (%s) and %s has no other node", x.master.ID, x.about.Detail, x.s.ID)
 	}
+}
+
+// wrongServer: somebody else answers at a node's address. Nothing is done to it.
+func wrongServer(x *situation) (list []found) {
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		if stranger := x.o.Stranger(x.c, x.s, n); stranger != "" && x.o.Live(n.ID, x.now) {
+			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s: %s; it is not touched: see that the address leads to %s, "+
+				"or deregister the node and register it with its new one", n.ID, stranger, n.ID)})
+		}
+	}
+	return list
+}
+
+func replicaOutOfSync(x *situation) []found {
+	return x.others(func(n *topology.Node, _ *health.Node) bool { return n.Incarnation != "" && !n.InSync && n.Out != nil },
+		func(n *topology.Node, _ *health.Node) string {
+			return fmt.Sprintf("%s is not in sync since %s (%s): it is not promoted by itself", n.ID, n.Out.Since.Format(time.RFC3339), n.Out.Why)
+		})
 }
 
 func unreachable(x *situation) []found {
@@ -287,7 +336,7 @@ func (x *situation) others(match func(n *topology.Node, seen *health.Node) bool,
 			continue
 		}
 		if seen := x.o.Nodes[n.ID]; match(n, &seen) {
-			list = append(list, found{node: n.ID, message: message(n, &seen), wait: !x.joinable(&seen)})
+			list = append(list, found{node: n.ID, message: message(n, &seen), wait: !x.joinable(&seen) || x.o.Stranger(x.c, x.s, n) != ""})
 		}
 	}
 	return list
@@ -335,7 +384,7 @@ func staleMaster(x *situation) []found {
 
 func replicaRestarted(x *situation) []found {
 	return x.others(func(n *topology.Node, seen *health.Node) bool {
-		return n.Incarnation != "" && seen.Info.RunID != n.Incarnation && x.o.Live(n.ID, x.now)
+		return n.Incarnation != "" && seen.Info.RunID != n.Incarnation && x.o.Live(n.ID, x.now) && x.o.Stranger(x.c, x.s, n) == ""
 	}, func(n *topology.Node, seen *health.Node) string {
 		return fmt.Sprintf("%s restarted as incarnation %.8s and is fenced until it is admitted again", n.ID, seen.Info.RunID)
 	})
@@ -343,9 +392,9 @@ func replicaRestarted(x *situation) []found {
 
 func wrongMaster(x *situation) []found {
 	return x.others(func(n *topology.Node, seen *health.Node) bool {
-		return !seen.Info.Master && seen.Info.MasterAddress != x.master.Address && x.fresh(seen) && x.o.Admitted(n, x.now)
+		return !seen.Info.Master && seen.Info.MasterAddress != x.master.Endpoint() && x.fresh(seen) && x.o.Admitted(n, x.now)
 	}, func(n *topology.Node, seen *health.Node) string {
-		return fmt.Sprintf("%s follows %s instead of %s", n.ID, seen.Info.MasterAddress, x.master.Address)
+		return fmt.Sprintf("%s follows %s instead of %s", n.ID, seen.Info.MasterAddress, x.master.Endpoint())
 	})
 }
 
@@ -360,7 +409,7 @@ func deadReplica(x *situation) []found {
 
 func notReplicating(x *situation) []found {
 	return x.others(func(n *topology.Node, seen *health.Node) bool {
-		return !seen.Info.Master && !seen.Info.LinkUp && !seen.Info.Syncing && seen.Info.MasterAddress == x.master.Address &&
+		return !seen.Info.Master && !seen.Info.LinkUp && !seen.Info.Syncing && seen.Info.MasterAddress == x.master.Endpoint() &&
 			x.o.Admitted(n, x.now) && x.o.Admitted(x.master, x.now)
 	}, func(n *topology.Node, _ *health.Node) string {
 		return fmt.Sprintf("%s is told to follow %s and its link is down", n.ID, x.master.ID)
@@ -391,7 +440,8 @@ func staleUsers(x *situation) (list []found) {
 		if !x.o.Admitted(n, x.now) || !x.o.Fresh(x.s.ID, seen.UsersAt) {
 			continue
 		}
-		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser)
+		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser) ||
+			!slices.Contains(seen.Users, topology.Mark(x.c, x.s.ID, n.ID))
 		if missing || len(redisadmin.StaleUsers(seen.Users, x.s.Generation)) > 0 {
 			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation"})
 		}
@@ -431,11 +481,13 @@ func firstNode(x *situation) []found {
 	}
 	n := &x.s.Nodes[0]
 	seen := x.o.Nodes[n.ID]
-	ready := x.o.Live(n.ID, x.now) && !seen.Info.Loading && seen.Busy == "" && !isMisconfigured(&seen)
+	ready := x.o.Live(n.ID, x.now) && !seen.Info.Loading && seen.Busy == "" && !isMisconfigured(&seen) && x.o.Stranger(x.c, x.s, n) == ""
 	return []found{{node: n.ID, message: n.ID + " becomes the master of " + x.s.ID, wait: !ready}}
 }
 
 func notAdmitted(x *situation) []found {
-	return x.others(func(n *topology.Node, _ *health.Node) bool { return n.Incarnation == "" && x.o.Live(n.ID, x.now) },
+	return x.others(func(n *topology.Node, _ *health.Node) bool {
+		return n.Incarnation == "" && x.o.Live(n.ID, x.now) && x.o.Stranger(x.c, x.s, n) == ""
+	},
 		func(n *topology.Node, _ *health.Node) string { return n.ID + " is registered and not admitted yet" })
 }

@@ -27,15 +27,65 @@ type situationTest struct {
 var situations = []situationTest{
 	{name: "DeadMaster", nodes: 3, make: func(w *world) { w.kill("n0"); w.tick(50 * time.Millisecond) },
 		code: "DeadMaster", node: "n0", remedy: Replace, message: "connection refused"},
-	{name: "DeadMasterNoReplicas", nodes: 2, make: func(w *world) { w.kill("n1"); w.kill("n0"); w.tick(time.Second) },
-		code: "DeadMasterNoReplicas", node: "n0", also: []string{"DeadReplica"}, message: "n1: does not answer"},
-	{name: "DeadMasterNoReplicas: a replica that never was in sync", nodes: 2, make: func(w *world) {
+	{name: "DeadMasterNoReplicas", nodes: 1, make: func(w *world) { w.kill("n0"); w.tick(time.Second) },
+		code: "DeadMasterNoReplicas", node: "n0", message: "no other node"},
+	{name: "FailoverBlocked", nodes: 2, make: func(w *world) { w.kill("n1"); w.kill("n0"); w.tick(time.Second) },
+		code: "FailoverBlocked", node: "n0", also: []string{"DeadReplica"}, message: "waiting for n0, which has everything (does not answer: connection refused) and n1, which was in sync"},
+	{name: "FailoverBlocked: a replica that is behind", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.tick(11 * time.Second)
+		w.write(5000)
+		w.tick(step)
+		w.kill("n0")
+		w.servers["n1"].up = true
+		w.tick(time.Second)
+	}, code: "FailoverBlocked", node: "n0", also: []string{"ReplicaOutOfSync"},
+		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes and 1s behind; " +
+			"start what is missing, or `basaltctl failover c s --to n1 --accept-loss` promotes n1"},
+	{name: "FailoverBlocked: in its operation", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.kill("n0")
+		w.tick(time.Second)
+		_, _ = w.commit(Begin("s", "1", "a test", nil, nil, &w.o, w.now))
+		w.shard().Operation.Phase = Electing
+	}, code: "FailoverBlocked", node: "n0", message: "s has no master: waiting for n0"},
+	{name: "FailoverBlocked: a replica that never was in sync", nodes: 2, make: func(w *world) {
 		n1 := w.servers["n1"]
 		w.kill("n0")
 		w.tick(step)
 		n1.offset, n1.history, n1.keys = 0, "own", 0
 		w.tick(50 * time.Millisecond)
-	}, code: "DeadMasterNoReplicas", node: "n0", message: "never in sync"},
+	}, code: "FailoverBlocked", node: "n0", message: "never in sync"},
+	{name: "WrongServerAtAddress", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.restart("n1", 100).users = []string{topology.Mark(&w.c, "t", "t-0")}
+		w.tick(step)
+	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is c-t-t-0; it is not touched"},
+	{name: "WrongServerAtAddress: a node of the cluster", nodes: 3, make: func(w *world) {
+		w.kill("n1")
+		w.restart("n1", 100).runID = w.servers["n2"].runID
+		w.tick(step)
+	}, code: "WrongServerAtAddress", node: "n1", message: "node n2"},
+	{name: "WrongServerAtAddress: data that nobody knows", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.restart("n1", 100).users = nil
+		w.tick(step)
+	}, code: "WrongServerAtAddress", node: "n1", message: "restart it with the line \"user basalt-node-c-s-n1 off\""},
+	{name: "WrongServerAtAddress: an empty server may be taken", nodes: 2, make: func(w *world) {
+		w.kill("n1")
+		w.restart("n1", 0).users = nil
+		w.tick(step)
+	}, code: "ReplicaRestarted", node: "n1", remedy: Admit},
+	{name: "WrongServerAtAddress: the master's, while its replica still hears it", nodes: 2, make: func(w *world) {
+		w.strangerAt("n0")
+	}, code: "WrongServerAtAddress", node: "n0", also: []string{"MasterUnreachableFromConfigserver"}},
+	{name: "ReplicaOutOfSync", nodes: 2, make: func(w *world) {
+		w.servers["n1"].hung = true
+		w.tick(11 * time.Second)
+		w.servers["n1"].hung = false
+		w.servers["n1"].follows = "nowhere:1"
+		w.tick(2 * step)
+	}, code: "ReplicaOutOfSync", node: "n1", also: []string{"ReplicatesFromWrongMaster"}, message: "was not seen to have everything for 10"},
 	{name: "HungMaster", nodes: 3, make: func(w *world) { w.servers["n0"].hung = true; w.tick(4100 * time.Millisecond) },
 		code: "HungMaster", node: "n0", remedy: Replace, message: "no answer for 4"},
 	{name: "HungMasterNoReplicas", nodes: 1, make: func(w *world) { w.servers["n0"].hung = true; w.tick(4100 * time.Millisecond) },
@@ -51,21 +101,29 @@ var situations = []situationTest{
 		w.restart("n0", 10)
 		w.restart("n1", 10)
 		w.tick(step)
-	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}},
+	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}, message: "lost is what is newer than"},
+	{name: "AllNodesRestarted: all empty", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.kill("n1")
+		w.tick(50 * time.Millisecond)
+		w.restart("n0", 0)
+		w.restart("n1", 0)
+		w.tick(step)
+	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}, message: "lost is everything"},
 	{name: "AllNodesRestarted: the master stays away", nodes: 2, make: func(w *world) {
 		w.kill("n0")
 		w.kill("n1")
 		w.tick(50 * time.Millisecond)
-		w.restart("n1", 10)
+		w.restartWithJournal("n1")
 		w.tick(11 * time.Second)
-	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}, message: "n1 is taken as master"},
+	}, code: "AllNodesRestarted", node: "n0", remedy: Replace, also: []string{"ReplicaRestarted"}, message: "n1 is taken as master; it found everything"},
 	{name: "AllNodesRestarted: not before the grace is over", nodes: 2, make: func(w *world) {
 		w.kill("n0")
 		w.kill("n1")
 		w.tick(50 * time.Millisecond)
-		w.restart("n1", 10)
+		w.restartWithJournal("n1")
 		w.tick(5 * time.Second)
-	}, code: "DeadMasterNoReplicas", node: "n0", also: []string{"ReplicaRestarted"}},
+	}, code: "FailoverBlocked", node: "n0", also: []string{"ReplicaRestarted"}},
 	{name: "MasterIsReplica", nodes: 2, make: func(w *world) {
 		w.servers["n0"].master, w.servers["n0"].follows = false, "elsewhere:1"
 		w.tick(step)
@@ -101,14 +159,14 @@ var situations = []situationTest{
 		w.restart("n1", 0).loading = true
 		w.tick(step)
 	}, code: "ReplicaRestarted", node: "n1"},
-	{name: "ReplicatesFromWrongMaster", nodes: 2, make: func(w *world) { w.servers["n1"].follows = "n9:6379"; w.tick(step) },
-		code: "ReplicatesFromWrongMaster", node: "n1", remedy: Admit},
+	{name: "ReplicatesFromWrongMaster", nodes: 2, make: func(w *world) { w.servers["n1"].follows = "n9:6379"; w.tick(3 * step) },
+		code: "ReplicatesFromWrongMaster", node: "n1", remedy: Admit, also: []string{"ReplicaOutOfSync"}},
 	{name: "ReplicaNotReplicating", nodes: 3, make: func(w *world) {
 		w.tick(step)
 		w.servers["n0"].users = slices.DeleteFunc(w.servers["n0"].users, func(u string) bool { return u == credentials.ReplicationUser })
 		w.kill("n2")
 		w.tick(100 * time.Millisecond)
-	}, code: "ReplicaNotReplicating", node: "n1", remedy: Regrant, also: []string{"StaleUsers", "DeadReplica"}},
+	}, code: "ReplicaNotReplicating", node: "n1", remedy: Regrant, also: []string{"StaleUsers", "DeadReplica", "ReplicaOutOfSync"}},
 	{name: "ReplicaLagging", nodes: 2, make: func(w *world) {
 		h := w.o.Histories["s"]
 		h.Offset += w.c.Policy.MaxReadLag + 1
@@ -122,12 +180,12 @@ var situations = []situationTest{
 	}, code: "ReplicaLagging", node: "n1"},
 	{name: "StaleMaster", nodes: 2, make: func(w *world) {
 		w.shard().Generation = 2
-		w.servers["n0"].users = []string{credentials.ProxyUser(2), credentials.ReplicationUser}
+		w.servers["n0"].users = []string{credentials.ProxyUser(2), credentials.ReplicationUser, w.mark("n0")}
 		w.servers["n1"].master, w.servers["n1"].linkUp = true, false
-		w.tick(step)
-	}, code: "StaleMaster", node: "n1", remedy: Admit, also: []string{"StaleUsers"}},
-	{name: "TwoWritableMasters", nodes: 2, make: func(w *world) { w.servers["n1"].master, w.servers["n1"].linkUp = true, false; w.tick(step) },
-		code: "TwoWritableMasters", node: "n1", remedy: Admit},
+		w.tick(3 * step)
+	}, code: "StaleMaster", node: "n1", remedy: Admit, also: []string{"StaleUsers", "ReplicaOutOfSync"}},
+	{name: "TwoWritableMasters", nodes: 2, make: func(w *world) { w.servers["n1"].master, w.servers["n1"].linkUp = true, false; w.tick(3 * step) },
+		code: "TwoWritableMasters", node: "n1", remedy: Admit, also: []string{"ReplicaOutOfSync"}},
 	{name: "MisconfiguredNode: default user", nodes: 2, make: func(w *world) { w.servers["n1"].defaultUser.On = true; w.tick(step) },
 		code: "MisconfiguredNode", node: "n1", message: "user default off"},
 	{name: "MisconfiguredNode: narrow default user", nodes: 2, make: func(w *world) { w.servers["n1"].defaultUser.Narrow = true; w.tick(step) },
@@ -156,7 +214,7 @@ var situations = []situationTest{
 		w.tick(step)
 		w.restart("n0", 0).loading = true
 		w.tick(step)
-	}, code: "NodeNotAdmitted", node: "n1", also: []string{"DeadMasterNoReplicas"}},
+	}, code: "NodeNotAdmitted", node: "n1", also: []string{"FailoverBlocked"}},
 }
 
 func TestProblems(t *testing.T) {

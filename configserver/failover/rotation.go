@@ -97,7 +97,7 @@ func (x *Executor) grantNew(ctx context.Context, s *topology.Shard) error {
 		return err
 	}
 	passwords := []string{sec.replication}
-	if old, err := set.ReplicationPassword(s.SecretID); err == nil && old != sec.replication {
+	if old, err := set.ReplicationPassword(s.SecretID, x.host.Record().UID, s.ID); err == nil && old != sec.replication {
 		passwords = append(passwords, old)
 	}
 	nodes, err := x.withMaster(s)

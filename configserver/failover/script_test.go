@@ -10,6 +10,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -63,7 +64,7 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 		if d.HasArg("keys") {
 			d.ScanArgs(t, "keys", &keys)
 		}
-		w.restart(arg(0), int64(keys))
+		w.restart(arg(0), int64(keys)).appendOnly = d.HasArg("journal")
 	case "cut", "heal":
 		w.cut[arg(0)] = d.Cmd == "cut"
 	case "proxy":
@@ -126,7 +127,7 @@ func (w *world) summary() string {
 	if len(parts) == 0 {
 		parts = []string{"well"}
 	}
-	return fmt.Sprintf("%s; reads %s", strings.Join(parts, ", "), strings.Join(in, " "))
+	return fmt.Sprintf("%s; reads %s; in sync %s", strings.Join(parts, ", "), strings.Join(in, " "), strings.Join(w.shard().Members(), " "))
 }
 
 func (w *world) plan() string {
@@ -137,11 +138,11 @@ func (w *world) plan() string {
 			fmt.Fprintf(&out, "  %s: %s %s\n", e.VantagePoint, e.Sight, e.Detail)
 		}
 		if p.Remedy == Replace {
-			candidates, restarted := Elect(&w.c, w.shard(), Election{Old: w.shard().Master}, &w.o, w.now)
-			if restarted {
+			outcome := Elect(&w.c, w.shard(), Election{Old: w.shard().Master, Since: troubleSince(w.shard(), w.shard().Master, &w.o), Offset: w.o.Histories["s"].Offset}, &w.o, w.now)
+			if outcome.Restarted {
 				fmt.Fprintln(&out, "  among restarted nodes:")
 			}
-			for _, c := range candidates {
+			for _, c := range outcome.Candidates {
 				word := "chosen"
 				if !c.Chosen {
 					word = c.Refused
@@ -165,7 +166,7 @@ func (w *world) act() string {
 		s := w.shard()
 		switch p.Remedy {
 		case Replace:
-			events, err := w.commit(Begin("s", fmt.Sprint(w.c.Epoch), p.Code, "", true, p.Evidence, &w.o, w.now))
+			events, err := w.commit(Begin("s", fmt.Sprint(w.c.Epoch), p.Code, nil, p.Evidence, &w.o, w.now))
 			if err != nil {
 				say("refused: %v", err)
 				return out.String()
@@ -174,8 +175,9 @@ func (w *world) act() string {
 			return out.String() + w.failOver()
 		case Admit, Regrant:
 			n, live := s.Node(p.Node), w.servers[p.Node]
-			n.Incarnation, live.users = live.runID, w.users()
+			live.users = append(w.users(), w.mark(p.Node))
 			if p.Remedy == Admit {
+				admit(n, &redisadmin.Info{RunID: live.runID}, w.now)
 				live.master, live.follows = false, w.address(s.Master)
 			}
 			w.c.Epoch++
@@ -195,33 +197,54 @@ func (w *world) users() []string {
 
 func (w *world) failOver() string {
 	s := w.shard()
-	candidates, _ := Elect(&w.c, s, ElectionOf(s.Operation), &w.o, w.now)
-	chosen := Chosen(candidates)
+	e := ElectionOf(s.Operation)
+	e.Begun, e.Since = w.now, troubleSince(s, e.Old, &w.o)
+	outcome := Elect(&w.c, s, e, &w.o, w.now)
+	chosen := outcome.Chosen()
 	if chosen == "" {
-		return "nobody: " + Reasons(candidates) + "\n"
+		return "nobody: " + outcome.Blocked(&w.c, s) + "\n"
 	}
 	old := s.Operation.OldMaster
-	_, err := w.commit(func(c *topology.Cluster) ([]topology.Event, error) {
-		s := &c.Shards[0]
-		s.Master, s.Generation, s.Operation = chosen, s.Generation+1, nil
-		s.Node(chosen).Incarnation = w.servers[chosen].runID
-		return nil, nil
-	})
-	if err != nil {
+	if err := w.succeed(chosen); err != nil {
 		return err.Error() + "\n"
 	}
+	return fmt.Sprintf("epoch %d: %s instead of %s, generation %d\n", w.c.Epoch, chosen, old, w.shard().Generation)
+}
+
+// succeed makes a node the master, as the executor does.
+func (w *world) succeed(chosen string) error {
+	live := w.servers[chosen]
+	joined := map[string]redisadmin.Info{}
+	if !live.master {
+		live.master, live.linkUp, live.older, live.secondOffset = true, false, live.history, live.offset+1
+		w.runs++
+		live.history = fmt.Sprintf("h%d", w.runs)
+	}
+	info := live.info(w)
 	for _, n := range w.shard().Nodes {
-		live := w.servers[n.ID]
-		if !live.up || live.hung || live.runID != n.Incarnation {
-			continue
-		}
-		live.users = w.users()
-		if n.ID == chosen {
-			live.master, live.linkUp, live.older, live.history = true, false, live.history, "h"+chosen
-		} else {
-			live.master, live.follows = false, w.address(chosen)
+		if s := w.servers[n.ID]; n.ID != chosen && s.up && !s.hung && s.runID == n.Incarnation && !w.cut[n.ID] {
+			joined[n.ID] = s.info(w)
+			s.master, s.follows, s.linkUp = false, w.address(chosen), false
 		}
 	}
-	delete(w.o.Histories, "s")
-	return fmt.Sprintf("epoch %d: %s instead of %s, generation %d\n", w.c.Epoch, chosen, old, w.shard().Generation)
+	_, err := w.commit(func(c *topology.Cluster) ([]topology.Event, error) {
+		s := &c.Shards[0]
+		op := s.Operation
+		s.Master, s.Generation, s.Operation = chosen, s.Generation+1, nil
+		s.Node(chosen).Incarnation = live.runID
+		succeed(s, info, joined, op.OldMasterOffset, w.now)
+		for i := range s.Nodes {
+			if _, follows := joined[s.Nodes[i].ID]; !follows {
+				s.Nodes[i].InReadSet = s.Nodes[i].ID == chosen
+			}
+		}
+		return nil, nil
+	})
+	for _, n := range w.shard().Nodes {
+		if _, follows := joined[n.ID]; follows || n.ID == chosen {
+			w.servers[n.ID].users = append(w.users(), w.mark(n.ID))
+		}
+	}
+	w.o.NewMaster(w.shard(), w.now)
+	return err
 }

@@ -29,16 +29,20 @@ func BusyLimit(policy topology.Policy) time.Duration {
 	return max(busyMargin, policy.HungAfter-busyMargin)
 }
 
-// configure gives a node the settings that every node of a cluster has: those
+// configure says to a node which one it is, and gives it the settings that every node of a cluster has: those
 // an admin set, and those that Basalt needs. A parameter that this server does
 // not take is no reason to do without it; the loop tells of it (ApplySettings).
-func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, replication string) error {
+func (x *Executor) configure(ctx context.Context, c *redisadmin.Conn, node string, sec secrets) error {
+	record := x.host.Record()
+	if err := c.SetMark(ctx, topology.Mark(&record, x.shard, node)); err != nil {
+		return err
+	}
 	if _, err := applySettings(ctx, c, record.Settings); err != nil {
 		return err
 	}
 	pairs := []string{
 		"masteruser", credentials.ReplicationUser,
-		"masterauth", replication,
+		"masterauth", sec.replication,
 		// Replicas notice a silent master within a second or two.
 		"repl-ping-replica-period", "1",
 		// Copies start at once and do not wait for a disk.
@@ -86,30 +90,30 @@ func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error)
 	return n, nil
 }
 
-// join makes an admitted node of a shard follow its master: proxies are shut
-// out until it is no longer writable, then let in with the generation of sec.
-// keep are generations whose connections may stay, for a node that is a replica
-// already.
-func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets, keep ...uint64) error {
-	if _, err := c.Replication(ctx); err != nil {
-		return err
+// join makes an admitted node of a shard follow its master, and returns what it said
+// before: proxies are shut out until it is no longer writable, then let in with the
+// generation of sec. keep are generations whose connections may stay, for a node that
+// is a replica already.
+func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets, keep ...uint64) (before redisadmin.Info, err error) {
+	if before, err = c.Replication(ctx); err != nil {
+		return before, err
 	}
-	if c.Info.Master {
+	if before.Master {
 		keep = nil
 	}
 	if err := c.RevokeProxies(ctx, keep...); err != nil {
-		return err
+		return before, err
 	}
 	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication,
 		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record))); err != nil {
-		return err
+		return before, err
 	}
-	if c.Info.Master || c.Info.MasterAddress != master {
+	if before.Master || before.MasterAddress != master {
 		if err := c.Follow(ctx, master); err != nil {
-			return err
+			return before, err
 		}
 	}
-	return grant(ctx, c, sec)
+	return before, grant(ctx, c, sec)
 }
 
 // grant lets replicas and the proxies of one generation in.

@@ -307,10 +307,10 @@ func SwitchoverCandidates(c *topology.Cluster, s *topology.Shard, requested stri
 	if requested != "" && requested == s.Master {
 		return nil, topology.Preconditionf("%s is the master of %s already", requested, s.ID)
 	}
-	candidates := Candidates(c, s, Election{Old: s.Master, Requested: requested}, o, now)
-	chosen := Chosen(candidates)
-	if chosen == "" || chosen == s.Master {
-		return nil, topology.Preconditionf("no node of %s can take the role now: %s", s.ID, Reasons(candidates))
+	outcome := Elect(c, s, Election{Old: s.Master, Requested: requested, Asked: true, Switchover: true, Offset: -1}, o, now)
+	chosen := outcome.Chosen()
+	if chosen == "" || chosen == s.Master || requested != "" && chosen != requested {
+		return nil, topology.Preconditionf("no node of %s can take the role now: %s", s.ID, Reasons(outcome.Candidates))
 	}
-	return candidates, nil
+	return outcome.Candidates, nil
 }

@@ -41,6 +41,9 @@ type server struct {
 	defaultUser    redisadmin.DefaultUser
 	mode           string
 	password       bool
+	appendOnly     bool
+	// secondOffset is where it went on from an older history.
+	secondOffset int64
 }
 
 var epoch0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -53,23 +56,26 @@ func newWorld(nodes int) *world {
 	w := &world{now: epoch0, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, cut: map[string]bool{}}
 	p := topology.DefaultPolicy()
 	w.c = topology.Cluster{Name: "c", Epoch: 1, CommittedAt: epoch0.Add(-time.Minute), CreatedAt: epoch0, Phase: topology.Serving,
-		WantShards: 1, WantNodes: nodes, Policy: p, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0"}}}
-	w.o = health.Observations{ID: "cs", Started: epoch0, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}}
+		WantShards: 1, WantNodes: nodes, Policy: p, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
+			Histories: []topology.History{{ReplID: "h0"}}}}}
+	w.o = health.Observations{ID: "cs", Started: epoch0, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
 	for i := range nodes {
 		id := fmt.Sprintf("n%d", i)
 		s := w.boot(id)
 		s.history, s.offset, s.keys = "h0", 1000, 10
-		s.users = append(s.users, credentials.ProxyUser(1), credentials.ReplicationUser)
+		s.users = append(s.users, credentials.ProxyUser(1), credentials.ReplicationUser, w.mark(id))
 		if i > 0 {
 			s.master, s.follows, s.linkUp = false, w.address("n0"), true
 		}
-		w.shard().Nodes = append(w.shard().Nodes, topology.Node{ID: id, Address: w.address(id), Incarnation: s.runID, Readable: true, InReadSet: true, Priority: 100})
+		w.shard().Nodes = append(w.shard().Nodes, topology.Node{ID: id, Address: w.address(id), Incarnation: s.runID, Readable: true, InReadSet: true, InSync: true, History: "h0", Priority: 100})
 	}
 	w.tick(200 * time.Millisecond)
 	return w
 }
 
 func (w *world) shard() *topology.Shard   { return &w.c.Shards[0] }
+func (w *world) mark(id string) string    { return topology.Mark(&w.c, "s", id) }
 func (w *world) address(id string) string { return id + ":6379" }
 
 // boot starts a server, fenced and empty.
@@ -89,6 +95,17 @@ func (w *world) tick(d time.Duration) {
 		for _, n := range w.shard().Nodes {
 			w.probe(n.ID)
 		}
+		w.tend()
+	}
+}
+
+// tend commits the in-sync set.
+func (w *world) tend() {
+	if next, why := Tend(&w.c, w.shard(), &w.o, w.now); len(why) > 0 {
+		before := w.c.Clone()
+		w.c.Shards[0] = next
+		w.c.Epoch++
+		w.o.Recorded(&before, &w.c, w.now)
 	}
 }
 
@@ -120,6 +137,7 @@ func (w *world) replicate() {
 func (w *world) probe(id string) {
 	s, node := w.servers[id], w.o.Nodes[id]
 	p := &node.Probe
+	p.Reached = s.up && !w.cut[id]
 	switch {
 	case w.cut[id]:
 		p.Sight, p.Detail = topology.SightTimeout, "no answer in time"
@@ -137,36 +155,71 @@ func (w *world) probe(id string) {
 	default:
 		p.Sight, p.Detail, p.Heard, p.Refused, p.Asked = topology.SightOK, "ok", w.now, 0, time.Time{}
 		p.InfoAt, p.UsersAt, p.Users, p.DefaultUser = w.now, w.now, slices.Clone(s.users), s.defaultUser
-		p.Info = redisadmin.Info{RunID: s.runID, Mode: s.mode, Version: "7.0.15", Loading: s.loading, Master: s.master, MasterAddress: s.follows,
-			LinkUp: s.linkUp, LinkDownFor: -1, LastIO: -1, Syncing: s.syncing, Offset: s.offset, ReplID: s.history, ReplID2: s.older, Keys: s.keys}
-		if !s.master && s.linkUp {
-			p.Info.LastIO = w.now.Sub(s.heardMaster).Truncate(time.Second)
+		if id == w.shard().Master {
+			p.InfoAt = w.now.Add(time.Millisecond) // it is asked after the others
 		}
-		if !s.master && !s.linkUp && !s.linkLost.IsZero() {
-			p.Info.LinkDownFor = w.now.Sub(s.linkLost).Truncate(time.Second)
-		}
-		for _, other := range w.servers {
-			if s.master && other.linkUp && other.follows == w.address(id) {
-				p.Info.Online = append(p.Info.Online, other.id)
-			}
-		}
+		p.Info = s.info(w)
 	}
-	node.Proxies = nil
+	if s.hung || w.cut[id] {
+		w.o.Nodes[id] = health.Node{Probe: *p}
+	} else {
+		w.o.Take(&w.c, w.shard(), w.shard().Node(id), *p)
+	}
 	if id == w.shard().Master {
-		node.Proxies = w.proxies
-		if m := w.shard().MasterNode(); p.Sight == topology.SightOK && !s.hung && s.master && s.runID == m.Incarnation {
-			w.o.Histories["s"] = health.History{ReplID: s.history, Offset: s.offset, Seen: w.now}
+		seen := w.o.Nodes[id]
+		seen.Proxies = w.proxies
+		w.o.Nodes[id] = seen
+	}
+}
+
+// info is what a server says of itself.
+func (s *server) info(w *world) redisadmin.Info {
+	info := redisadmin.Info{RunID: s.runID, Mode: s.mode, Version: "7.0.15", Loading: s.loading, Master: s.master, MasterAddress: s.follows,
+		LinkUp: s.linkUp, LinkDownFor: -1, LastIO: -1, Syncing: s.syncing, Offset: s.offset, ReplID: s.history, ReplID2: s.older, SecondOffset: s.secondOffset,
+		Keys: s.keys, AppendOnly: s.appendOnly}
+	if !s.master && s.linkUp {
+		info.LastIO = w.now.Sub(s.heardMaster).Truncate(time.Second)
+	}
+	if !s.master && !s.linkUp && !s.linkLost.IsZero() {
+		info.LinkDownFor = w.now.Sub(s.linkLost).Truncate(time.Second)
+	}
+	for _, other := range w.servers {
+		if s.master && other.linkUp && other.follows == w.address(s.id) {
+			info.Online = append(info.Online, w.address(other.id))
 		}
 	}
-	w.o.Nodes[id] = node
+	return info
+}
+
+// strangerAt is as if the next probe of a node reached a server of another shard.
+func (w *world) strangerAt(id string) {
+	p := w.o.Nodes[id].Probe
+	p.Info.RunID, p.Info.Keys, p.Users = "another", 100, []string{topology.Mark(&w.c, "t", "t-0")}
+	p.InfoAt, p.UsersAt, p.Heard = w.now, w.now, w.now
+	w.o.Take(&w.c, w.shard(), w.shard().Node(id), p)
+	for _, n := range w.shard().Nodes {
+		if n.ID != id {
+			w.now = w.now.Add(time.Millisecond)
+			w.probe(n.ID)
+		}
+	}
 }
 
 func (w *world) kill(id string) { w.servers[id].up, w.servers[id].linkUp = false, false }
 
-// restart starts a killed server anew; keys are what it has on disk.
+// restart starts a killed server anew; keys are what it has on disk, in a snapshot of
+// unknown age. It says who it is, as its configuration has the mark.
 func (w *world) restart(id string, keys int64) *server {
 	s := w.boot(id)
 	s.keys = keys
+	s.users = append(s.users, w.mark(id))
+	return s
+}
+
+// restartWithJournal is restart with an append-only file.
+func (w *world) restartWithJournal(id string) *server {
+	s := w.restart(id, 10)
+	s.appendOnly = true
 	return s
 }
 

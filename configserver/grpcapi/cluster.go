@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
@@ -249,7 +250,7 @@ func (s clusterService) Failover(ctx context.Context, req *basaltv1.FailoverRequ
 	}
 	return onOwner(ctx, s.Server, req.GetCluster(),
 		func(loop control.API) (*basaltv1.OperationResult, error) {
-			report, err := loop.Failover(ctx, req.GetShard(), req.GetCandidate())
+			report, err := loop.Failover(ctx, req.GetShard(), failover.Wish{Node: req.GetCandidate(), AcceptLoss: req.GetAcceptLoss()})
 			return operationResult(report, err)
 		},
 		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.OperationResult, error) {

@@ -204,7 +204,7 @@ func shardToProto(s *topology.Shard) *basaltv1.Shard {
 			InReadSet:   n.InReadSet,
 			Priority:    uint32(n.Priority),
 			InSync:      n.InSync,
-			Endpoint:    n.Endpoint,
+			Endpoint:    n.Resolved,
 		})
 	}
 	if op := s.Operation; op != nil {

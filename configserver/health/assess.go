@@ -60,9 +60,17 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 		return Assessment{Verdict: Alive}
 	}
 	a := AssessNode(c, m, o, now)
+	if stranger := o.Stranger(c, s, m); a.Verdict == Restarted && stranger != "" {
+		// The master is not there; that it is dead, only others can tell.
+		a.Verdict, a.Detail = Dead, stranger
+		a.Evidence[0].Sight, a.Evidence[0].Detail = topology.SightUnknown, stranger
+	}
 	switch a.Verdict {
 	case Dead:
 		since := o.Nodes[m.ID].RefusedSince
+		if o.Nodes[m.ID].Refused == 0 {
+			since = o.Nodes[m.ID].InfoAt
+		}
 		return a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
 			return r.Info.LinkUp && !silentFor(r.Info.LastIO, c.Policy.HungAfter), r.InfoAt.After(since)
 		}, since)
@@ -128,7 +136,7 @@ func (a Assessment) ask(c *topology.Cluster, s *topology.Shard, m *topology.Node
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		r, known := o.Nodes[n.ID]
-		if n.ID == m.ID || !known || n.Incarnation == "" || r.Info.RunID != n.Incarnation || r.Info.Master || r.Info.MasterAddress != m.Address {
+		if n.ID == m.ID || !known || n.Incarnation == "" || r.Info.RunID != n.Incarnation || r.Info.Master || r.Info.MasterAddress != m.Endpoint() {
 			continue
 		}
 		who := topology.Evidence{VantagePoint: "replica " + n.ID, Sight: topology.SightUnknown}

@@ -18,6 +18,9 @@ type Probe struct {
 	// Sight is what the last probe met; Detail says it for people.
 	Sight  topology.Sight
 	Detail string
+	// Reached: a connection to the node was accepted or is open, though it may not
+	// answer: a process is there.
+	Reached bool
 	// Heard is when the node last said anything at all; an error is an answer.
 	Heard time.Time
 	// Asked is when the oldest question was asked that is still unanswered;
@@ -58,15 +61,29 @@ type Node struct {
 	Proxies map[string]ProxySight
 }
 
-// History is what was last seen of the stream of writes of a shard's committed
-// master, while it was alive.
+// History is what was seen of the stream of writes of a shard's committed master,
+// while it was alive.
 type History struct {
 	ReplID string
 	// Offset in bytes (master_repl_offset).
 	Offset int64
 	// Seen is when.
 	Seen time.Time
+	// Since is when the master was known here first.
+	Since time.Time
+	// Past are earlier offsets, oldest first: a replica that stands at one of them
+	// has everything that was written until then.
+	Past []Point
 }
+
+// Point is an offset of a stream, and when the master stood there.
+type Point struct {
+	Offset int64
+	Seen   time.Time
+}
+
+// maxPast is how many points are kept; they are spread over policy.MaxReplicaAge.
+const maxPast = 64
 
 // Interval is a stretch of time.
 type Interval struct{ From, To time.Time }
@@ -85,9 +102,84 @@ type Observations struct {
 	Nodes map[string]Node
 	// Histories by shard id.
 	Histories map[string]History
+	// CaughtUp is by node id the newest instant of which a replica is known to have
+	// everything that its master had written by then, as both were seen from here.
+	CaughtUp map[string]time.Time
+	// Behind is by node id since when a replica has been more than
+	// policy.MaxReplicaLag behind, without a break.
+	Behind map[string]time.Time
 	// Pauses are times in which this Configserver itself did not run; silence
 	// during them says nothing about a node. In order, without overlap.
 	Pauses []Interval
+}
+
+// Take moves what a probe of a node saw into what is known. What proxies see is
+// left to the caller.
+func (o *Observations) Take(c *topology.Cluster, s *topology.Shard, n *topology.Node, p Probe) {
+	o.Nodes[n.ID] = Node{Probe: p}
+	if p.Sight != topology.SightOK {
+		return // what is known of the past stays
+	}
+	if p.Info.RunID != n.Incarnation {
+		delete(o.CaughtUp, n.ID)
+		delete(o.Behind, n.ID)
+		return
+	}
+	h := o.Histories[s.ID]
+	switch {
+	case s.Master == n.ID:
+		if p.Info.Master && p.InfoAt.After(h.Seen) {
+			o.Histories[s.ID] = h.moved(&p, c.Policy.MaxReplicaAge)
+		}
+	case p.Info.Master || !p.Info.LinkUp || p.Info.Syncing || h.ReplID == "" || p.Info.ReplID != h.ReplID:
+		delete(o.Behind, n.ID)
+	default:
+		if at := h.had(p.Info.Offset); at.After(o.CaughtUp[n.ID]) {
+			o.CaughtUp[n.ID] = at
+		}
+		if h.Offset-p.Info.Offset <= c.Policy.MaxReplicaLag {
+			delete(o.Behind, n.ID)
+		} else if o.Behind[n.ID].IsZero() {
+			o.Behind[n.ID] = p.InfoAt
+		}
+	}
+}
+
+// moved adds what a probe of the master said.
+func (h History) moved(p *Probe, age time.Duration) History {
+	next := History{ReplID: p.Info.ReplID, Offset: p.Info.Offset, Seen: p.InfoAt, Since: h.Since}
+	if h.ReplID != next.ReplID {
+		return next // offsets of another stream say nothing
+	}
+	next.Past = h.Past
+	if n := len(h.Past); n == 0 || h.Seen.Sub(h.Past[n-1].Seen) >= age/maxPast {
+		next.Past = append(append(make([]Point, 0, n+1), h.Past[max(0, n+1-maxPast):]...), Point{h.Offset, h.Seen})
+	}
+	return next
+}
+
+// had is the newest instant at which the master stood at an offset or before it;
+// the zero time when none is known.
+func (h *History) had(offset int64) time.Time {
+	if offset >= h.Offset {
+		return h.Seen
+	}
+	for i := len(h.Past) - 1; i >= 0; i-- {
+		if offset >= h.Past[i].Offset {
+			return h.Past[i].Seen
+		}
+	}
+	return time.Time{}
+}
+
+// NewMaster forgets what was known of the stream of a shard, whose new master
+// writes one of its own.
+func (o *Observations) NewMaster(s *topology.Shard, now time.Time) {
+	o.Histories[s.ID] = History{Since: now}
+	for i := range s.Nodes {
+		delete(o.CaughtUp, s.Nodes[i].ID)
+		delete(o.Behind, s.Nodes[i].ID)
+	}
 }
 
 // Silence is for how long, until now, a node could have answered and did not.
@@ -131,7 +223,7 @@ func (o *Observations) InSync(s *topology.Shard, n *topology.Node, now time.Time
 		return false, -1
 	}
 	r := o.Nodes[n.ID].Info
-	if r.Master || !r.LinkUp || r.Syncing || r.MasterAddress != m.Address {
+	if r.Master || !r.LinkUp || r.Syncing || r.MasterAddress != m.Endpoint() {
 		return false, -1
 	}
 	h := o.Histories[s.ID]

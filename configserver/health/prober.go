@@ -166,6 +166,7 @@ func (p *Prober) failed(err error) {
 	sight, detail := redisadmin.SightOf(err)
 	p.p.Sight, p.p.Detail = sight, detail
 	if sight == topology.SightRefused {
+		p.p.Reached = false
 		if p.p.Refused++; p.p.Refused == 1 {
 			p.p.RefusedSince = time.Now()
 		}
@@ -203,6 +204,7 @@ func (p *Prober) heard() {
 // login connects and finds a password that is accepted.
 func (p *Prober) login(ctx context.Context) (*line, error) {
 	nc, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", p.cfg.Address)
+	p.p.Reached = err == nil
 	if err != nil {
 		return nil, err
 	}

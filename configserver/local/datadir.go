@@ -36,6 +36,9 @@ type layout struct {
 	// directory holds the data.
 	EtcdPorts    [2]int `json:"etcdPorts"`
 	SeparateEtcd bool   `json:"separateEtcd"`
+	// ClusterUID is of the cluster once it was created: servers that are started after
+	// that say by it which node they are.
+	ClusterUID string `json:"clusterUID,omitempty"`
 }
 
 // openDataDir makes or opens the directory and takes its lock.

@@ -176,7 +176,7 @@ func redisClient(address, user, password string) *redis.Client {
 
 func (g *playground) createCluster(ctx context.Context, clusters basaltv1.ClusterServiceClient) error {
 	g.out.Progress("creating the cluster")
-	return g.retry(ctx, "create the cluster", func() error {
+	err := g.retry(ctx, "create the cluster", func() error {
 		_, err := clusters.CreateCluster(ctx, &basaltv1.CreateClusterRequest{
 			Name:          Cluster,
 			Shards:        uint32(g.layout.Shards),
@@ -187,6 +187,19 @@ func (g *playground) createCluster(ctx context.Context, clusters basaltv1.Cluste
 		}
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	var c *basaltv1.Cluster
+	err = g.retry(ctx, "read the cluster", func() (err error) {
+		c, err = clusters.GetCluster(ctx, &basaltv1.GetClusterRequest{Name: Cluster})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	g.layout.ClusterUID = c.GetUid()
+	return g.dir.save(g.layout)
 }
 
 func (g *playground) registerNodes(ctx context.Context, clusters basaltv1.ClusterServiceClient) error {

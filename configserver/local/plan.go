@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
 // plan fixes ports and makes the processes, started ones none: what fails here
@@ -155,7 +157,11 @@ func (g *playground) planNode(id string, port int) error {
 		args:    []string{conf},
 		address: address(port),
 		prepare: func() error {
-			text, err := g.dir.redisConf(dir, port, g.opts.RedisConfig)
+			mark := ""
+			if uid := g.layout.ClusterUID; uid != "" {
+				mark = topology.Mark(&topology.Cluster{UID: uid}, shardOf(id), id)
+			}
+			text, err := g.dir.redisConf(dir, port, mark, g.protected, g.opts.RedisConfig)
 			if err != nil {
 				return err
 			}

@@ -48,6 +48,8 @@ type playground struct {
 	spawn  spawner
 	dir    *dataDir
 	layout *layout
+	// protected: the servers know enable-protected-configs.
+	protected bool
 
 	// processes in the order in which they start.
 	processes     []*process
@@ -95,6 +97,7 @@ func Up(ctx context.Context, opts Options, out Output) (err error) {
 	if err := dir.makeCredentials(g.opts.ClientPasswordFile); err != nil {
 		return err
 	}
+	g.protected = protectsConfigs(g.opts.RedisServer)
 	if err := g.plan(); err != nil {
 		return err
 	}

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 )
 
@@ -31,7 +33,9 @@ func (d *dataDir) adminPasswords() ([]string, error) {
 // redisConf is the config of a server that boots fenced: nobody but the
 // Configserver gets in, until that admitted the incarnation. The config holds
 // hashes of passwords only.
-func (d *dataDir) redisConf(dir string, port int, extra []string) (string, error) {
+// A server that is started again says by mark which node it is, and those that know
+// enable-protected-configs may be told to keep diverged data in a file of its own.
+func (d *dataDir) redisConf(dir string, port int, mark string, protected bool, extra []string) (string, error) {
 	passwords, err := d.adminPasswords()
 	if err != nil {
 		return "", err
@@ -63,10 +67,29 @@ func (d *dataDir) redisConf(dir string, port int, extra []string) (string, error
 	}
 	line("user basalt-admin on %s ~* &* +@all", strings.Join(hashes, " "))
 	line("user basalt-probe on nopass resetkeys resetchannels -@all +ping")
+	if mark != "" {
+		line("user %s off", mark)
+	}
+	if protected {
+		line("enable-protected-configs yes")
+	}
 	for _, e := range extra {
 		line("%s", e)
 	}
 	return b.String(), nil
+}
+
+// protectsConfigs tells if a server knows enable-protected-configs: Redis from 7.0,
+// and every Valkey. binary is looked up in PATH.
+func protectsConfigs(binary string) bool {
+	out, err := exec.Command(binary, "--version").Output()
+	if err != nil {
+		return false
+	}
+	_, rest, found := strings.Cut(string(out), " v=")
+	major, _, _ := strings.Cut(rest, ".")
+	n, err := strconv.Atoi(major)
+	return found && err == nil && n >= 7
 }
 
 // emptyDir removes what is in a directory, not the directory.

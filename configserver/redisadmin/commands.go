@@ -96,6 +96,11 @@ func (c *Conn) Parameter(ctx context.Context, name string) (string, error) {
 	return values[name], nil
 }
 
+// BackgroundSave begins to write an RDB file, as dbfilename says.
+func (c *Conn) BackgroundSave(ctx context.Context) error {
+	return c.pipeline(ctx, []any{"BGSAVE"})
+}
+
 // PauseWrites holds every write, expiry and eviction for at most d, so that
 // the replication offset stands still.
 func (c *Conn) PauseWrites(ctx context.Context, d time.Duration) error {
@@ -153,6 +158,27 @@ func (c *Conn) GrantReplication(ctx context.Context, passwords ...string) error 
 		args = append(args, "#"+hash(p))
 	}
 	return c.pipeline(ctx, args)
+}
+
+// SetMark makes the server say which node it is, and nothing else.
+func (c *Conn) SetMark(ctx context.Context, mark string) error {
+	users, err := c.Users(ctx)
+	if err != nil {
+		return err
+	}
+	var commands [][]any
+	for _, u := range users {
+		if topology.IsMark(u) && u != mark {
+			commands = append(commands, []any{"ACL", "DELUSER", u})
+		}
+	}
+	if mark != "" && !slices.Contains(users, mark) {
+		commands = append(commands, []any{"ACL", "SETUSER", mark, "reset"})
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	return c.pipeline(ctx, commands...)
 }
 
 // AllowAdmin makes the server accept one more admin password.

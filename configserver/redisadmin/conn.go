@@ -32,6 +32,9 @@ var (
 	ErrIncarnation = errors.New("another incarnation answers")
 	// ErrPassword: the server refuses every admin password on file.
 	ErrPassword = errors.New("the server refuses the admin password")
+	// ErrSilent: the connection was accepted and nothing is answered in time; a
+	// process is there.
+	ErrSilent = errors.New("connected, and not answered in time")
 
 	errSecondDial = errors.New("connection is gone and is not replaced")
 )
@@ -125,6 +128,9 @@ func dial(ctx context.Context, address, password string) (*Conn, error) {
 		if isLoginError(err) {
 			return nil, fmt.Errorf("%s: %w", address, ErrPassword)
 		}
+		if dialed.Load() != nil && isTimeout(err) {
+			err = fmt.Errorf("%w: %w", ErrSilent, err)
+		}
 		return nil, fmt.Errorf("%s: %w", address, err)
 	}
 	c.Info = ParseInfo(text)
@@ -215,8 +221,12 @@ func SightOf(err error) (topology.Sight, string) {
 		return topology.SightRefused, "no route to the host"
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return topology.SightRefused, "host name not found"
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded), os.IsTimeout(err):
+	case isTimeout(err):
 		return topology.SightTimeout, "no answer in time"
 	}
 	return topology.SightTimeout, err.Error()
+}
+
+func isTimeout(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || os.IsTimeout(err)
 }

@@ -48,12 +48,22 @@ type Info struct {
 
 	Keys       int64
 	UsedMemory int64
+
+	// AppendOnly: the server keeps an append-only file and loaded it when it
+	// started (aof_enabled).
+	AppendOnly bool
+	// Saving: an RDB file is being written in the background. Saved is when the
+	// last one was finished, in seconds since 1970; SaveFailed: the last attempt
+	// did not succeed.
+	Saving     bool
+	Saved      int64
+	SaveFailed bool
 }
 
 // ParseInfo reads the text of INFO; sections that are missing leave -1 or the
 // zero value.
 func ParseInfo(text string) Info {
-	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Keys: -1, UsedMemory: -1}
+	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Keys: -1, UsedMemory: -1, Saved: -1}
 	fields := map[string]string{}
 	keys, keyspace := int64(0), false
 	for line := range strings.Lines(text) {
@@ -120,6 +130,9 @@ func ParseInfo(text string) Info {
 		info.Keys = keys
 	}
 	info.UsedMemory = number("used_memory")
+	info.AppendOnly = fields["aof_enabled"] == "1"
+	info.Saving, info.Saved = fields["rdb_bgsave_in_progress"] == "1", number("rdb_last_save_time")
+	info.SaveFailed = fields["rdb_last_bgsave_status"] == "err"
 	return info
 }
 
@@ -141,9 +154,12 @@ func replicaAddress(line string) string {
 // Merge takes from a newer, partial Info (INFO replication) what it says and
 // keeps the rest.
 func (i Info) Merge(replication Info) Info {
-	replication.RunID, replication.Version, replication.Mode = i.RunID, i.Version, i.Mode
-	replication.Loading, replication.Keys, replication.UsedMemory = i.Loading, i.Keys, i.UsedMemory
-	return replication
+	whole := i
+	i = replication
+	i.RunID, i.Version, i.Mode = whole.RunID, whole.Version, whole.Mode
+	i.Loading, i.Keys, i.UsedMemory = whole.Loading, whole.Keys, whole.UsedMemory
+	i.AppendOnly, i.Saving, i.Saved, i.SaveFailed = whole.AppendOnly, whole.Saving, whole.Saved, whole.SaveFailed
+	return i
 }
 
 func join(host, port string) string {

@@ -176,9 +176,12 @@ type Node struct {
 	InReadSet bool `json:"inReadSet"`
 	// Priority: lower is preferred as master, 0 means never.
 	Priority int `json:"priority"`
-	// Endpoint is the "ip:port" that Address meant when Incarnation was admitted;
-	// empty while none was, and in records of before.
-	Endpoint string `json:"endpoint,omitempty"`
+	// Discard: an admin said that the data of the server that is admitted next may
+	// be discarded, whoever it was.
+	Discard bool `json:"discard,omitempty"`
+	// Resolved is the "ip:port" that Address meant when Incarnation was admitted;
+	// empty while none was, and where Address is that already.
+	Resolved string `json:"resolved,omitempty"`
 	// History is the ReplID of the shard's history under which the incarnation was
 	// admitted or followed last.
 	History string `json:"history,omitempty"`
@@ -195,8 +198,10 @@ type Node struct {
 type OutOfSync struct {
 	Since time.Time `json:"since"`
 	Why   string    `json:"why"`
-	// Offset is how much of the stream it had at least, in bytes; -1 unknown.
-	Offset int64 `json:"offset"`
+	// Offset is how much of the stream it had at least, and MasterOffset how much
+	// its master had, in bytes; -1 unknown.
+	Offset       int64 `json:"offset"`
+	MasterOffset int64 `json:"masterOffset"`
 }
 
 // Diverged is data of a node that the shard's master does not have.
@@ -208,6 +213,11 @@ type Diverged struct {
 	// not be kept, for the reason in Error.
 	File  string `json:"file,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Run is the incarnation that had it. Target is the file that it is being written
+	// to, DBFile the server's own dbfilename.
+	Run    string `json:"run"`
+	Target string `json:"target"`
+	DBFile string `json:"dbFile"`
 	// Until is when File may be written over; zero while the node has not copied
 	// the master's data.
 	Until time.Time `json:"until,omitzero"`
@@ -237,6 +247,13 @@ type Operation struct {
 	// Candidate is empty until one was chosen; Requested is the admin's choice.
 	Candidate string `json:"candidate,omitempty"`
 	Requested string `json:"requested,omitempty"`
+	// Asked: an admin asked for it; the old master is to be replaced even if it is
+	// well. AcceptLoss: a node that was not in sync may be promoted.
+	Asked      bool `json:"asked,omitempty"`
+	AcceptLoss bool `json:"acceptLoss,omitempty"`
+	// Lost says what is lost by the choice of the candidate; empty when nothing is
+	// known to be.
+	Lost string `json:"lost,omitempty"`
 	// Unacked are proxies that did not ack in time; Fenced: they were shut out.
 	Unacked []string `json:"unacked,omitempty"`
 	Fenced  bool     `json:"fenced,omitempty"`

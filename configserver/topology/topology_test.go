@@ -40,12 +40,20 @@ func drawCluster(t *rapid.T) Cluster {
 			if rapid.Bool().Draw(t, "admitted") {
 				n.Incarnation = fmt.Sprintf("run-%d-%d", i, j)
 				n.InReadSet = rapid.Bool().Draw(t, "in read set")
+				n.InSync = rapid.Bool().Draw(t, "in sync")
+				if !n.InSync {
+					n.Out = &OutOfSync{Since: time.Unix(rapid.Int64Range(0, 1<<31).Draw(t, "out"), 0).UTC(), Why: "a test"}
+				}
+				if rapid.Bool().Draw(t, "diverged") {
+					n.Diverged = &Diverged{FoundAt: time.Unix(1700000000, 0).UTC(), Bytes: 7, File: "x.rdb"}
+				}
 			}
 			s.Nodes = append(s.Nodes, n)
 		}
-		for _, n := range s.Nodes {
-			if n.Incarnation != "" {
-				s.Master = n.ID
+		for i := range s.Nodes {
+			if n := &s.Nodes[i]; n.Incarnation != "" {
+				s.Master, n.InSync = n.ID, true
+				s.Continue(History{ReplID: "history of " + n.ID, Start: int64(i)})
 			}
 		}
 		if s.Master == "" && c.Phase == Serving || rapid.Bool().Draw(t, "operating") {
@@ -125,6 +133,12 @@ func TestEveryBreachIsFound(t *testing.T) {
 		"fenced node is read":       func(c *Cluster) { c.Shards[0].Nodes[1].InReadSet, c.Shards[0].Nodes[1].Incarnation = true, "" },
 		"master elsewhere":          func(c *Cluster) { c.Shards[0].Master = "shard-1-0" },
 		"master not admitted":       func(c *Cluster) { c.Shards[0].Nodes[0].Incarnation, c.Shards[0].Nodes[0].InReadSet = "", false },
+		"master not in sync":        func(c *Cluster) { c.Shards[0].Nodes[0].InSync = false },
+		"nobody in sync": func(c *Cluster) {
+			c.Shards[0].Nodes[0].InSync, c.Shards[0].Nodes[1].InSync, c.Shards[0].Master = false, false, ""
+			c.Shards[0].Operation = &Operation{ID: "1", Phase: "x", Kind: Failover}
+		},
+		"in sync and not admitted":  func(c *Cluster) { c.Shards[0].Nodes[1].InReadSet, c.Shards[0].Nodes[1].Incarnation = false, "" },
 		"serving without a master":  func(c *Cluster) { c.Shards[0].Master = "" },
 		"frozen for ever":           func(c *Cluster) { c.Shards[0].Frozen = true },
 		"operation of unknown kind": func(c *Cluster) { c.Shards[0].Operation = &Operation{ID: "1", Phase: "x", Kind: "picnic"} },
@@ -140,7 +154,7 @@ func TestEveryBreachIsFound(t *testing.T) {
 				s := c.AddShard(fmt.Sprintf("shard-%d", i))
 				for j := range 2 {
 					s.Nodes = append(s.Nodes, Node{ID: fmt.Sprintf("%s-%d", s.ID, j), Address: fmt.Sprintf("host:%d", 1000+i*10+j),
-						Incarnation: fmt.Sprintf("run-%d-%d", i, j), InReadSet: true, Priority: 100})
+						Incarnation: fmt.Sprintf("run-%d-%d", i, j), InReadSet: true, InSync: true, Priority: 100})
 				}
 				s.Master = s.Nodes[0].ID
 			}

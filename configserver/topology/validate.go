@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -180,6 +181,9 @@ func (n *Node) validate() error {
 	if n.Priority < 0 {
 		return Invalidf("priority", "%d of node %s must not be negative", n.Priority, n.ID)
 	}
+	if n.InSync && n.Incarnation == "" {
+		return fmt.Errorf("node %s: in sync without an admitted incarnation", n.ID)
+	}
 	if n.InReadSet && n.Incarnation == "" {
 		return fmt.Errorf("node %s: in the read set without an admitted incarnation", n.ID)
 	}
@@ -198,6 +202,15 @@ func (s *Shard) validate(phase Phase) error {
 		if m.Incarnation == "" {
 			return fmt.Errorf("shard %s: master %s has no admitted incarnation", s.ID, s.Master)
 		}
+		if !m.InSync {
+			return fmt.Errorf("shard %s: master %s is not in the in-sync set", s.ID, s.Master)
+		}
+	}
+	if phase == Serving && len(s.Members()) == 0 && slices.ContainsFunc(s.Nodes, func(n Node) bool { return n.Incarnation != "" }) {
+		return fmt.Errorf("shard %s: serving with an empty in-sync set; the last member stays, for it had everything last", s.ID)
+	}
+	if len(s.Histories) > MaxHistories {
+		return fmt.Errorf("shard %s: %d histories, at most %d are kept", s.ID, len(s.Histories), MaxHistories)
 	}
 	if s.Operation == nil {
 		if s.Frozen {

@@ -209,7 +209,7 @@ func TestTheLargestCluster(t *testing.T) {
 				ID:      fmt.Sprintf("shard-%d-%d", i, j),
 				Address: fmt.Sprintf("basalt-a-shard-%d-%d.basalt-a-shard-%d.production.svc.cluster.local:6379", i, j, i),
 				// Incarnations are random; digits of a hash are as hard to compress.
-				Incarnation: incarnation(i, j), Readable: true, InReadSet: true, Priority: 100,
+				Incarnation: incarnation(i, j), Readable: true, InReadSet: true, InSync: true, Priority: 100,
 			})
 		}
 		shard.Master = shard.Nodes[0].ID

@@ -45,7 +45,7 @@ func Cluster(name string) topology.Cluster {
 				ID:          fmt.Sprintf("shard-%d-%d", i, j),
 				Address:     fmt.Sprintf("127.0.0.1:%d", 10000+10*i+j),
 				Incarnation: fmt.Sprintf("run-%d-%d", i, j),
-				Readable:    true, Priority: 100,
+				Readable:    true, Priority: 100, InSync: true,
 			})
 		}
 		s.Master = s.Nodes[0].ID

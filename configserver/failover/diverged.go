@@ -1,0 +1,203 @@
+package failover
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// Diverged data: what a node wrote alone.
+//
+// An old master that comes back may hold writes that its successor never got. It is
+// made a replica, which replaces them. Before that:
+//
+//  1. Where the node stands is compared with where the shard's history went on without
+//     it. What cannot be compared (an append-only file says no offset) counts as
+//     diverged, unless the node never followed or was anything but what the present
+//     master's history covers.
+//  2. A commit says so, with an event: the bytes that only this node has.
+//  3. The server writes an RDB file of a name of its own beside the others, by BGSAVE
+//     under another dbfilename. The admission waits for that, retry by retry.
+//  4. A commit notes the file, or why there is none.
+//
+// The file is not written over before policy.KeepDiverged is over, counted from when
+// the node is in sync again; a later divergence uses the other name. No server can
+// delete a file, so it stays until then or until somebody removes it.
+//
+// Redis from 7.0 and Valkey change dbfilename only with enable-protected-configs, and
+// a server without persistence is taken to have no disk for it: then the event says
+// that the data was not kept.
+
+// divergedFiles are the names, one in use at a time.
+var divergedFiles = [2]string{"basalt-diverged.rdb", "basalt-diverged-2.rdb"}
+
+// errSaving: the node is writing what it had alone; admission is tried again.
+var errSaving = errors.New("the node is writing aside what it had written alone")
+
+// divergence tells if a node may hold writes that its shard's master lacks, and how
+// many bytes of them; -1 when that is not known.
+func divergence(s *topology.Shard, n *topology.Node, info *redisadmin.Info) (bytes int64, diverged bool) {
+	if info.Keys <= 0 && info.Offset <= 0 {
+		return 0, false
+	}
+	switch {
+	case s.Knows(info.ReplID):
+		bytes = s.Beyond(info.ReplID, info.Offset)
+	case info.RunID != n.Incarnation && s.Knows(info.ReplID2):
+		bytes = s.Beyond(info.ReplID2, info.SecondOffset-1)
+	case n.History != "" && n.History == s.History().ReplID:
+		return 0, false // all it ever had came from the present master
+	default:
+		bytes = -1
+	}
+	return bytes, bytes != 0
+}
+
+// keepDiverged is steps 1 to 4 for a node that is about to be admitted as a replica.
+// It fails with errSaving until the file is there.
+func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n *topology.Node) error {
+	bytes, diverged := divergence(s, n, &c.Info)
+	if !diverged || n.Discard {
+		return nil
+	}
+	d := n.Diverged
+	if d == nil || d.Run != c.Info.RunID {
+		var err error
+		if d, err = x.foundDiverged(ctx, c, n, bytes); err != nil {
+			return err
+		}
+	}
+	if d.File != "" || d.Error != "" {
+		return nil
+	}
+	file, err := x.saveAside(ctx, c, d)
+	if err != nil && (ctx.Err() != nil || errors.Is(err, errSaving) || x.host.Owned() != nil) {
+		return err
+	}
+	return x.noteDiverged(ctx, n.ID, "diverged data of "+n.ID, func(d *topology.Diverged) *topology.Event {
+		e := &topology.Event{Kind: "DivergedDataKept", Severity: topology.Warning,
+			Message: fmt.Sprintf("what %s had written alone is in %s, in the folder that CONFIG GET dir names there; `basaltctl diverged list` shows it", n.ID, file)}
+		if d.File = file; err != nil {
+			d.Error = err.Error()
+			e.Kind, e.Message = "DivergedDataNotKept", fmt.Sprintf("what %s had written alone is not kept: %v", n.ID, err)
+		}
+		return e
+	})
+}
+
+// foundDiverged is step 2.
+func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *topology.Node, bytes int64) (*topology.Diverged, error) {
+	dbfile, err := c.Parameter(ctx, "dbfilename")
+	if err != nil {
+		return nil, err
+	}
+	d := topology.Diverged{FoundAt: time.Now().UTC().Round(time.Microsecond), Bytes: bytes, Run: c.Info.RunID, DBFile: dbfile, Target: divergedFiles[0]}
+	if n.Diverged != nil {
+		if n.Diverged.File == d.Target {
+			d.Target = divergedFiles[1]
+		}
+		if dbfile == n.Diverged.Target {
+			d.DBFile = n.Diverged.DBFile
+		}
+	}
+	if x.host.Record().Policy.KeepDiverged == 0 {
+		d.Error = "the cluster's policy is not to keep it (keep_diverged)"
+	}
+	err = x.commitNode(ctx, n.ID, "found diverged data of "+n.ID, func(n *topology.Node) *topology.Event {
+		next := d
+		n.Diverged = &next
+		amount := "an unknown number of bytes"
+		if bytes >= 0 {
+			amount = fmt.Sprintf("%d bytes", bytes)
+		}
+		return &topology.Event{Kind: "DivergedData", Severity: topology.Warning,
+			Message: fmt.Sprintf("%s may have written %s alone, which its shard's master does not have; they are lost to the shard", n.ID, amount)}
+	})
+	return &d, err
+}
+
+// saveAside is step 3; it returns the name of the file when that is complete.
+func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topology.Diverged) (string, error) {
+	keeps, err := keepsOnDisk(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	if !keeps {
+		return "", errors.New("the server keeps nothing on disk (no save points and no append-only file)")
+	}
+	name, err := c.Parameter(ctx, "dbfilename")
+	if err != nil {
+		return "", err
+	}
+	if name != d.Target {
+		if c.Info.Saving {
+			return "", errSaving // an ordinary one; ours comes after it
+		}
+		refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: d.Target}})
+		if err != nil {
+			return "", err
+		}
+		if refusal != "" {
+			return "", fmt.Errorf("the server does not let its dbfilename be changed (put \"enable-protected-configs yes\" in its configuration): %s", refusal)
+		}
+		if err := c.BackgroundSave(ctx); err != nil {
+			return "", err
+		}
+		return "", errSaving
+	}
+	info, err := c.Read(ctx)
+	switch {
+	case err != nil:
+		return "", err
+	case info.Saving:
+		return "", errSaving
+	}
+	if refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: cmp.Or(d.DBFile, "dump.rdb")}}); err != nil || refusal != "" {
+		return "", cmp.Or(err, errors.New(refusal))
+	}
+	if info.SaveFailed || info.Saved < d.FoundAt.Unix() {
+		return "", errors.New("the server could not write the file: look at its log, and at the room on its disk")
+	}
+	return d.Target, nil
+}
+
+// keepsOnDisk tells if a server has save points or an append-only file.
+func keepsOnDisk(ctx context.Context, c *redisadmin.Conn) (bool, error) {
+	save, err := c.Parameter(ctx, "save")
+	if err != nil {
+		return false, err
+	}
+	return save != "" || c.Info.AppendOnly, nil
+}
+
+// noteDiverged changes what the record says about diverged data.
+func (x *Executor) noteDiverged(ctx context.Context, node, reason string, change func(d *topology.Diverged) *topology.Event) error {
+	return x.commitNode(ctx, node, reason, func(n *topology.Node) *topology.Event {
+		if n.Diverged == nil {
+			return nil
+		}
+		return change(n.Diverged)
+	})
+}
+
+// commitNode commits a change of one node, outside of any operation, with an event.
+func (x *Executor) commitNode(ctx context.Context, node, reason string, change func(n *topology.Node) *topology.Event) error {
+	_, err := x.host.Commit(ctx, x.shard+": "+reason, func(c *topology.Cluster) ([]topology.Event, error) {
+		s := c.Shard(x.shard)
+		if s == nil || s.Node(node) == nil {
+			return nil, ErrSuperseded
+		}
+		e := change(s.Node(node))
+		if e == nil {
+			return nil, ErrSuperseded
+		}
+		e.Time, e.Shard, e.Node, e.Epoch = time.Now(), s.ID, node, c.Epoch
+		return []topology.Event{*e}, nil
+	})
+	return err
+}

@@ -1,0 +1,196 @@
+package failover
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/topology"
+)
+
+// The in-sync set: who may be promoted without an admin's word.
+//
+// Goal: a node that is promoted has every write that was acknowledged and reached any
+// node that answers, and it is known what an acknowledged write can be lost by.
+//
+// Each shard's record names the members. The master always is one. What changes the
+// set is a commit, decided by what this Configserver saw itself:
+//
+//  1. A replica enters when it follows the admitted master with its link up, the
+//     master sends it the stream, and it stands where the master stood a moment ago,
+//     as both were seen from here.
+//  2. It leaves when it restarts or is admitted anew (its admission says so); and,
+//     while the master is seen to be well: when its link is down or it makes a full
+//     copy; when it has been more than policy.MaxReplicaLag bytes behind for a second;
+//     and when the newest instant of which it is known to have everything is
+//     policy.MaxReplicaAge past. A replica that is silent is not seen to catch up, and
+//     what it says of itself when it wakes changes nothing.
+//  3. Nothing leaves while the master is not seen to be well. A master that dies takes
+//     the links of its replicas down; that says nothing about what they have.
+//  4. When the master changes, those stay that had no more than the new master when it
+//     was promoted and were made to follow it (finish); linkGrace later 2 holds.
+//  5. The last member stays, whatever becomes of it: it is who had everything last.
+//     There always is one, so there always is somebody to wait for.
+//
+// What can be lost: replication is asynchronous, so a master acknowledges before any
+// replica has a write. A member may lack what was written since it was last seen to
+// have everything: that is the interval of probes when its link broke (the commit
+// comes one probe of the master later), linkGrace right after a change of masters,
+// and at most policy.MaxReplicaAge or MaxReplicaLag when it is slow or silent. A master
+// that is well goes on acknowledging until then, unless min-replicas-to-write stops
+// it. While no Configserver watches, nobody leaves: a replica that says that its own
+// link broke well before the master was last known to live is not taken all the same
+// (linkAge).
+
+const (
+	// linkGrace is how long the links of replicas may take to come up when their
+	// shard has a new master.
+	linkGrace = 2 * time.Second
+	// behindFor is how long a replica must be too far behind to leave.
+	behindFor = time.Second
+	// abreast is how fresh the instant must be, against the newest look at the
+	// master, of which a replica that enters has everything.
+	abreast = 500 * time.Millisecond
+)
+
+// Tend returns a shard with its in-sync set, history and diverged data as they should
+// be by what is seen, and says why; no reasons when the record is right.
+func Tend(c *topology.Cluster, s *topology.Shard, o *health.Observations, now time.Time) (topology.Shard, []string) {
+	next := s.Clone()
+	m := next.MasterNode()
+	if m == nil || s.Operation != nil && s.Operation.Kind != topology.Rotation || !o.Admitted(m, now) {
+		return next, nil
+	}
+	seen := o.Nodes[m.ID]
+	h := o.Histories[s.ID]
+	if !seen.Info.Master || h.ReplID == "" || !seen.InfoAt.After(o.Since[s.ID]) {
+		return next, nil
+	}
+	var why []string
+	if next.History().ReplID != h.ReplID {
+		// A master that had no replica for long, or gets its first, begins another
+		// history. Nobody else wrote meanwhile, so nobody has more than it has.
+		next.Continue(topology.History{ReplID: h.ReplID, Start: h.Offset})
+		why = append(why, m.ID+" writes another history")
+	}
+	if !m.InSync || m.History != h.ReplID {
+		m.InSync, m.Out, m.History = true, nil, h.ReplID
+	}
+	for i := range next.Nodes {
+		n := &next.Nodes[i]
+		if n.ID == m.ID {
+			continue
+		}
+		switch reason := outOfSync(c, s, n, o, now); {
+		case n.InSync && reason != "":
+			n.InSync = false
+			n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: reason, Offset: knownOffset(s, n, o), MasterOffset: h.Offset}
+			why = append(why, n.ID+" is not in sync: "+reason)
+		case !n.InSync && mayEnter(c, s, n, o, now):
+			n.InSync, n.Out, n.History = true, nil, h.ReplID
+			why = append(why, n.ID+" is in sync")
+		}
+		switch d := n.Diverged; {
+		case d == nil || !n.InSync:
+		case d.Until.IsZero():
+			d.Until = now.Add(c.Policy.KeepDiverged).UTC().Round(time.Microsecond)
+			why = append(why, n.ID+" has copied its master's data")
+		case now.After(d.Until):
+			n.Diverged = nil
+			why = append(why, n.ID+": diverged data need not be kept any more")
+		}
+	}
+	return next, why
+}
+
+// knownOffset is how much a replica is known to have of its master's stream, in
+// bytes; -1 when nothing is.
+func knownOffset(s *topology.Shard, n *topology.Node, o *health.Observations) int64 {
+	info := o.Nodes[n.ID].Info
+	if info.RunID != n.Incarnation || info.Master || info.ReplID != o.Histories[s.ID].ReplID {
+		return -1
+	}
+	return info.Offset
+}
+
+// outOfSync says why a replica is not in sync, while the master is well; "" when
+// nothing speaks against it.
+func outOfSync(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *health.Observations, now time.Time) string {
+	m, seen, h := s.MasterNode(), o.Nodes[n.ID], o.Histories[s.ID]
+	if n.Incarnation == "" {
+		return "not admitted"
+	}
+	// The master must have been asked after the replica, or it may be its death that
+	// broke the link.
+	mine := o.Admitted(n, now) && seen.InfoAt.Before(o.Nodes[m.ID].InfoAt) && seen.InfoAt.After(o.Since[s.ID])
+	if mine && now.Sub(h.Since) > linkGrace {
+		switch {
+		case seen.Info.Master:
+			return "it is no replica"
+		case seen.Info.Syncing:
+			return "it makes a full copy"
+		case !seen.Info.LinkUp || seen.Info.MasterAddress != m.Endpoint():
+			return "its link to " + m.ID + " is down"
+		}
+	}
+	if behind, is := o.Behind[n.ID]; is && now.Sub(behind) > behindFor {
+		return fmt.Sprintf("it is %d bytes behind", h.Offset-seen.Info.Offset)
+	}
+	last := o.CaughtUp[n.ID]
+	for _, t := range []time.Time{h.Since, o.Started} {
+		if t.After(last) {
+			last = t
+		}
+	}
+	if age := h.Seen.Sub(last); age > c.Policy.MaxReplicaAge {
+		return fmt.Sprintf("it was not seen to have everything for %v", age.Round(100*time.Millisecond))
+	}
+	return ""
+}
+
+// mayEnter tells if a replica has what its master has.
+func mayEnter(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *health.Observations, now time.Time) bool {
+	follows, lag := o.InSync(s, n, now)
+	if !follows || lag > c.Policy.MaxReplicaLag || !o.Nodes[n.ID].InfoAt.After(o.Since[s.ID]) {
+		return false
+	}
+	m, h := s.MasterNode(), o.Histories[s.ID]
+	return online(o.Nodes[m.ID].Info, n.Endpoint()) && h.Seen.Sub(o.CaughtUp[n.ID]) <= abreast
+}
+
+// succeed makes the record of a shard right that has a new master: its history, and
+// who is in sync. info is what the master says of itself; joined, what those said that
+// follow it, right before they were told to; offset, the last that is known of the old
+// master's.
+func succeed(s *topology.Shard, info redisadmin.Info, joined map[string]redisadmin.Info, offset int64, now time.Time) {
+	before := s.History().ReplID
+	// A promoted replica, and a master that restarted from a snapshot, go on from a
+	// place in the history before. Of one that restarted from an append-only file it is
+	// not known how its data continues the shard's.
+	fork, start := info.Offset, int64(-1)
+	if info.SecondOffset > 0 {
+		fork, start = info.SecondOffset-1, info.SecondOffset-1
+		if !s.Knows(info.ReplID2) && info.ReplID != before {
+			s.Continue(topology.History{ReplID: info.ReplID2, Start: -1})
+		}
+	}
+	s.Continue(topology.History{ReplID: info.ReplID, Start: start})
+	for i := range s.Nodes {
+		n := &s.Nodes[i]
+		is, follows := joined[n.ID]
+		switch {
+		case n.ID == s.Master:
+			n.InSync, n.Out, n.Diverged, n.History = true, nil, nil, info.ReplID
+		case n.InSync && follows && (is.ReplID == info.ReplID || start >= 0 && is.ReplID == info.ReplID2 && is.Offset <= fork):
+			n.History = info.ReplID
+		case n.InSync:
+			n.InSync = false
+			n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Offset: -1, MasterOffset: offset,
+				Why: "it was not there when " + s.Master + " became master"}
+			if is.ReplID == before && before != "" {
+				n.Out.Offset = is.Offset
+			}
+		}
+	}
+}
