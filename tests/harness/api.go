@@ -201,6 +201,15 @@ func (c *Cluster) Switchover(ctx context.Context, shard string) (*pb.Report, err
 	return r.GetReport(), err
 }
 
+// Failover replaces the master of a shard without asking it; with acceptLoss also
+// by a node that was not in sync. It asks the first Configserver, once.
+func (c *Cluster) Failover(ctx context.Context, shard string, acceptLoss bool) (*pb.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	r, err := c.apis[0].Clusters.Failover(ctx, &pb.FailoverRequest{Cluster: c.Name, Shard: shard, AcceptLoss: acceptLoss}, grpc.WaitForReady(true))
+	return r.GetReport(), err
+}
+
 // Healthy is nil when every node is admitted and reachable, every shard has a
 // master, every replica's link is up, and nothing is being done to any shard.
 func (c *Cluster) Healthy() error {
