@@ -2,6 +2,7 @@ package failover
 
 import (
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ import (
 // shard waits and says for whom; with the master the keys are back, without an
 // admin.
 func TestReplicaThatWasAwayWaitsForMaster(t *testing.T) {
+	t.Parallel()
 	for _, disk := range []harness.Disk{harness.AppendOnly, harness.Snapshots} {
 		t.Run(disk.String(), func(t *testing.T) {
 			t.Parallel()
@@ -58,41 +60,49 @@ func save(t *testing.T, c *harness.Cluster, disk harness.Disk, node string) {
 	}
 }
 
-// stoppedReplica is a shard whose master died while its one replica had been
-// stopped for longer than the policy allows: 500 keys are in both, 2000 only in
-// the master. The replica has just woken.
-func stoppedReplica(t *testing.T, disk harness.Disk, policy func(*pb.Policy)) (w *numbered, master, replica string, since uint64) {
+// stoppedReplicas is a shard whose master died while all its replicas had been
+// stopped for longer than the policy allows: 500 keys are in all, 2000 only in the
+// master. The replicas have just woken.
+func stoppedReplicas(t *testing.T, count int, disk harness.Disk, policy func(*pb.Policy)) (w *numbered, master, replica string, since uint64) {
 	t.Helper()
-	c := harness.Start(t, harness.Options{Shards: 1, Disk: disk})
+	c := harness.Start(t, harness.Options{Shards: 1, Replicas: count, Disk: disk})
 	c.SetPolicy(t, policy)
 	w = numberKeys(t, c, 0)
 	master, replicas := roles(t, c, 0)
-	replica = replicas[0]
 	w.write(500)
-	w.waitCopied(replica)
-	p := fallBehind(t, c, master, replica)
+	var stopped []harness.LocalProcess
+	for _, replica := range replicas {
+		w.waitCopied(replica)
+		stopped = append(stopped, fallBehind(t, c, master, replica))
+	}
 	w.write(2000)
 	save(t, c, disk, master)
-	time.Sleep(2 * replicaAge)
-	waitOut(t, c, 0, replica)
+	for _, replica := range replicas {
+		waitOut(t, c, 0, replica)
+	}
 	since = c.LastEvent(t)
 	kill(t, c, master)
-	harness.Signal(t, p, syscall.SIGCONT)
-	return w, master, replica, since
+	for _, p := range stopped {
+		harness.Signal(t, p, syscall.SIGCONT)
+	}
+	return w, master, replicas[0], since
 }
 
 // TestStoppedReplicaIsNotInSync: a replica that hung for long is not promoted when
 // it wakes up beside its master's grave. When the master is back, so is what it
-// has on its disk; if that is nothing, the replica's data is served, and the event
-// admits the loss.
+// has on its disk; if that is nothing, the replica's data is served.
 func TestStoppedReplicaIsNotInSync(t *testing.T) {
-	for _, disk := range []harness.Disk{harness.AppendOnly, harness.Snapshots, harness.Nothing} {
-		t.Run(disk.String(), func(t *testing.T) {
+	t.Parallel()
+	for _, row := range []struct {
+		replicas int
+		disk     harness.Disk
+	}{{1, harness.AppendOnly}, {1, harness.Snapshots}, {1, harness.Nothing}, {2, harness.AppendOnly}} {
+		t.Run(fmt.Sprint(row.replicas, " ", row.disk), func(t *testing.T) {
 			t.Parallel()
-			w, master, replica, since := stoppedReplica(t, disk, impatient)
+			w, master, replica, since := stoppedReplicas(t, row.replicas, row.disk, impatient)
 			requireBlocked(t, w.c, 0, since, master, replica)
 			w.c.StartProcess(t, master)
-			if disk == harness.Nothing {
+			if row.disk == harness.Nothing {
 				w.requireServed(500, servesWithin)
 			} else {
 				w.requireServed(w.count, servesWithin)
@@ -107,32 +117,36 @@ func TestStoppedReplicaIsNotInSync(t *testing.T) {
 // word of how much it lacks, and happens when an admin accepts the loss.
 func TestAcceptedLoss(t *testing.T) {
 	t.Parallel()
-	w, master, replica, since := stoppedReplica(t, harness.AppendOnly, impatient)
+	w, master, replica, since := stoppedReplicas(t, 1, harness.AppendOnly, impatient)
 	requireBlocked(t, w.c, 0, since, master, replica)
-	_, err := w.c.Failover(t.Context(), shardName(0), false)
+	_, err := w.c.Failover(t.Context(), shardName(0))
 	if status.Code(err) != codes.FailedPrecondition || !howFar.MatchString(status.Convert(err).Message()) {
 		t.Errorf("a failover that loses writes was not refused with how much is lost: %v", err)
 	}
-	requireNotPromoted(t, w.c, 0, replica)
-	r, err := w.c.Failover(t.Context(), shardName(0), true)
-	if err != nil || !r.GetSucceeded() || r.GetNewMaster() != replica {
-		t.Fatalf("a failover whose loss was accepted: %v, %s", err, harness.ReportLine(r))
+	requireNotReplaced(t, w.c, 0, master)
+	w.c.CLI(t, "failover", w.c.Name, shardName(0), "--accept-loss")
+	if m := w.c.Master(t, 0); m.GetId() != replica {
+		t.Fatalf("the loss was accepted, and the master is %q", m.GetId())
 	}
-	requireAdmitted(t, r)
+	requireAdmitted(t, w.c, since)
 	w.requireServed(500, servesWithin)
 	w.c.StartProcess(t, master)
 	w.c.WaitHealthy(t, 20*time.Second)
 	w.c.RequireInvariants(t)
 }
 
-// requireAdmitted requires that a report tells of the lost writes.
-func requireAdmitted(t *testing.T, r *pb.Report) {
+// requireAdmitted requires that the one report since an event tells of the writes
+// of stoppedReplicas that are lost.
+func requireAdmitted(t *testing.T, c *harness.Cluster, since uint64) {
 	t.Helper()
-	const atLeast = 2000 * 100 // keys of stoppedReplica and their values
-	if r.GetOffsetGap() < atLeast {
-		t.Errorf("2000 keys are lost and the report does not say so: %s", harness.ReportLine(r))
+	const atLeast = 2000 * 100 // keys and their values
+	reports := c.Reports(t, since)
+	if len(reports) != 1 || reports[0].GetOffsetGap() < atLeast || !reports[0].GetSucceeded() {
+		t.Errorf("2000 keys are lost and %d reports do not say so", len(reports))
 	}
-	t.Log(harness.ReportLine(r))
+	for _, r := range reports {
+		t.Log(harness.ReportLine(r))
+	}
 }
 
 // TestPreferAvailability: with that policy the shard waits for a while, and then
@@ -140,7 +154,7 @@ func requireAdmitted(t *testing.T, r *pb.Report) {
 func TestPreferAvailability(t *testing.T) {
 	t.Parallel()
 	const wait = 2 * time.Second
-	w, master, replica, since := stoppedReplica(t, harness.AppendOnly, func(p *pb.Policy) {
+	w, master, replica, since := stoppedReplicas(t, 1, harness.AppendOnly, func(p *pb.Policy) {
 		impatient(p)
 		p.Prefer, p.ElectionWait = pb.Preference_PREFERENCE_AVAILABILITY, durationpb.New(wait)
 	})
@@ -149,11 +163,7 @@ func TestPreferAvailability(t *testing.T) {
 		t.Errorf("%s was promoted after %s, before the %s that the shard waits for one without loss", m, took.Round(time.Millisecond), wait)
 	}
 	w.requireServed(500, servesWithin)
-	reports := w.c.Reports(t, since)
-	if len(reports) != 1 {
-		t.Fatalf("%d reports, want one", len(reports))
-	}
-	requireAdmitted(t, reports[0])
+	requireAdmitted(t, w.c, since)
 	w.c.StartProcess(t, master)
 	w.c.WaitHealthy(t, 20*time.Second)
 	w.c.RequireInvariants(t)
@@ -222,6 +232,7 @@ func TestElectionDoesNotWaitForever(t *testing.T) {
 // by a Configserver that has never seen the master alive, be it another one or the
 // same one restarted.
 func TestOwnerDiesWithMaster(t *testing.T) {
+	t.Parallel()
 	for _, configservers := range []int{1, 2} {
 		t.Run(map[int]string{1: "restarted", 2: "another"}[configservers], func(t *testing.T) {
 			t.Parallel()
@@ -295,6 +306,7 @@ func slowCopies(t *testing.T, c *harness.Cluster, master string) {
 // date. To be admitted is not to be in sync: the shard waits for its master, and
 // takes it at once.
 func TestReplicaWithOldDataIsNotInSync(t *testing.T) {
+	t.Parallel()
 	for _, disk := range []harness.Disk{harness.Snapshots, harness.AppendOnly} {
 		t.Run(disk.String(), func(t *testing.T) {
 			t.Parallel()
@@ -311,6 +323,7 @@ func TestReplicaWithOldDataIsNotInSync(t *testing.T) {
 // TestMasterBackWithEverythingIsTaken: the same, and the master is started again
 // at once. It is taken although the replica was admitted meanwhile.
 func TestMasterBackWithEverythingIsTaken(t *testing.T) {
+	t.Parallel()
 	for _, disk := range []harness.Disk{harness.AppendOnly, harness.Snapshots} {
 		t.Run(disk.String(), func(t *testing.T) {
 			t.Parallel()

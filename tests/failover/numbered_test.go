@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -196,37 +197,43 @@ func waitOut(t *testing.T, c *harness.Cluster, shard int, replica string) {
 // howFar matches a distance in the stream of writes or in time.
 var howFar = regexp.MustCompile(`\d+ bytes|\d ?(ms|s|m)\b`)
 
-// requireBlocked waits until an event since a sequence number says that the shard
-// waits for a node, and requires that it tells how far the replica is behind and
-// what an admin can do. Whoever was promoted instead fails the test.
-func requireBlocked(t *testing.T, c *harness.Cluster, shard int, since uint64, waitsFor, replica string) {
+// requireBlocked waits until the status and an event since a sequence number say
+// that the shard waits for its master, how far a replica is behind, and what an
+// admin can do. Whoever is promoted meanwhile fails the test.
+func requireBlocked(t *testing.T, c *harness.Cluster, shard int, since uint64, master, replica string) {
 	t.Helper()
+	const code = "FailoverBlocked"
 	message := ""
-	harness.Eventually(t, 15*time.Second, "an event says that "+shardName(shard)+" waits for "+waitsFor, func() error {
-		requireNotPromoted(t, c, shard, replica)
+	harness.Eventually(t, 15*time.Second, fmt.Sprintf("%s waits for %s and says so", shardName(shard), master), func() error {
+		requireNotReplaced(t, c, shard, master)
+		if !slices.ContainsFunc(c.Status(t).GetProblems(), func(p *pb.Problem) bool { return p.GetCode() == code && p.GetShard() == shardName(shard) }) {
+			return errors.New("the status does not")
+		}
 		for _, e := range c.EventsAfter(t, since) {
-			if e.GetKind() == "FailoverBlocked" {
+			if e.GetKind() == code {
 				message = e.GetMessage() // the last one knows most
 			}
 		}
-		if !strings.Contains(message, waitsFor) || !strings.Contains(message, "--accept-loss") {
-			return fmt.Errorf("there is %q", message)
+		for _, word := range []string{master, replica, "basaltctl failover", "--accept-loss"} {
+			if !strings.Contains(message, word) {
+				return fmt.Errorf("the event does not name %s: %q", word, message)
+			}
+		}
+		if !howFar.MatchString(message) {
+			return fmt.Errorf("the event does not tell how far %s is behind: %q", replica, message)
 		}
 		return nil
 	})
-	if !strings.Contains(message, replica) || !howFar.MatchString(message) || !strings.Contains(message, "basaltctl failover") {
-		t.Errorf("the event does not tell how far %s is behind, or how to accept that: %s", replica, message)
-	}
 	t.Log(message)
 	time.Sleep(time.Second)
-	requireNotPromoted(t, c, shard, replica)
+	requireNotReplaced(t, c, shard, master)
 }
 
-// requireNotPromoted fails the test when a replica is the shard's master.
-func requireNotPromoted(t *testing.T, c *harness.Cluster, shard int, replica string) {
+// requireNotReplaced fails the test when another node than master is the shard's.
+func requireNotReplaced(t *testing.T, c *harness.Cluster, shard int, master string) {
 	t.Helper()
-	if m := c.Master(t, shard); m.GetId() == replica {
-		t.Fatalf("%s was promoted, although it lacks writes that were acknowledged", replica)
+	if m := c.Master(t, shard); m != nil && m.GetId() != master {
+		t.Fatalf("%s was promoted, although it lacks writes that were acknowledged", m.GetId())
 	}
 }
 
