@@ -59,7 +59,10 @@ type nemesis struct {
 }
 
 func newNemesis(t *testing.T, c *harness.Cluster, load *harness.Load, shards int, kept bool) *nemesis {
-	n := &nemesis{t: t, c: c, load: load, shards: shards, kept: kept, loss: map[int]time.Duration{}, operations: map[int]int{}, done: map[string]int{}}
+	n := &nemesis{
+		t: t, c: c, load: load, shards: shards, kept: kept,
+		loss: map[int]time.Duration{}, operations: map[int]int{}, done: map[string]int{},
+	}
 	for _, p := range c.LocalStatus(t).Processes {
 		v := &victim{LocalProcess: p, shard: -1}
 		if p.Kind == "node" {

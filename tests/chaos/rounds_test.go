@@ -60,7 +60,11 @@ var incidents = []incident{
 	{name: "the master is wiped", happen: func(r *round) { r.loses(); r.wipe(r.master) }},
 	{name: "the owner dies with the master", happen: func(r *round) { r.loses(); r.ownerDies() }},
 	{name: "the master dies beside replicas that were away", kept: true, happen: func(r *round) { r.strandReplicas(); r.masterDies() }},
-	{name: "the master loses its disk beside replicas that were away", bare: true, happen: func(r *round) { r.strandReplicas(); r.loses(); r.masterDies() }},
+	{name: "the master loses its disk beside replicas that were away", bare: true, happen: func(r *round) {
+		r.strandReplicas()
+		r.loses()
+		r.masterDies()
+	}},
 	{name: "owner and master die beside replicas that were away", kept: true, happen: func(r *round) { r.strandReplicas(); r.ownerDies() }},
 	{name: "the copies of all replicas are cut short", kept: true, happen: func(r *round) { r.allCopiesCutShort() }},
 	{name: "the copy of one replica is cut short", bare: true, happen: func(r *round) { r.loses(); r.oneCopyCutShort() }},

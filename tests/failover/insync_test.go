@@ -63,7 +63,9 @@ func save(t *testing.T, c *harness.Cluster, disk harness.Disk, node string) {
 // stoppedReplicas is a shard whose master died while all its replicas had been
 // stopped for longer than the policy allows: 500 keys are in all, 2000 only in the
 // master. The replicas have just woken.
-func stoppedReplicas(t *testing.T, count int, disk harness.Disk, policy func(*pb.Policy)) (w *numbered, master, replica string, since uint64) {
+func stoppedReplicas(t *testing.T, count int, disk harness.Disk, policy func(*pb.Policy)) (
+	w *numbered, master, replica string, since uint64,
+) {
 	t.Helper()
 	c := harness.Start(t, harness.Options{Shards: 1, Replicas: count, Disk: disk})
 	c.SetPolicy(t, policy)

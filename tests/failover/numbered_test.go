@@ -206,7 +206,8 @@ func requireBlocked(t *testing.T, c *harness.Cluster, shard int, since uint64, m
 	message := ""
 	harness.Eventually(t, 15*time.Second, fmt.Sprintf("%s waits for %s and says so", shardName(shard), master), func() error {
 		requireNotReplaced(t, c, shard, master)
-		if !slices.ContainsFunc(c.Status(t).GetProblems(), func(p *pb.Problem) bool { return p.GetCode() == code && p.GetShard() == shardName(shard) }) {
+		said := func(p *pb.Problem) bool { return p.GetCode() == code && p.GetShard() == shardName(shard) }
+		if !slices.ContainsFunc(c.Status(t).GetProblems(), said) {
 			return errors.New("the status does not")
 		}
 		for _, e := range c.EventsAfter(t, since) {
