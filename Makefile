@@ -70,6 +70,10 @@ test-clients: client-libraries build ## programs with the clients that people us
 chaos: redis-server build ## random harm under load for CHAOS_TIME (5m), a new seed each time
 	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_TIME=$${CHAOS_TIME:-5m} go test -timeout 60m -count 1 -v -run TestChaos ./chaos
 
+.PHONY: chaos-rounds
+chaos-rounds: redis-server build ## CHAOS_ROUNDS (200) incidents one by one, each judged by what it may cost; BASALT_CHAOS_SEED for the same again
+	@cd tests && BASALT_BIN=$(BIN) BASALT_CHAOS_ROUNDS=$${CHAOS_ROUNDS:-200} go test -timeout 120m -count 1 -v -run TestRounds ./chaos
+
 .PHONY: race
 race: redis-server ## the unit tests under the race detector
 	@for m in internal proxy configserver; do echo "== $$m"; (cd $$m && go test -race $(PARALLEL) -timeout 15m ./...); done

@@ -1,6 +1,8 @@
 // Package chaos harms a cluster under a verifying load in a random sequence and
 // judges what became of it: kills and pauses of servers, proxies, Configservers
-// and etcd, two at a time, between switchovers, failovers and rotations.
+// and etcd, two at a time, servers that answer at the address of others, copies
+// that are cut short, disks that are wiped, between switchovers, failovers and
+// rotations.
 //
 //	go test ./chaos -v                              one random sequence
 //	BASALT_CHAOS_SEED=7 go test ./chaos -v          the same steps again
@@ -11,8 +13,8 @@
 // again. Everything that was done is in the log of the test.
 //
 // Two rules keep the verdict sharp. One node of each shard that holds its data
-// is left alone at any time, so a write that was seen in a replica must survive.
-// And a shard may lose acknowledged writes that no replica has only while its
+// is left alone at any time, or all keep it on their disks and are back at once,
+// so a write that was seen in a replica must survive. And a shard may lose acknowledged writes that no replica has only while its
 // master is being harmed; at all other times nothing may go back.
 package chaos
 
@@ -27,6 +29,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	pb "github.com/basalt-redis/basalt/proto/basalt/v1"
 	"github.com/basalt-redis/basalt/tests/consistency"
 	"github.com/basalt-redis/basalt/tests/harness"
 )
@@ -72,12 +77,12 @@ func TestChaos(t *testing.T) {
 	o := harness.Options{Shards: shards, Replicas: 2, Proxies: 2, Configservers: 2}
 	if seed%2 == 1 {
 		// Servers that restart find their data of before.
-		o.Flags = []string{"--data-dir", filepath.Join(t.TempDir(), "data")}
+		o.Disk = harness.AppendOnly
 	}
 	c := harness.Start(t, o)
-	c.SetPolicy(t, harness.UnlimitedFailovers)
+	c.SetPolicy(t, impatient)
 	l := c.StartLoad(t, consistency.Config{Connections: 40, Pace: 15 * time.Millisecond})
-	n := newNemesis(t, c, l, shards)
+	n := newNemesis(t, c, l, shards, o.Disk != harness.Nothing)
 	n.run(plan(seed, length), l.Now()+length)
 	n.stop()
 	took := c.WaitHealthy(t, healthyWithin)
@@ -94,6 +99,15 @@ func TestChaos(t *testing.T) {
 		}
 	}
 	t.Logf("errors that clients saw: %s", l.Timeline().ErrorTexts())
+}
+
+// replicaAge is the policy's max_replica_age here.
+const replicaAge = 3 * time.Second
+
+// impatient is a policy by which nodes leave the in-sync set within these tests.
+func impatient(p *pb.Policy) {
+	harness.UnlimitedFailovers(p)
+	p.MaxReplicaAge = durationpb.New(replicaAge)
 }
 
 // oneMaster asks every server itself: the topology's master is the only one,

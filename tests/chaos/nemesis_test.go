@@ -20,6 +20,8 @@ const (
 	up condition = iota
 	killed
 	paused
+	// replaced: it is dead, and a server of another shard answers at its address.
+	replaced
 )
 
 // victim is one process of the cluster.
@@ -28,6 +30,8 @@ type victim struct {
 	shard int // of a node, else -1
 	is    condition
 	since time.Duration
+	// instead is what listens at its address while it is replaced.
+	instead *harness.Forwarder
 }
 
 // nemesis does harm to a cluster under load and knows what it did.
@@ -37,6 +41,8 @@ type nemesis struct {
 	load    *harness.Load
 	victims []*victim
 	shards  int
+	// kept: nodes find what they had when they start again.
+	kept bool
 	// loss is, by shard, when it was last seen unsettled; a shard that is not in
 	// it must lose nothing that was acknowledged.
 	loss    map[int]time.Duration
@@ -52,8 +58,11 @@ type nemesis struct {
 	done       map[string]int
 }
 
-func newNemesis(t *testing.T, c *harness.Cluster, load *harness.Load, shards int) *nemesis {
-	n := &nemesis{t: t, c: c, load: load, shards: shards, loss: map[int]time.Duration{}, operations: map[int]int{}, done: map[string]int{}}
+func newNemesis(t *testing.T, c *harness.Cluster, load *harness.Load, shards int, kept bool) *nemesis {
+	n := &nemesis{
+		t: t, c: c, load: load, shards: shards, kept: kept,
+		loss: map[int]time.Duration{}, operations: map[int]int{}, done: map[string]int{},
+	}
 	for _, p := range c.LocalStatus(t).Processes {
 		v := &victim{LocalProcess: p, shard: -1}
 		if p.Kind == "node" {
@@ -81,6 +90,8 @@ var weights = []struct {
 	weight int
 }{
 	{"kill node", 12}, {"kill two nodes", 3}, {"pause node", 8},
+	{"strand node", 4}, {"swap node", 4}, {"wipe node", 3},
+	{"kill owner and master", 3}, {"cut a copy short", 3}, {"restart a shard", 2},
 	{"kill configserver", 5}, {"pause configserver", 6},
 	{"kill etcd", 2}, {"pause etcd", 2},
 	{"kill proxy", 3}, {"pause proxy", 4},
@@ -133,7 +144,7 @@ func (n *nemesis) run(steps []step, end time.Duration) {
 func (n *nemesis) watch() {
 	now := n.load.Now()
 	for _, v := range n.victims {
-		if v.is == paused && now >= v.since {
+		if (v.is == paused || v.is == replaced) && now >= v.since {
 			n.heal(v)
 		}
 	}
@@ -170,7 +181,7 @@ func (n *nemesis) settled(st *pb.ClusterStatus, shard int) bool {
 }
 
 // holdsData tells if a node is the shard's live master, or a replica that
-// follows it.
+// follows it and is in sync.
 func holdsData(st *pb.ClusterStatus, sh *pb.Shard, id string) bool {
 	for _, node := range sh.GetNodes() {
 		if node.GetId() != id {
@@ -178,7 +189,7 @@ func holdsData(st *pb.ClusterStatus, sh *pb.Shard, id string) bool {
 		}
 		for _, seen := range st.GetNodes() {
 			if seen.GetNode() == id {
-				return seen.GetSight() == pb.Sight_SIGHT_OK && node.GetIncarnation() != "" && seen.GetIncarnation() == node.GetIncarnation() &&
+				return node.GetInSync() && seen.GetSight() == pb.Sight_SIGHT_OK && node.GetIncarnation() != "" && seen.GetIncarnation() == node.GetIncarnation() &&
 					(id == sh.GetMaster() && seen.GetRole() == pb.NodeRole_NODE_ROLE_MASTER || seen.GetLinkUp() && seen.GetLag() >= 0)
 			}
 		}
@@ -215,8 +226,14 @@ func (n *nemesis) say(format string, args ...any) {
 func (n *nemesis) take(s step) {
 	verb, kind, _ := strings.Cut(s.what, " ")
 	switch s.what {
-	case "kill node", "pause node":
+	case "kill node", "pause node", "strand node", "swap node", "wipe node":
 		n.takeDown(verb, s, 1)
+	case "kill owner and master":
+		n.killOwnerAndMaster(s)
+	case "cut a copy short":
+		n.cutCopyShort(s)
+	case "restart a shard":
+		n.restartShard(s)
 	case "kill two nodes":
 		n.takeDown(verb, s, 2)
 	case "switchover", "failover":
@@ -300,18 +317,25 @@ func (n *nemesis) mayLose(shard int) {
 
 func (n *nemesis) harm(verb string, v *victim, hold time.Duration) {
 	n.done[verb+" "+v.Kind]++
-	if verb == "kill" {
+	switch verb {
+	case "kill":
 		n.say("kill %s", v.Name)
 		harness.Signal(n.t, v.LocalProcess, syscall.SIGKILL)
 		v.is, v.since = killed, n.load.Now()
-		return
+	case "strand":
+		n.strand(v, hold)
+	case "swap":
+		n.swap(v, hold)
+	case "wipe":
+		n.wipe(v)
+	default:
+		n.say("pause %s for %s", v.Name, hold.Round(time.Millisecond))
+		harness.Signal(n.t, v.LocalProcess, syscall.SIGSTOP)
+		v.is, v.since = paused, n.load.Now()+hold
 	}
-	n.say("pause %s for %s", v.Name, hold.Round(time.Millisecond))
-	harness.Signal(n.t, v.LocalProcess, syscall.SIGSTOP)
-	v.is, v.since = paused, n.load.Now()+hold
 }
 
-// heal lets a process go on, or starts it again.
+// heal lets a process go on, or starts it again, every second node without its data.
 func (n *nemesis) heal(v *victim) {
 	if v.is == paused {
 		n.say("resume %s", v.Name)
@@ -319,11 +343,20 @@ func (n *nemesis) heal(v *victim) {
 		v.is, v.since = up, n.load.Now()
 		return
 	}
+	n.done["start"]++
+	n.start(v, v.Kind == "node" && n.done["start"]%2 == 0)
+}
+
+// start starts a dead process, a node without its data when asked so.
+func (n *nemesis) start(v *victim, empty bool) {
+	if v.instead != nil {
+		v.instead.Refuse()
+		v.instead = nil
+	}
 	args := []string{"local", "start", v.Name}
-	if v.Kind == "node" && n.done["start"]%2 == 1 {
+	if empty {
 		args = append(args, "--empty")
 	}
-	n.done["start"]++
 	n.say("%s", strings.Join(args[1:], " "))
 	// Its death may not have been noticed yet.
 	harness.Eventually(n.t, 20*time.Second, "start "+v.Name, func() error {

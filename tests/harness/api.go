@@ -201,8 +201,17 @@ func (c *Cluster) Switchover(ctx context.Context, shard string) (*pb.Report, err
 	return r.GetReport(), err
 }
 
-// Healthy is nil when every node is admitted and reachable, every shard has a
-// master, every replica's link is up, and nothing is being done to any shard.
+// Failover replaces the master of a shard without asking it, by a node that was in
+// sync. It asks the first Configserver, once.
+func (c *Cluster) Failover(ctx context.Context, shard string) (*pb.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	r, err := c.apis[0].Clusters.Failover(ctx, &pb.FailoverRequest{Cluster: c.Name, Shard: shard}, grpc.WaitForReady(true))
+	return r.GetReport(), err
+}
+
+// Healthy is nil when every node is admitted, reachable and in sync, every shard
+// has a master, every replica's link is up, and nothing is being done to any shard.
 func (c *Cluster) Healthy() error {
 	st, err := c.TryStatus()
 	if err != nil {
@@ -222,8 +231,11 @@ func (c *Cluster) Healthy() error {
 			return fmt.Errorf("%s is being worked on: %v", sh.GetId(), sh.GetOperation())
 		}
 		for _, n := range sh.GetNodes() {
-			if n.GetIncarnation() == "" {
+			switch {
+			case n.GetIncarnation() == "":
 				return fmt.Errorf("%s is not admitted", n.GetId())
+			case node(sh, sh.GetMaster()).GetInSync() && !n.GetInSync():
+				return fmt.Errorf("%s is not in sync", n.GetId())
 			}
 		}
 	}

@@ -33,8 +33,38 @@ type Options struct {
 	Replicas      int // 1 of each master; -1 for none
 	Proxies       int // 1
 	Configservers int // 1
+	// Disk says what the nodes keep when they are killed; nothing.
+	Disk Disk
 	// Flags are added to `basaltctl local up`.
 	Flags []string
+}
+
+// Disk is how nodes keep their data.
+type Disk int
+
+// Disks.
+const (
+	// Nothing: a node that starts again is empty.
+	Nothing Disk = iota
+	// AppendOnly: it has what it acknowledged.
+	AppendOnly
+	// Snapshots: it has what it had when it was told to SAVE or to stop.
+	Snapshots
+)
+
+// String names the disk.
+func (d Disk) String() string { return [...]string{"nothing", "append-only", "snapshots"}[d] }
+
+// flags of `basaltctl local up` for nodes whose files are in dir.
+func (d Disk) flags(dir string) []string {
+	switch d {
+	case AppendOnly:
+		return []string{"--data-dir", dir}
+	case Snapshots:
+		// A time to save makes a server save when it is stopped.
+		return []string{"--data-dir", dir, "--redis-config", "appendonly no", "--redis-config", "save 86400 1"}
+	}
+	return nil
 }
 
 // Cluster is a running cluster.
@@ -106,6 +136,7 @@ func start(t testing.TB, o Options, last bool) *Cluster {
 	args := append([]string{"local", "up", "--state-dir", stateDir, "--port", "0", "--configserver-port", "0",
 		"--shards", strconv.Itoa(o.Shards), "--replicas", strconv.Itoa(o.Replicas),
 		"--proxies", strconv.Itoa(o.Proxies), "--configservers", strconv.Itoa(o.Configservers), "-o", "json"}, o.Flags...)
+	args = append(args, o.Disk.flags(filepath.Join(stateDir, "data"))...)
 	c.runner = exec.Command(c.ctl, args...)
 	c.runner.Env = cleanEnv()
 	c.runner.Stdout, c.runner.Stderr = c.output, c.output
