@@ -18,6 +18,18 @@ type problemState struct {
 	since time.Time
 	last  time.Time
 	told  bool
+	// stage is what was told of last; next one that it came to at nextAt and that is
+	// not told of yet.
+	stage, next string
+	nextAt      time.Time
+}
+
+// changed is since when a problem has been in a stage that is not told of yet.
+func (s *problemState) changed(stage string, now time.Time) time.Time {
+	if s.next != stage {
+		s.next, s.nextAt = stage, now
+	}
+	return s.nextAt
 }
 
 // forgetAfter is how long a problem must be gone before it counts as over, so
@@ -43,8 +55,8 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 			continue
 		}
 		act = append(act, p)
-		if row.Event != "" && !state.told {
-			state.told = true
+		if row.Event != "" && (!state.told || state.stage != p.Stage && now.Sub(state.changed(p.Stage, now)) >= row.After) {
+			state.told, state.stage, state.next = true, p.Stage, ""
 			l.log.Warn(p.Message, "problem", p.Code, "shard", p.Shard, "node", p.Node)
 			events = append(events, topology.Event{Time: now, Kind: row.Event, Severity: p.Severity, Shard: p.Shard, Node: p.Node, Message: p.Message, Epoch: epoch})
 		}

@@ -124,6 +124,9 @@ func (v *standing) restart(s *topology.Shard, seen *health.Node) {
 func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o *health.Observations) {
 	n, info := v.n, o.Nodes[v.Node].Info
 	v.is, v.Offset = intact, info.Offset
+	if info.Keys > 0 {
+		v.holds = someData
+	}
 	ours := s.History().ReplID
 	known := func(id string) bool { return id != "" && (id == ours || id == o.Histories[s.ID].ReplID) }
 	switch {
@@ -132,7 +135,7 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 	case info.Master && n.ID != e.Old && !slices.Contains(e.Promoted, n.ID):
 		v.refuse(unfit, false, "is a master of its own and not a replica of this shard's")
 	case !info.Master && !info.LinkUp && info.Offset <= 1 && !known(info.ReplID):
-		v.refuse(unfit, false, "was never in sync with a master")
+		v.refuse(unfit, true, "was never in sync with a master")
 	case (ours != "" || o.Histories[s.ID].ReplID != "") && !known(info.ReplID) && !known(info.ReplID2):
 		v.refuse(unfit, true, "its data is of an older history than the master's")
 	case n.Priority == 0 && n.ID != e.Old:

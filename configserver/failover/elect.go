@@ -265,15 +265,15 @@ func (x *election) rank(v *standing) int {
 		return 0
 	case x.hasEverything(v):
 		return 1
-	case v.is == intact, v.holds == placed:
+	case v.is == intact || v.holds == placed:
 		return 2 // how far it goes is known
 	case v.holds == journal:
 		return 3
-	case v.holds == someData && v.member:
+	case v.is == restarted && v.holds == someData && v.member:
 		return 4
-	case v.holds == someData:
+	case v.is == restarted && v.holds == someData:
 		return 5
-	case v.is == unfit:
+	case v.is == unfit && v.holds != nothing:
 		return 6 // of an older history
 	case v.member:
 		return 7
@@ -427,6 +427,9 @@ func (o *Outcome) Blocked(c *topology.Cluster, s *topology.Shard) string {
 	}
 	return text + "; start what is missing"
 }
+
+// stage tells apart what a blocked election waits for and what would end it.
+func (o *Outcome) stage() string { return strings.Join(o.Waiting, " ") + "; " + o.Remedy }
 
 // Reasons lists why nobody was chosen.
 func Reasons(candidates []topology.Candidate) string {

@@ -37,6 +37,9 @@ type Problem struct {
 	Shard    string
 	Node     string
 	Message  string
+	// Stage tells apart what a problem comes to while it lasts: when it changes, the
+	// problem is told of again.
+	Stage    string
 	Evidence []topology.Evidence
 }
 
@@ -58,6 +61,7 @@ type Row struct {
 type found struct {
 	node     string
 	message  string
+	stage    string
 	evidence []topology.Evidence
 	wait     bool // matches, and the remedy has to wait
 }
@@ -151,7 +155,7 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 		row := &Table[i]
 		for _, f := range row.match(x) {
 			p := Problem{Code: row.Code, Priority: i, Severity: row.Severity, Remedy: row.Remedy,
-				Shard: s.ID, Node: f.node, Message: f.message, Evidence: f.evidence}
+				Shard: s.ID, Node: f.node, Message: f.message, Stage: f.stage, Evidence: f.evidence}
 			if f.wait {
 				p.Remedy = Tell
 			}
@@ -271,12 +275,14 @@ func failoverBlocked(x *situation) []found {
 		if op.Phase != Electing || outcome.Chosen() != "" {
 			return nil
 		}
-		return []found{{node: op.OldMaster, message: x.s.ID + " has no master: " + outcome.Blocked(x.c, x.s)}}
+		return []found{{node: op.OldMaster, message: x.s.ID + " has no master: " + outcome.Blocked(x.c, x.s), stage: outcome.stage()}}
 	}
 	if !x.troubled() || x.chosen != "" || len(x.s.Nodes) == 1 {
 		return nil
 	}
-	return x.blame("master %s is lost (%s): %s", x.master.ID, x.about.Detail, x.outcome.Blocked(x.c, x.s))
+	blocked := x.blame("master %s is lost (%s): %s", x.master.ID, x.about.Detail, x.outcome.Blocked(x.c, x.s))
+	blocked[0].stage = x.outcome.stage()
+	return blocked
 }
 
 func noReplicas(v health.Verdict) func(x *situation) []found {

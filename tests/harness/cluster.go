@@ -376,13 +376,14 @@ func (c *Cluster) AdminPassword(t testing.TB) string {
 	return strings.TrimSpace(first)
 }
 
-// Admin connects to a server as its admin until the test ends.
-func (c *Cluster) Admin(t testing.TB, addr string) *consistency.Conn {
+// Admin connects to a server as its admin until the test ends. The server may just
+// be starting.
+func (c *Cluster) Admin(t testing.TB, addr string) (conn *consistency.Conn) {
 	t.Helper()
-	conn, err := consistency.Dial(t.Context(), addr, "basalt-admin", c.AdminPassword(t))
-	if err != nil {
-		t.Fatal(err)
-	}
+	Eventually(t, 5*time.Second, "connect to "+addr, func() (err error) {
+		conn, err = consistency.Dial(t.Context(), addr, "basalt-admin", c.AdminPassword(t))
+		return err
+	})
 	t.Cleanup(conn.Close)
 	return conn
 }
