@@ -90,7 +90,8 @@ type Executor struct {
 	op      string
 	kind    topology.OperationKind
 	phases  []topology.PhaseTime
-	unacked []string
+	unacked []string // see unacked.go
+	unnamed int      // how many more there were
 	fenced  bool
 	// told is the reason of the last event about a blocked election.
 	told string
@@ -125,7 +126,8 @@ func (x *Executor) Run(ctx context.Context) error {
 		op := s.Operation
 		if x.op != op.ID {
 			x.op, x.kind, x.told = op.ID, op.Kind, ""
-			x.phases, x.unacked, x.fenced = slices.Clone(op.Phases), op.Unacked, op.Fenced
+			x.phases, x.fenced = slices.Clone(op.Phases), op.Fenced
+			x.recall(op)
 			if op.Phase == Electing {
 				x.told = Reasons(op.Candidates) // by whoever ran it before
 			}
@@ -183,7 +185,8 @@ func (x *Executor) commit(ctx context.Context, reason string, change func(c *top
 			return nil, ErrSuperseded
 		}
 		s.Operation.Phases = slices.Clone(x.phases)
-		s.Operation.Unacked, s.Operation.Fenced = x.unacked, x.fenced
+		s.Operation.Fenced = x.fenced
+		x.record(s.Operation)
 		return change(c, s, s.Operation)
 	})
 	return err

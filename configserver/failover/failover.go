@@ -118,7 +118,7 @@ func (x *Executor) fence(ctx context.Context, s *topology.Shard) error {
 	shut := make(chan bool, 1)
 	go func() { shut <- x.shutOut(attempt, s.Node(op.OldMaster)) }()
 	timeout := x.policy().AckTimeout
-	x.unacked = x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
+	x.missed(x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout))
 	if len(x.unacked) > 0 {
 		x.fenced = <-shut // at most a glimpse
 	}

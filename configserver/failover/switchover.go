@@ -200,7 +200,8 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 	if err := left[s.Master]; err != nil {
 		return fmt.Errorf("fence at the master: %w", err)
 	}
-	x.unacked, x.fenced = unacked, true
+	x.missed(unacked)
+	x.fenced = true
 	err = x.commit(ctx, "fenced proxies that do not ack", func(_ *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
 		s.Generation = max(s.Generation, generation)
 		return nil, nil

@@ -237,9 +237,11 @@ type Operation struct {
 	// Candidate is empty until one was chosen; Requested is the admin's choice.
 	Candidate string `json:"candidate,omitempty"`
 	Requested string `json:"requested,omitempty"`
-	// Unacked are proxies that did not ack in time; Fenced: they were shut out.
-	Unacked []string `json:"unacked,omitempty"`
-	Fenced  bool     `json:"fenced,omitempty"`
+	// Unacked are proxies that did not ack in time, at most MaxUnacked; MoreUnacked
+	// counts the others. Fenced: they were shut out.
+	Unacked     []string `json:"unacked,omitempty"`
+	MoreUnacked int      `json:"moreUnacked,omitempty"`
+	Fenced      bool     `json:"fenced,omitempty"`
 	// Phases already left, for the report.
 	Phases   []PhaseTime `json:"phases,omitempty"`
 	Evidence []Evidence  `json:"evidence,omitempty"`

@@ -14,8 +14,12 @@ import (
 const (
 	MaxShards = 1024
 	MaxNodes  = 6
-	// MaxHistories is how many replication histories of a shard are remembered.
-	MaxHistories = 16
+	// MaxHistories is how many replication histories of a shard are remembered. They
+	// are random, so they do not get smaller when the record is compressed, and with
+	// more of them that of MaxShards would be more than etcd takes.
+	MaxHistories = 4
+	// MaxUnacked is how many proxies that did not ack an operation names.
+	MaxUnacked = 16
 )
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
