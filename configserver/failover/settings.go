@@ -48,6 +48,7 @@ func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster,
 		"replica-serve-stale-data", "yes",
 		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record)),
 	}
+	pairs = append(pairs, announce(&record, c.Address)...)
 	backlog, err := number(ctx, c, "repl-backlog-size")
 	if err != nil {
 		return err
