@@ -65,6 +65,8 @@ type Host interface {
 	NodeUsers() []redisadmin.NodeUser
 	// Credentials are the secrets as read last.
 	Credentials() *credentials.Set
+	// Owner is the ownership that the executors of this host act for.
+	Owner() *Owner
 	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
 	Owned() error
 	// Measured takes the duration of a finished phase.
@@ -198,7 +200,7 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	c := x.conns[n.ID]
 	x.mu.Unlock()
 	if c != nil && c.Info.RunID == n.Incarnation && c.Address == n.Address {
-		return c, nil
+		return c, c.Begin(ctx)
 	}
 	dial, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -206,16 +208,18 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	if err != nil {
 		return nil, err
 	}
-	return x.keep(n.ID, c), nil
+	return x.keep(n.ID, c), c.Begin(dial)
 }
 
 // guard ties a connection to the right to use it: it ends with ctx, and every
 // command that changes the server is preceded by a look at the lease. A process
 // that was stopped while it waited for an answer must not go on by what it knew
-// before. Stopped between the look and the command, it can still send that one;
-// whoever owns the cluster then sees what it did and puts it right.
+// before. Stopped between the look and the command, it can still send that one, to
+// a server that executes it only while no later owner has changed anything there
+// (owner.go).
 func (x *Executor) guard(ctx context.Context, c *redisadmin.Conn) *redisadmin.Conn {
 	c.Guard = x.host.Owned
+	c.First = func(ctx context.Context) error { return x.takeOver(ctx, c) }
 	return c.Bind(ctx)
 }
 
