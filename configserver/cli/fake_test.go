@@ -142,7 +142,7 @@ func failoverReport() *basaltv1.Report {
 			{Node: "shard-0-2", Offset: -1, Priority: 100, Refused: "not reachable"},
 		},
 		OldMaster: "shard-0-0", NewMaster: "shard-0-1", OffsetGap: 56, StartEpoch: 12, EndEpoch: 15,
-		UnackedProxies: []string{"deadbeef"}, Fenced: true, Succeeded: true,
+		UnackedProxies: []string{"deadbeef"}, MoreUnacked: 984, Fenced: true, Succeeded: true,
 	}
 }
 

@@ -124,7 +124,11 @@ func printReport(w io.Writer, r *basaltv1.Report, indent string) {
 		if r.GetFenced() {
 			fenced = "fenced at the server"
 		}
-		section("unacked", []string{strings.Join(r.GetUnackedProxies(), ", ") + " (" + fenced + ")"})
+		names := strings.Join(r.GetUnackedProxies(), ", ")
+		if more := r.GetMoreUnacked(); more > 0 {
+			names += fmt.Sprintf(" and %d more, which the Configserver's log names", more)
+		}
+		section("unacked", []string{names + " (" + fenced + ")"})
 	}
 }
 

@@ -222,7 +222,7 @@ func (l *Loop) fenceAbsent(c *topology.Cluster, s *topology.Shard, now time.Time
 		return
 	}
 	slices.Sort(gone)
-	change := failover.BeginRotation(s.ID, newID(), "proxies are gone without a goodbye: "+strings.Join(gone, ", "), now)
+	change := failover.BeginRotation(s.ID, newID(), "proxies are gone without a goodbye: "+topology.Few(gone, topology.MaxUnacked), now)
 	l.start(s.ID, "rotation", true, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, s.ID+": fences absent proxies", change); err != nil {
 			return err

@@ -76,6 +76,7 @@ type Loop struct {
 	nodeUsers atomic.Pointer[nodeUsers]
 	deleted   atomic.Bool
 	secrets   atomic.Pointer[credentials.Set]
+	owner     *failover.Owner
 	calls     chan func()
 	stopped   chan struct{}
 	inbox     inbox
@@ -141,6 +142,7 @@ func New(cfg Config) (*Loop, error) {
 		cfg:        cfg,
 		log:        cfg.Logger.With("cluster", cfg.Cluster),
 		m:          cfg.Metrics,
+		owner:      failover.NewOwner(cfg.ID, newID()),
 		calls:      make(chan func()),
 		stopped:    make(chan struct{}),
 		inbox:      inbox{probes: map[string]health.Probe{}, wake: make(chan struct{}, 1)},
@@ -302,6 +304,9 @@ func (l *Loop) Owned() error {
 	}
 	return l.life.Err()
 }
+
+// Owner implements failover.Host.
+func (l *Loop) Owner() *failover.Owner { return l.owner }
 
 // Faults implements failover.Host.
 func (l *Loop) Faults() *faultpoint.Points { return l.cfg.Faults }

@@ -390,7 +390,7 @@ func (l *Loop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, err
 			late = append(a, b...)
 		})
 		slices.Sort(late)
-		return epoch, nil, fmt.Errorf("epoch %d: no ack from %s: %w", epoch, strings.Join(late, ", "), ctx.Err())
+		return epoch, nil, fmt.Errorf("epoch %d: no ack from %s: %w", epoch, topology.Few(late, topology.MaxUnacked), ctx.Err())
 	}
 	var acked []string
 	err = l.do(ctx, func() { acked = slices.Sorted(maps.Keys(l.members)) })

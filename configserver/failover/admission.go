@@ -107,7 +107,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	if err := m.GrantReplication(ctx, sec.replication); err != nil {
 		return err
 	}
-	if err := x.configure(ctx, c, node, sec); err != nil {
+	if err := configure(ctx, c, x.host.Record(), node, sec.replication); err != nil {
 		return err
 	}
 	if err := x.host.Faults().Hit("admission/configured"); err != nil {
@@ -165,7 +165,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	if err := x.configure(ctx, c, node, sec); err != nil {
+	if err := configure(ctx, c, x.host.Record(), node, sec.replication); err != nil {
 		return err
 	}
 	if err := c.Promote(ctx); err != nil {
@@ -228,7 +228,7 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err := x.host.Owned(); err != nil {
 		return err
 	}
-	if err := x.configure(ctx, c, node, sec); err != nil {
+	if err := configure(ctx, c, x.host.Record(), node, sec.replication); err != nil {
 		return err
 	}
 	if err := grant(ctx, c, sec); err != nil {

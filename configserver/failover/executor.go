@@ -68,6 +68,8 @@ type Host interface {
 	// Elsewhere says that a process is admitted as a node of another cluster, for
 	// people; "" when it is not.
 	Elsewhere(ctx context.Context, runID string) (string, error)
+	// Owner is the ownership that the executors of this host act for.
+	Owner() *Owner
 	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
 	Owned() error
 	// Measured takes the duration of a finished phase.
@@ -93,7 +95,8 @@ type Executor struct {
 	op      string
 	kind    topology.OperationKind
 	phases  []topology.PhaseTime
-	unacked []string
+	unacked []string // see unacked.go
+	unnamed int      // how many more there were
 	fenced  bool
 	// told is the reason of the last event about a blocked election.
 	told string
@@ -128,7 +131,8 @@ func (x *Executor) Run(ctx context.Context) error {
 		op := s.Operation
 		if x.op != op.ID {
 			x.op, x.kind, x.told = op.ID, op.Kind, ""
-			x.phases, x.unacked, x.fenced = slices.Clone(op.Phases), op.Unacked, op.Fenced
+			x.phases, x.fenced = slices.Clone(op.Phases), op.Fenced
+			x.recall(op)
 			if op.Phase == Electing {
 				x.told = Reasons(op.Candidates) // by whoever ran it before
 			}
@@ -186,7 +190,8 @@ func (x *Executor) commit(ctx context.Context, reason string, change func(c *top
 			return nil, ErrSuperseded
 		}
 		s.Operation.Phases = slices.Clone(x.phases)
-		s.Operation.Unacked, s.Operation.Fenced = x.unacked, x.fenced
+		s.Operation.Fenced = x.fenced
+		x.record(s.Operation)
 		return change(c, s, s.Operation)
 	})
 	return err
@@ -198,7 +203,7 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	c := x.conns[n.ID]
 	x.mu.Unlock()
 	if c != nil && c.Info.RunID == n.Incarnation && c.Address == n.Address {
-		return c, nil
+		return c, c.Begin(ctx)
 	}
 	dial, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -206,16 +211,18 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	if err != nil {
 		return nil, err
 	}
-	return x.keep(n.ID, c), nil
+	return x.keep(n.ID, c), c.Begin(dial)
 }
 
 // guard ties a connection to the right to use it: it ends with ctx, and every
 // command that changes the server is preceded by a look at the lease. A process
 // that was stopped while it waited for an answer must not go on by what it knew
-// before. Stopped between the look and the command, it can still send that one;
-// whoever owns the cluster then sees what it did and puts it right.
+// before. Stopped between the look and the command, it can still send that one, to
+// a server that executes it only while no later owner has changed anything there
+// (owner.go).
 func (x *Executor) guard(ctx context.Context, c *redisadmin.Conn) *redisadmin.Conn {
 	c.Guard = x.host.Owned
+	c.First = func(ctx context.Context) error { return x.takeOver(ctx, c) }
 	return c.Bind(ctx)
 }
 

@@ -128,7 +128,7 @@ func (x *Executor) fence(ctx context.Context, s *topology.Shard) error {
 	shut := make(chan bool, 1)
 	go func() { shut <- x.shutOut(attempt, s.Node(op.OldMaster)) }()
 	timeout := x.policy().AckTimeout
-	x.unacked = x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout)
+	x.missed(x.host.AwaitAcks(ctx, x.shard, op.StartEpoch, timeout, timeout))
 	if len(x.unacked) > 0 {
 		x.fenced = <-shut // at most a glimpse
 	}
@@ -372,7 +372,7 @@ func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets
 	}
 	if x.kind == topology.Failover {
 		// Settings may be missing on an incarnation that is admitted only now.
-		err = x.configure(bounded, c, n.ID, sec)
+		err = configure(bounded, c, x.host.Record(), n.ID, sec.replication)
 	}
 	if err == nil {
 		err = c.Promote(bounded)

@@ -156,7 +156,7 @@ func mayEnter(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *healt
 		return false
 	}
 	m, h := s.MasterNode(), o.Histories[s.ID]
-	return online(o.Nodes[m.ID].Info, n.Endpoint()) && h.Seen.Sub(o.CaughtUp[n.ID]) <= abreast
+	return online(o.Nodes[m.ID].Info, n) && h.Seen.Sub(o.CaughtUp[n.ID]) <= abreast
 }
 
 // succeed makes the record of a shard right that has a new master: its history, and

@@ -66,7 +66,7 @@ func (x *Executor) rotate(ctx context.Context, s *topology.Shard) error {
 		}
 		// Nobody's requests are held meanwhile: one that looks for its Configserver
 		// may find it.
-		x.unacked = x.host.AwaitAcks(ctx, x.shard, s.Operation.StartEpoch, drainFor, max(x.policy().AckTimeout, reconnect))
+		x.missed(x.host.AwaitAcks(ctx, x.shard, s.Operation.StartEpoch, drainFor, max(x.policy().AckTimeout, reconnect)))
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -32,9 +32,12 @@ func BusyLimit(policy topology.Policy) time.Duration {
 // configure says to a node which one it is, and gives it the settings that every node of a cluster has: those
 // an admin set, and those that Basalt needs. A parameter that this server does
 // not take is no reason to do without it; the loop tells of it (ApplySettings).
-func (x *Executor) configure(ctx context.Context, c *redisadmin.Conn, node string, sec secrets) error {
-	record := x.host.Record()
-	if err := c.SetMark(ctx, topology.Mark(&record, x.shard, node)); err != nil {
+func configure(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, node, replication string) error {
+	s, n := record.Node(node)
+	if n == nil {
+		return ErrSuperseded
+	}
+	if err := c.SetMark(ctx, topology.Mark(&record, s.ID, node)); err != nil {
 		return err
 	}
 	if _, err := applySettings(ctx, c, record.Settings); err != nil {
@@ -42,7 +45,7 @@ func (x *Executor) configure(ctx context.Context, c *redisadmin.Conn, node strin
 	}
 	pairs := []string{
 		"masteruser", credentials.ReplicationUser,
-		"masterauth", sec.replication,
+		"masterauth", replication,
 		// Replicas notice a silent master within a second or two.
 		"repl-ping-replica-period", "1",
 		// Copies start at once and do not wait for a disk.
@@ -52,6 +55,7 @@ func (x *Executor) configure(ctx context.Context, c *redisadmin.Conn, node strin
 		"replica-serve-stale-data", "yes",
 		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record)),
 	}
+	pairs = append(pairs, announce(n)...)
 	backlog, err := number(ctx, c, "repl-backlog-size")
 	if err != nil {
 		return err

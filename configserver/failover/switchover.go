@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"slices"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
@@ -80,10 +78,10 @@ func (x *Executor) Prepare(ctx context.Context, s *topology.Shard, candidate str
 		}
 		inSync := !at.Master && at.LinkUp && at.ReplID == of.ReplID && of.Offset-at.Offset <= closeBytes
 		switch {
-		case inSync && online(of, next.Address):
+		case inSync && online(of, next):
 			return nil
 		case inSync && time.Now().After(deadline):
-			return nil // it may be known to the master by another port; catching up tells
+			return nil // the master may not know it by its name yet; catching up tells
 		case time.Now().After(deadline):
 			return topology.Preconditionf("%s is not in sync with %s (%d bytes behind, link up: %t); wait until it is, or choose another node",
 				next.ID, master.ID, of.Offset-at.Offset, at.LinkUp)
@@ -94,16 +92,6 @@ func (x *Executor) Prepare(ctx context.Context, s *topology.Shard, candidate str
 			return ctx.Err()
 		}
 	}
-}
-
-// online tells if a master sends its stream to a replica, which it knows by
-// its own address and the port the replica names.
-func online(master redisadmin.Info, address string) bool {
-	_, port, _ := net.SplitHostPort(address)
-	return slices.ContainsFunc(master.Online, func(replica string) bool {
-		_, p, _ := net.SplitHostPort(replica)
-		return p == port
-	})
 }
 
 // BeginSwitchover is the change that freezes a shard.
@@ -200,7 +188,8 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 	if err := left[s.Master]; err != nil {
 		return fmt.Errorf("fence at the master: %w", err)
 	}
-	x.unacked, x.fenced = unacked, true
+	x.missed(unacked)
+	x.fenced = true
 	err = x.commit(ctx, "fenced proxies that do not ack", func(_ *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
 		s.Generation = max(s.Generation, generation)
 		return nil, nil

@@ -236,6 +236,7 @@ func reportToProto(r *topology.Report) *basaltv1.Report {
 		StartEpoch:     r.StartEpoch,
 		EndEpoch:       r.EndEpoch,
 		UnackedProxies: r.Unacked,
+		MoreUnacked:    uint32(r.MoreUnacked),
 		Fenced:         r.Fenced,
 		Succeeded:      r.Succeeded,
 		Error:          r.Error,

@@ -160,9 +160,11 @@ func (a Assessment) ask(c *topology.Cluster, s *topology.Shard, m *topology.Node
 		a.Evidence = append(a.Evidence, who)
 	}
 	proxies := o.Nodes[m.ID].Proxies
-	for _, id := range slices.Sorted(maps.Keys(proxies)) {
+	ids := slices.Sorted(maps.Keys(proxies))
+	said := make(map[string]topology.Evidence, len(ids))
+	for _, id := range ids {
 		p := proxies[id]
-		who := topology.Evidence{VantagePoint: "proxy " + id, Sight: p.Sight, Detail: p.Detail}
+		who := topology.Evidence{Sight: p.Sight, Detail: p.Detail}
 		if p.Sight == topology.SightOK {
 			// A proxy that has nothing to say keeps silent, so an old "ok" is no
 			// evidence; a reply that arrived since then is, for as long as the next
@@ -175,8 +177,9 @@ func (a Assessment) ask(c *topology.Cluster, s *topology.Shard, m *topology.Node
 				who.Sight, who.Detail = topology.SightUnknown, "nothing reported since"
 			}
 		}
-		a.Evidence = append(a.Evidence, who)
+		said[id] = who
 	}
+	a.Evidence = append(a.Evidence, testimony(ids, said)...)
 	switch {
 	case contradicted:
 		a.Verdict = Unreachable

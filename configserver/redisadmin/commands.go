@@ -67,10 +67,8 @@ func (c *Conn) Config(ctx context.Context, pairs ...string) error {
 // server refuses one, none. refusal is then the server's error as it said it,
 // "" when it took them.
 func (c *Conn) SetConfig(ctx context.Context, settings []topology.Setting) (refusal string, err error) {
-	if c.Guard != nil {
-		if err := c.Guard(); err != nil {
-			return "", err
-		}
+	if err := c.mayChange(ctx); err != nil {
+		return "", err
 	}
 	args := []any{"CONFIG", "SET"}
 	for _, s := range settings {

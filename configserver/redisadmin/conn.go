@@ -63,6 +63,8 @@ type Conn struct {
 	// that it can lose sets it: the look at the right must not be older than the
 	// dial and the answers that came between. nil asks nobody.
 	Guard func() error
+	// First is done once, before Guard is asked for the first time; nil for nothing.
+	First func(ctx context.Context) error
 
 	client *redis.Client
 	conn   *redis.Conn
@@ -158,13 +160,11 @@ func (c *Conn) Close() {
 	_ = c.client.Close()
 }
 
-// pipeline asks Guard, sends commands in one write and returns the first error, with the
+// pipeline asks Guard (mayChange), sends commands in one write and returns the first error, with the
 // name of its command and never its arguments, which may be secret.
 func (c *Conn) pipeline(ctx context.Context, commands ...[]any) error {
-	if c.Guard != nil {
-		if err := c.Guard(); err != nil {
-			return err
-		}
+	if err := c.mayChange(ctx); err != nil {
+		return err
 	}
 	cmds, err := c.conn.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, args := range commands {

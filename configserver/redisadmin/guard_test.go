@@ -1,7 +1,9 @@
 package redisadmin
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/basalt-redis/basalt/internal/redistest"
@@ -34,5 +36,34 @@ func TestGuard(t *testing.T) {
 	c.Guard = nil
 	if err := c.GrantProxy(t.Context(), 7, "secret"); err != nil {
 		t.Error(err)
+	}
+}
+
+// What comes first on a connection is done once, before Guard is asked, and tried
+// again until it worked.
+func TestFirst(t *testing.T) {
+	s := redistest.Start(t, redistest.Options{})
+	c := dialTest(t, s)
+	busy := errors.New("not now")
+	var done []string
+	first := func(err error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			done = append(done, "first")
+			return errors.Join(err, c.Config(ctx, "maxmemory-samples", "7"))
+		}
+	}
+	c.Guard = func() error { done = append(done, "guard"); return nil }
+	c.First = first(busy)
+	if err := c.Config(t.Context(), "maxmemory-samples", "8"); !errors.Is(err, busy) {
+		t.Errorf("%v", err)
+	}
+	c.First = first(nil)
+	for range 2 {
+		if err := c.Config(t.Context(), "maxmemory-samples", "8"); err != nil {
+			t.Error(err)
+		}
+	}
+	if got := strings.Join(done, " "); got != "first guard first guard guard guard" {
+		t.Errorf("done: %s", got)
 	}
 }

@@ -135,16 +135,14 @@ func (c *Conn) grantUsers(ctx context.Context, commands [][]any, generation uint
 	return refused, err
 }
 
-// send asks Guard and sends commands in one write. replies are the errors that the
+// send asks Guard (mayChange) and sends commands in one write. replies are the errors that the
 // server answered with; err is one of the connection.
 func (c *Conn) send(ctx context.Context, commands [][]any) (replies []error, err error) {
 	if len(commands) == 0 {
 		return nil, nil
 	}
-	if c.Guard != nil {
-		if err := c.Guard(); err != nil {
-			return nil, err
-		}
+	if err := c.mayChange(ctx); err != nil {
+		return nil, err
 	}
 	cmds, err := c.conn.Pipelined(ctx, func(p redis.Pipeliner) error {
 		for _, args := range commands {

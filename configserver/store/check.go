@@ -34,6 +34,18 @@ func CheckCommit(cluster string, next topology.Cluster, events []topology.Event)
 	return CheckEvents(cluster, events)
 }
 
+// CheckAdopt says what is wrong with a record that is to replace an older one than
+// servers and proxies obey. Every implementation calls it in Adopt.
+func CheckAdopt(cluster string, before, next topology.Cluster, events []topology.Event) error {
+	if before.Name != cluster {
+		return fmt.Errorf("adopt %s: the record before is of cluster %s", cluster, before.Name)
+	}
+	if err := before.ValidateAdopted(next); err != nil {
+		return fmt.Errorf("adopt %s: %w", cluster, err)
+	}
+	return CheckCommit(cluster, next, events)
+}
+
 // CheckEvents says what is wrong with events that are to be appended. The store
 // fills in the cluster and the sequence number, nothing else.
 func CheckEvents(cluster string, events []topology.Event) error {

@@ -122,6 +122,11 @@ type Ownership interface {
 	// one as history, and appends events, all in one transaction. next must
 	// pass Validate. ErrConflict, ErrLeaseLost, ErrTooLarge, ErrUncertain.
 	Commit(ctx context.Context, next topology.Cluster, events ...topology.Event) error
+	// Adopt is Commit with epochs left out between before, which must be the record,
+	// and next: they were committed once, and lost when the store was restored from a
+	// backup. Nothing but that is a reason for it. The epochs before are forgotten, so
+	// that nothing can follow them any more.
+	Adopt(ctx context.Context, before, next topology.Cluster, events ...topology.Event) error
 	// Append adds events without a new epoch.
 	Append(ctx context.Context, events ...topology.Event) error
 	// PutMember must succeed before a proxy is given credentials.

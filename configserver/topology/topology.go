@@ -254,9 +254,11 @@ type Operation struct {
 	// Lost says what is lost by the choice of the candidate; empty when nothing is
 	// known to be.
 	Lost string `json:"lost,omitempty"`
-	// Unacked are proxies that did not ack in time; Fenced: they were shut out.
-	Unacked []string `json:"unacked,omitempty"`
-	Fenced  bool     `json:"fenced,omitempty"`
+	// Unacked are proxies that did not ack in time, at most MaxUnacked; MoreUnacked
+	// counts the others. Fenced: they were shut out.
+	Unacked     []string `json:"unacked,omitempty"`
+	MoreUnacked int      `json:"moreUnacked,omitempty"`
+	Fenced      bool     `json:"fenced,omitempty"`
 	// Phases already left, for the report.
 	Phases   []PhaseTime `json:"phases,omitempty"`
 	Evidence []Evidence  `json:"evidence,omitempty"`

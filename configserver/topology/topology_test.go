@@ -296,6 +296,10 @@ func TestValidateNext(t *testing.T) {
 		change(&n)
 		return n
 	}
+	far := next(func(c *Cluster) { c.Epoch += 100 })
+	if c.ValidateNext(far) == nil || c.ValidateAdopted(far) != nil || c.ValidateAdopted(next(func(*Cluster) {})) == nil {
+		t.Errorf("epoch %d after epoch %d: next %v, adopted %v", far.Epoch, c.Epoch, c.ValidateNext(far), c.ValidateAdopted(far))
+	}
 	if err := c.ValidateNext(next(func(*Cluster) {})); err != nil {
 		t.Error(err)
 	}

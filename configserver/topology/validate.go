@@ -15,8 +15,12 @@ import (
 const (
 	MaxShards = 1024
 	MaxNodes  = 6
-	// MaxHistories is how many replication histories of a shard are remembered.
-	MaxHistories = 16
+	// MaxHistories is how many replication histories of a shard are remembered. They
+	// are random, so they do not get smaller when the record is compressed, and with
+	// more of them that of MaxShards would be more than etcd takes.
+	MaxHistories = 4
+	// MaxUnacked is how many proxies that did not ack an operation names.
+	MaxUnacked = 16
 )
 
 var nameForm = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
@@ -240,12 +244,25 @@ func (s *Shard) validate(phase Phase) error {
 // replace it: same cluster, the next epoch, no way back out of serving or
 // deleting, and no generation that returns.
 func (c Cluster) ValidateNext(next Cluster) error {
+	if next.Epoch != c.Epoch+1 {
+		return fmt.Errorf("cluster %s: epoch %d after epoch %d", c.Name, next.Epoch, c.Epoch)
+	}
+	return c.validateAfter(next)
+}
+
+// ValidateAdopted is ValidateNext for a record that is to replace an older one than
+// servers and proxies obey: its epoch is above all of theirs.
+func (c Cluster) ValidateAdopted(next Cluster) error {
+	if next.Epoch <= c.Epoch+1 {
+		return fmt.Errorf("cluster %s: epoch %d does not leave room for those that were lost after epoch %d", c.Name, next.Epoch, c.Epoch)
+	}
+	return c.validateAfter(next)
+}
+
+func (c Cluster) validateAfter(next Cluster) error {
 	if next.Name != c.Name || next.UID != c.UID || !next.CreatedAt.Equal(c.CreatedAt) {
 		return fmt.Errorf("cluster %s created %v: replaced by another cluster, %s created %v",
 			c.Name, c.CreatedAt, next.Name, next.CreatedAt)
-	}
-	if next.Epoch != c.Epoch+1 {
-		return fmt.Errorf("cluster %s: epoch %d after epoch %d", c.Name, next.Epoch, c.Epoch)
 	}
 	rank := map[Phase]int{Forming: 0, Serving: 1, Deleting: 2}
 	if rank[next.Phase] < rank[c.Phase] {

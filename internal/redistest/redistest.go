@@ -39,13 +39,15 @@ type Options struct {
 	Persist bool
 	// Config are more lines of the configuration file.
 	Config []string
+	// Address is "host:port"; a free port of 127.0.0.1 when empty.
+	Address string
 	// Binary is the server; $REDIS_SERVER or "redis-server" when empty.
 	Binary string
 }
 
-// Server is one redis-server on 127.0.0.1.
+// Server is one redis-server on this machine.
 type Server struct {
-	// Address is "127.0.0.1:port"; a restart keeps it.
+	// Address is "127.0.0.1:port" or that of the options; a restart keeps it.
 	Address string
 	// AdminPassword of AdminUser.
 	AdminPassword string
@@ -81,6 +83,12 @@ func Start(t testing.TB, o Options) *Server {
 		s.Kill()
 		_ = os.RemoveAll(dir)
 	})
+	if s.Address = o.Address; s.Address != "" {
+		if err := s.start(); err != nil {
+			t.Fatalf("start %s at %s: %v", o.Binary, s.Address, err)
+		}
+		return s
+	}
 	for range 20 {
 		s.Address = "127.0.0.1:" + strconv.Itoa(FreePort(t))
 		if err = s.start(); err == nil {
@@ -127,10 +135,10 @@ func FreePort(t testing.TB) int {
 // config is the fenced boot configuration: no user but the admin's and the
 // liveness probe's, and nothing about replication.
 func (s *Server) config() string {
-	_, port, _ := net.SplitHostPort(s.Address)
+	host, port, _ := net.SplitHostPort(s.Address)
 	sum := sha256.Sum256([]byte(s.AdminPassword))
 	lines := []string{
-		"bind 127.0.0.1", "port " + port, "dir " + s.dir, "daemonize no",
+		"bind " + host, "port " + port, "dir " + s.dir, "daemonize no",
 		"appendonly no", "loglevel notice", "enable-debug-command yes",
 		"user " + AdminUser + " on #" + hex.EncodeToString(sum[:]) + " ~* &* +@all",
 		"user basalt-probe on nopass resetkeys resetchannels -@all +ping",

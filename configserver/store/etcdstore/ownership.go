@@ -59,31 +59,52 @@ func (o *ownership) Commit(ctx context.Context, next topology.Cluster, events ..
 	if err := store.CheckCommit(o.cluster, next, events); err != nil {
 		return err
 	}
+	oldest := uint64(1)
+	if keep := uint64(o.store().cfg.KeepEpochs); next.Epoch > keep {
+		oldest = next.Epoch - keep + 1
+	}
+	if err := o.replace(ctx, "commit", next.Epoch-1, next, oldest, events); err != nil {
+		return fmt.Errorf("commit epoch %d of %s: %w", next.Epoch, o.cluster, err)
+	}
+	return nil
+}
+
+// Adopt implements store.Ownership.
+func (o *ownership) Adopt(ctx context.Context, before, next topology.Cluster, events ...topology.Event) error {
+	if err := store.CheckAdopt(o.cluster, before, next, events); err != nil {
+		return err
+	}
+	// No epoch of before is kept: an attempt to commit one of them, or the one after
+	// them, that lands only now must find nothing to follow.
+	if err := o.replace(ctx, "adopt", before.Epoch, next, before.Epoch+1, events); err != nil {
+		return fmt.Errorf("adopt epoch %d of %s: %w", next.Epoch, o.cluster, err)
+	}
+	return nil
+}
+
+// replace replaces the record of an epoch by next. The epochs from oldest are kept.
+func (o *ownership) replace(ctx context.Context, operation string, epoch uint64, next topology.Cluster, oldest uint64, events []topology.Event) error {
 	value, err := encode(next)
 	if err != nil {
-		return fmt.Errorf("commit %s: %w", o.cluster, err)
+		return err
 	}
 	history, err := encode(next.WithoutUsers())
 	if err != nil {
-		return fmt.Errorf("commit %s: %w", o.cluster, err)
+		return err
 	}
 	k := o.store().keys
 	compare := []clientv3.Cmp{
-		present(k.epoch(o.cluster, next.Epoch-1)),
-		absent(k.epoch(o.cluster, next.Epoch)),
+		present(k.epoch(o.cluster, epoch)),
+		absent(k.epoch(o.cluster, epoch+1)),
 	}
 	then := []clientv3.Op{
 		clientv3.OpPut(k.record(o.cluster), value),
 		clientv3.OpPut(k.epoch(o.cluster, next.Epoch), history),
 	}
-	if keep := uint64(o.store().cfg.KeepEpochs); next.Epoch > keep {
-		then = append(then, clientv3.OpDelete(k.epoch(o.cluster, 0),
-			clientv3.WithRange(k.epoch(o.cluster, next.Epoch-keep+1))))
+	if oldest > 1 {
+		then = append(then, clientv3.OpDelete(k.epoch(o.cluster, 0), clientv3.WithRange(k.epoch(o.cluster, oldest))))
 	}
-	if err := o.write(ctx, "commit", next.Epoch-1, compare, then, events); err != nil {
-		return fmt.Errorf("commit epoch %d of %s: %w", next.Epoch, o.cluster, err)
-	}
-	return nil
+	return o.write(ctx, operation, epoch, compare, then, events)
 }
 
 // Append implements store.Ownership.

@@ -149,14 +149,29 @@ func (o *ownership) Commit(ctx context.Context, next topology.Cluster, events ..
 	if err := store.CheckCommit(o.name, next, events); err != nil {
 		return err
 	}
+	return o.replace(ctx, "commit", next.Epoch-1, next, events)
+}
+
+func (o *ownership) Adopt(ctx context.Context, before, next topology.Cluster, events ...topology.Event) error {
+	if err := store.CheckAdopt(o.name, before, next, events); err != nil {
+		return err
+	}
+	return o.replace(ctx, "adopt", before.Epoch, next, events)
+}
+
+// replace replaces the record of an epoch.
+func (o *ownership) replace(ctx context.Context, operation string, epoch uint64, next topology.Cluster, events []topology.Event) error {
 	if most := o.session.store.commitBytes; most > 0 {
 		if text, err := json.Marshal(next); err != nil || len(text) > most {
 			return errors.Join(err, store.ErrTooLarge)
 		}
 	}
-	return o.write(ctx, "commit", func(c *cluster) error {
-		if c.newest().Epoch+1 != next.Epoch {
+	return o.write(ctx, operation, func(c *cluster) error {
+		if c.newest().Epoch != epoch {
 			return fmt.Errorf("epoch %d after epoch %d: %w", next.Epoch, c.newest().Epoch, store.ErrConflict)
+		}
+		if next.Epoch != epoch+1 {
+			c.epochs = nil
 		}
 		c.epochs = append(c.epochs, next.Clone())
 		c.epochs = slices.Clone(c.epochs[max(0, len(c.epochs)-o.session.store.keepEpochs):])

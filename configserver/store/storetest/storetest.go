@@ -80,6 +80,7 @@ func Run(t *testing.T, open func(t *testing.T) Backend) {
 		{"CommitKeepsHistory", commitKeepsHistory},
 		{"UsersAreNoHistory", usersAreNoHistory},
 		{"CommitRefusesInvalid", commitRefusesInvalid},
+		{"AdoptLeavesEpochsOut", adoptLeavesEpochsOut},
 		{"ConflictingEpochs", conflictingEpochs},
 		{"ClaimersRace", claimersRace},
 		{"ClaimRefuses", claimRefuses},

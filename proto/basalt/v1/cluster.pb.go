@@ -1380,14 +1380,16 @@ type Report struct {
 	StartEpoch uint64 `protobuf:"varint,11,opt,name=start_epoch,json=startEpoch,proto3" json:"start_epoch,omitempty"`
 	// Epoch that ended it.
 	EndEpoch uint64 `protobuf:"varint,12,opt,name=end_epoch,json=endEpoch,proto3" json:"end_epoch,omitempty"`
-	// Ids of proxies that did not ack in time.
+	// Ids of proxies that did not ack in time, or some of them; see more_unacked.
 	UnackedProxies []string `protobuf:"bytes,13,rep,name=unacked_proxies,json=unackedProxies,proto3" json:"unacked_proxies,omitempty"`
 	// True when unacked proxies were shut out at the server.
 	Fenced bool `protobuf:"varint,14,opt,name=fenced,proto3" json:"fenced,omitempty"`
 	// True when the role moved.
 	Succeeded bool `protobuf:"varint,15,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
 	// What went wrong, when it did not.
-	Error         string `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	// How many more proxies did not ack in time.
+	MoreUnacked   uint32 `protobuf:"varint,17,opt,name=more_unacked,json=moreUnacked,proto3" json:"more_unacked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1534,10 +1536,18 @@ func (x *Report) GetError() string {
 	return ""
 }
 
+func (x *Report) GetMoreUnacked() uint32 {
+	if x != nil {
+		return x.MoreUnacked
+	}
+	return 0
+}
+
 // Evidence is what one vantage point saw.
 type Evidence struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Who looked: "configserver cs-0", "replica shard-0-1", "proxy 4f…".
+	// Who looked: "configserver cs-0", "replica shard-0-1", "proxy 4f…", or several
+	// proxies that saw the same, some of them named.
 	VantagePoint string `protobuf:"bytes,1,opt,name=vantage_point,json=vantagePoint,proto3" json:"vantage_point,omitempty"`
 	// What it saw.
 	Sight Sight `protobuf:"varint,2,opt,name=sight,proto3,enum=basalt.v1.Sight" json:"sight,omitempty"`
@@ -2521,7 +2531,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"acceptLoss\"R\n" +
 	"\x0fOperationResult\x12)\n" +
 	"\x06report\x18\x01 \x01(\v2\x11.basalt.v1.ReportR\x06report\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\x99\x04\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xbc\x04\n" +
 	"\x06Report\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.basalt.v1.OperationKindR\x04kind\x12\x14\n" +
@@ -2545,7 +2555,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x0funacked_proxies\x18\r \x03(\tR\x0eunackedProxies\x12\x16\n" +
 	"\x06fenced\x18\x0e \x01(\bR\x06fenced\x12\x1c\n" +
 	"\tsucceeded\x18\x0f \x01(\bR\tsucceeded\x12\x14\n" +
-	"\x05error\x18\x10 \x01(\tR\x05error\"o\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12!\n" +
+	"\fmore_unacked\x18\x11 \x01(\rR\vmoreUnacked\"o\n" +
 	"\bEvidence\x12#\n" +
 	"\rvantage_point\x18\x01 \x01(\tR\fvantagePoint\x12&\n" +
 	"\x05sight\x18\x02 \x01(\x0e2\x10.basalt.v1.SightR\x05sight\x12\x16\n" +
