@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -33,7 +34,7 @@ const (
 	intact
 )
 
-// holding is what is known of the data of a node that restarted.
+// holding is what is known of the data of a node that restarted, or is unfit.
 type holding int
 
 const (
@@ -64,6 +65,14 @@ type standing struct {
 
 func (v *standing) refuse(is condition, soft bool, format string, args ...any) {
 	v.is, v.soft, v.Refused = is, soft, fmt.Sprintf(format, args...)
+}
+
+// fallBack makes a node that is unfit count with no more than the shard's history
+// has of what it has.
+func (v *standing) fallBack(s *topology.Shard, info *redisadmin.Info) {
+	if v.is == unfit && v.Offset >= 0 {
+		v.Offset = s.Place(info.ReplID, info.Offset)
+	}
 }
 
 // ok tells if a node may be taken, as far as the node itself goes.
@@ -110,11 +119,11 @@ func (v *standing) restart(s *topology.Shard, seen *health.Node) {
 		v.holds = nothing
 	case info.AppendOnly:
 		v.holds = journal
-	case s.Knows(info.ReplID) && s.Beyond(info.ReplID, info.Offset) == 0:
-		v.holds, v.Offset = placed, info.Offset
-	case s.Knows(info.ReplID2) && s.Beyond(info.ReplID2, info.SecondOffset-1) == 0:
+	case s.Place(info.ReplID, info.Offset) >= 0:
+		v.holds, v.Offset = placed, s.Place(info.ReplID, info.Offset)
+	case s.Place(info.ReplID2, info.SecondOffset-1) >= 0:
 		// It counts on from where the snapshot was written, by a history of its own.
-		v.holds, v.Offset = placed, info.SecondOffset-1
+		v.holds, v.Offset = placed, s.Place(info.ReplID2, info.SecondOffset-1)
 	default:
 		v.holds = someData
 	}
@@ -124,7 +133,10 @@ func (v *standing) restart(s *topology.Shard, seen *health.Node) {
 func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o *health.Observations) {
 	n, info := v.n, o.Nodes[v.Node].Info
 	v.is, v.Offset = intact, info.Offset
-	if info.Keys > 0 {
+	switch {
+	case s.Place(info.ReplID, info.Offset) >= 0:
+		v.holds = placed
+	case info.Keys > 0:
 		v.holds = someData
 	}
 	ours := s.History().ReplID
@@ -133,7 +145,9 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 	case info.Syncing:
 		v.refuse(unfit, false, "its copy of the data is unfinished (%d %%)", info.SyncPercent)
 	case info.Master && n.ID != e.Old && !slices.Contains(e.Promoted, n.ID):
-		v.refuse(unfit, false, "is a master of its own and not a replica of this shard's")
+		// It may be an old master that nobody has made a replica yet, and the only one
+		// that still has data.
+		v.refuse(unfit, v.holds == placed, "is a master of its own and not a replica of this shard's")
 	case !info.Master && !info.LinkUp && info.Offset <= 1 && !known(info.ReplID):
 		v.refuse(unfit, true, "was never in sync with a master")
 	case (ours != "" || o.Histories[s.ID].ReplID != "") && !known(info.ReplID) && !known(info.ReplID2):
@@ -141,6 +155,7 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 	case n.Priority == 0 && n.ID != e.Old:
 		v.refuse(intact, true, "priority 0: never master")
 	}
+	v.fallBack(s, &info)
 	if age := linkAge(s, n, o); !info.Master && age > c.Policy.MaxReplicaAge {
 		v.member = false
 		v.lag = fmt.Sprintf("its link to the master had been down for %v, more than %v", age.Round(time.Second), c.Policy.MaxReplicaAge)
@@ -149,9 +164,10 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 
 // linkAge is for how long a replica's link had been down when the master was
 // last known to live: either this Configserver saw the master after that, or a
-// sibling's link was still up. Time that passed since the master died does not
-// count, however long nobody was there to replace it. It is the replica's own
-// word: good enough against it, never for it.
+// sibling's link was still up, which has more of the stream to show for it. (One that
+// was stopped says when it wakes that its link just broke.) Time that passed since
+// the master died does not count, however long nobody was there to replace it. It is
+// the replica's own word: good enough against it, never for it.
 func linkAge(s *topology.Shard, n *topology.Node, o *health.Observations) time.Duration {
 	lost := func(id string) (time.Time, bool) {
 		p := o.Nodes[id].Probe
@@ -167,7 +183,8 @@ func linkAge(s *topology.Shard, n *topology.Node, o *health.Observations) time.D
 	alive := o.Histories[s.ID].Seen
 	for _, sibling := range s.Nodes {
 		p := o.Nodes[sibling.ID].Probe
-		if sibling.Incarnation == "" || p.Info.RunID != sibling.Incarnation || p.Info.Master {
+		has := p.Info.ReplID == o.Nodes[n.ID].Info.ReplID && p.Info.Offset > o.Nodes[n.ID].Info.Offset
+		if sibling.Incarnation == "" || p.Info.RunID != sibling.Incarnation || p.Info.Master || !has {
 			continue
 		}
 		at, siblingDown := lost(sibling.ID)

@@ -114,7 +114,13 @@ func TestElectIntact(t *testing.T) {
 			delete(w.o.Histories, "s")
 			w.tick(5 * time.Minute)
 			w.servers["n1"].linkLost = w.servers["n1"].linkLost.Add(-2 * time.Minute)
+			w.servers["n2"].offset++
 		}, chosen: "n2", refused: map[string]string{"n1": "link to the master had been down"}},
+		{name: "not a sibling's word that has nothing more to show for it", make: func(w *world, _ *Election) {
+			w.servers["n1"].linkLost = w.now.Add(-2 * time.Minute)
+			delete(w.o.Histories, "s")
+			w.servers["n1"].offset++
+		}, chosen: "n1"},
 		{name: "the old master when it is back and nobody else can", make: func(w *world, e *Election) {
 			e.Asked = true
 			w.servers["n0"].up = true

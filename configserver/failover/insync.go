@@ -171,7 +171,7 @@ func succeed(s *topology.Shard, info redisadmin.Info, joined map[string]redisadm
 	fork, start := info.Offset, int64(-1)
 	if info.SecondOffset > 0 {
 		fork, start = info.SecondOffset-1, info.SecondOffset-1
-		if !s.Knows(info.ReplID2) && info.ReplID != before {
+		if info.ReplID != before {
 			s.Continue(topology.History{ReplID: info.ReplID2, Start: -1})
 		}
 	}

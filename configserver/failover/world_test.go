@@ -21,6 +21,8 @@ type world struct {
 	servers map[string]*server
 	proxies map[string]health.ProxySight // what proxies see of the master
 	cut     map[string]bool              // nodes the Configserver cannot reach
+	copying time.Duration                // how long a full copy takes
+	pace    time.Duration                // of the clock, and between two probes
 	runs    int
 }
 
@@ -42,6 +44,12 @@ type server struct {
 	mode           string
 	password       bool
 	appendOnly     bool
+	// slow: it applies nothing, though its link is up; apart: it cannot reach other
+	// servers. copied is when a full copy that it makes will have arrived.
+	slow, apart bool
+	copied      time.Time
+	// data are the writes that it has.
+	data []int
 	// secondOffset is where it went on from an older history.
 	secondOffset int64
 }
@@ -53,7 +61,7 @@ const step = 10 * time.Millisecond
 
 // newWorld is a serving shard: n0 is the master, the others follow it.
 func newWorld(nodes int) *world {
-	w := &world{now: epoch0, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, cut: map[string]bool{}}
+	w := &world{now: epoch0, pace: step, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, cut: map[string]bool{}}
 	p := topology.DefaultPolicy()
 	w.c = topology.Cluster{Name: "c", Epoch: 1, CommittedAt: epoch0.Add(-time.Minute), CreatedAt: epoch0, Phase: topology.Serving,
 		WantShards: 1, WantNodes: nodes, Policy: p, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
@@ -90,7 +98,7 @@ func (w *world) boot(id string) *server {
 // tick lets time pass.
 func (w *world) tick(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); {
-		w.now = w.now.Add(step)
+		w.now = w.now.Add(w.pace)
 		w.replicate()
 		for _, n := range w.shard().Nodes {
 			w.probe(n.ID)
@@ -121,16 +129,34 @@ func (w *world) replicate() {
 				m = other
 			}
 		}
-		serves := m != nil && m.up && slices.Contains(m.users, credentials.ReplicationUser)
+		serves := m != nil && m.up && !s.apart && !m.apart && slices.Contains(m.users, credentials.ReplicationUser)
 		switch {
-		case !serves && s.linkUp:
-			s.linkUp, s.linkLost = false, w.now
-		case serves && m.hung:
-		case serves && m.master:
-			s.linkUp, s.heardMaster = true, w.now
-			s.offset, s.history, s.older, s.keys = max(s.offset, m.offset), m.history, m.older, m.keys
+		case !serves:
+			if s.linkUp {
+				s.linkUp, s.linkLost = false, w.now
+			}
+			s.syncing = s.syncing && w.copying == 0
+		case m.hung || !m.master:
+		case w.copying > 0 && !s.continues(m) && !s.syncing:
+			s.syncing, s.linkUp, s.linkLost, s.copied = true, false, w.now, w.now.Add(w.copying)
+		case s.syncing && w.copying > 0 && w.now.Before(s.copied):
+		default:
+			s.syncing, s.linkUp, s.heardMaster = false, true, w.now
+			if s.slow {
+				continue
+			}
+			s.offset, s.history, s.older, s.secondOffset, s.keys = max(s.offset, m.offset), m.history, m.older, m.secondOffset, m.keys
+			if w.copying > 0 {
+				s.offset = m.offset
+			}
+			s.data = slices.Clone(m.data)
 		}
 	}
+}
+
+// continues tells if a replica can go on from where it stands.
+func (s *server) continues(m *server) bool {
+	return s.history == m.history && s.offset <= m.offset || s.history == m.older && s.offset < m.secondOffset
 }
 
 // probe is what the Configserver sees of a node now.

@@ -32,15 +32,38 @@ func (s *Shard) History() History {
 	return s.Histories[len(s.Histories)-1]
 }
 
-// Continue adds the history that the shard's new master writes.
+// Continue adds the history that the shard's new master writes. One that is known
+// already is gone back to: what came after it is no part of the shard's data any more.
 func (s *Shard) Continue(h History) {
-	if h.ReplID == "" || s.History().ReplID == h.ReplID {
+	if h.ReplID == "" {
+		return
+	}
+	if s.Knows(h.ReplID) {
+		s.GoBack(h.ReplID)
 		return
 	}
 	s.Histories = append(slices.Clone(s.Histories), h)
 	if n := len(s.Histories); n > MaxHistories {
 		s.Histories = s.Histories[n-MaxHistories:]
 	}
+}
+
+// GoBack makes a known history the newest.
+func (s *Shard) GoBack(replID string) {
+	i := slices.IndexFunc(s.Histories, func(h History) bool { return h.ReplID == replID })
+	if i >= 0 {
+		s.Histories = slices.Clone(s.Histories[:i+1])
+	}
+}
+
+// Place is where a node stands in the shard's stream of writes, in bytes, by what it
+// says: at offset in the history replID. -1 when that cannot be told.
+func (s *Shard) Place(replID string, offset int64) int64 {
+	beyond := s.Beyond(replID, offset)
+	if beyond < 0 {
+		return -1
+	}
+	return offset - beyond
 }
 
 // Beyond is how many bytes of the stream that a node stands at, offset in the
