@@ -120,7 +120,7 @@ BASALT_CLUSTER names it.`,
 	flags.StringVar(&a.stateDir, "state-dir", "", "`directory` of the playground's state file (default BASALT_LOCAL_STATE, else "+local.DefaultStatePath()+")")
 	root.AddCommand(
 		a.clusterCommand(), a.nodeCommand(), a.switchoverCommand(), a.failoverCommand(),
-		a.topologyCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
+		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
 	)
 	a.completeAll(root)
 	return root

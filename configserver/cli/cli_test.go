@@ -53,7 +53,7 @@ func TestTranscripts(t *testing.T) {
 			"acl delete blue app other", "acl delete blue",
 		},
 		"operation": {
-			"failover blue shard-0", "failover shard-0 -o json", "switchover blue shard-0 --to shard-0-1", "switchover",
+			"failover blue shard-0", "failover blue shard-0 --to shard-0-1 --accept-loss", "failover shard-0 -o json", "switchover blue shard-0 --to shard-0-1", "switchover",
 		},
 		"topology": {
 			"topology show blue", "topology show --epoch 12 -o json", "topology epochs", "topology barrier blue", "topology barrier --epoch 99 --wait 100ms",
@@ -61,6 +61,7 @@ func TestTranscripts(t *testing.T) {
 		"events": {
 			"events list blue", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",
 		},
+		"diverged": {"diverged list blue", "diverged list blue -o json"},
 		"usage": {
 			"clusters", "cluster frobnicate", "cluster list extra", "cluster list --nope", "cluster list -o yaml", "local kill",
 		},

@@ -105,12 +105,12 @@ func blueStatus() *basaltv1.ClusterStatus {
 			{
 				Node: "shard-0-0", Shard: "shard-0", Address: "127.0.0.1:7001", Role: basaltv1.NodeRole_NODE_ROLE_MASTER,
 				Incarnation: "5f0c2d6f1a", Offset: 123456, Lag: -1, Sight: basaltv1.Sight_SIGHT_OK, Health: "ok",
-				InReadSet: true, Version: "7.0.15", Keys: 1000, UsedMemory: 1572864, LastOkAt: ago(time.Second),
+				InReadSet: true, InSync: true, Version: "7.0.15", Keys: 1000, UsedMemory: 1572864, LastOkAt: ago(time.Second),
 			},
 			{
 				Node: "shard-0-1", Shard: "shard-0", Address: "127.0.0.1:7002", Role: basaltv1.NodeRole_NODE_ROLE_REPLICA,
 				Incarnation: "90ab12cd34", Offset: 123400, Lag: 56, Sight: basaltv1.Sight_SIGHT_OK, Health: "ok",
-				InReadSet: true, Version: "7.0.15", Keys: 1000, UsedMemory: 1048576, LinkUp: true, LastOkAt: ago(time.Second),
+				InReadSet: true, InSync: true, Version: "7.0.15", Keys: 1000, UsedMemory: 1048576, LinkUp: true, LastOkAt: ago(time.Second),
 			},
 			{
 				Node: "shard-1-0", Shard: "shard-1", Address: "127.0.0.1:7003", Role: basaltv1.NodeRole_NODE_ROLE_FENCED,
@@ -120,6 +120,11 @@ func blueStatus() *basaltv1.ClusterStatus {
 		Proxies: []*basaltv1.ProxyStatus{
 			{Id: "c0ffee0000000000", Address: "127.0.0.1:6380", AckedEpoch: 17, Connected: true, Clients: 12, Version: "v1"},
 			{Id: "deadbeef00000000", Address: "127.0.0.1:6381", AckedEpoch: 12},
+		},
+		Diverged: []*basaltv1.Diverged{
+			{Shard: "shard-0", Node: "shard-0-1", FoundAt: ago(time.Minute), Bytes: 4096, File: "basalt-diverged.rdb", Until: ago(-9 * time.Minute)},
+			{Shard: "shard-1", Node: "shard-1-0", FoundAt: ago(time.Hour), Bytes: -1, Error: "the server keeps nothing on disk (no save points and no append-only file)"},
+			{Shard: "shard-1", Node: "shard-1-1", FoundAt: ago(time.Second), Bytes: 12},
 		},
 		Problems: []*basaltv1.Problem{{Code: "DeadMaster", Shard: "shard-1", Node: "shard-1-0", Message: "nobody can reach the master; a replica takes over"}},
 	}

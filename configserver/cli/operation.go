@@ -87,6 +87,9 @@ func printReport(w io.Writer, r *basaltv1.Report, indent string) {
 	if r.GetError() != "" {
 		section("error", []string{r.GetError()})
 	}
+	if r.GetLost() != "" {
+		section("lost", []string{r.GetLost()})
+	}
 	if r.GetCause() != "" {
 		section("cause", []string{r.GetCause()})
 	}

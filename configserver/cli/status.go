@@ -149,7 +149,7 @@ func nodeTable(s *basaltv1.ClusterStatus) *table {
 	for _, shard := range s.GetTopology().GetShards() {
 		slots[shard.GetId()] = slotRanges(shard)
 	}
-	t := newTable("SHARD", "SLOTS", "NODE", "ROLE", "ADDRESS", "OFFSET", "LAG", "KEYS", "MEMORY", "READS", "INCARNATION", "HEALTH").numbers(5, 6, 7, 8)
+	t := newTable("SHARD", "SLOTS", "NODE", "ROLE", "ADDRESS", "OFFSET", "LAG", "KEYS", "MEMORY", "READS", "IN SYNC", "INCARNATION", "HEALTH").numbers(5, 6, 7, 8)
 	before := ""
 	for _, n := range s.GetNodes() {
 		shard, ranges := n.GetShard(), orDash(slots[n.GetShard()])
@@ -163,7 +163,7 @@ func nodeTable(s *basaltv1.ClusterStatus) *table {
 		}
 		t.row(shard, ranges, n.GetNode(), enum(n.GetRole(), "NODE_ROLE_"), n.GetAddress(),
 			count(n.GetOffset()), lag, count(n.GetKeys()), size(n.GetUsedMemory()),
-			yesNo(n.GetInReadSet()), short(n.GetIncarnation(), 8), orDash(n.GetHealth()))
+			yesNo(n.GetInReadSet()), yesNo(n.GetInSync()), short(n.GetIncarnation(), 8), orDash(n.GetHealth()))
 	}
 	return t
 }

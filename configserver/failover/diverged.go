@@ -75,8 +75,14 @@ func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topo
 	if d.File != "" || d.Error != "" {
 		return nil
 	}
+	if err := x.host.Faults().Hit("diverged/found"); err != nil {
+		return err
+	}
 	file, err := x.saveAside(ctx, c, d)
 	if err != nil && (ctx.Err() != nil || errors.Is(err, errSaving) || x.host.Owned() != nil) {
+		return err
+	}
+	if err := x.host.Faults().Hit("diverged/saved"); err != nil {
 		return err
 	}
 	return x.noteDiverged(ctx, n.ID, "diverged data of "+n.ID, func(d *topology.Diverged) *topology.Event {
@@ -96,7 +102,8 @@ func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *top
 	if err != nil {
 		return nil, err
 	}
-	d := topology.Diverged{FoundAt: time.Now().UTC().Round(time.Microsecond), Bytes: bytes, Run: c.Info.RunID, DBFile: dbfile, Target: divergedFiles[0]}
+	d := topology.Diverged{FoundAt: time.Now().UTC().Round(time.Microsecond), Bytes: bytes, Run: c.Info.RunID, DBFile: dbfile, Target: divergedFiles[0],
+		SavedBefore: c.Info.Saved}
 	if n.Diverged != nil {
 		if n.Diverged.File == d.Target {
 			d.Target = divergedFiles[1]
@@ -145,6 +152,9 @@ func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topolog
 		if refusal != "" {
 			return "", fmt.Errorf("the server does not let its dbfilename be changed (put \"enable-protected-configs yes\" in its configuration): %s", refusal)
 		}
+		if err := x.host.Faults().Hit("diverged/named"); err != nil {
+			return "", errors.Join(errSaving, err)
+		}
 		if err := c.BackgroundSave(ctx); err != nil {
 			return "", err
 		}
@@ -156,11 +166,14 @@ func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topolog
 		return "", err
 	case info.Saving:
 		return "", errSaving
+	case info.Saved <= d.SavedBefore && !info.SaveFailed:
+		// Whoever began it died before that, or it was put off.
+		return "", cmp.Or(c.BackgroundSave(ctx), errSaving)
 	}
 	if refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: cmp.Or(d.DBFile, "dump.rdb")}}); err != nil || refusal != "" {
 		return "", cmp.Or(err, errors.New(refusal))
 	}
-	if info.SaveFailed || info.Saved < d.FoundAt.Unix() {
+	if info.SaveFailed {
 		return "", errors.New("the server could not write the file: look at its log, and at the room on its disk")
 	}
 	return d.Target, nil

@@ -240,6 +240,7 @@ func reportToProto(r *topology.Report) *basaltv1.Report {
 		Fenced:         r.Fenced,
 		Succeeded:      r.Succeeded,
 		Error:          r.Error,
+		Lost:           r.Lost,
 	}
 	for _, e := range r.Evidence {
 		report.Evidence = append(report.Evidence, &basaltv1.Evidence{

@@ -94,9 +94,10 @@ func (c *Conn) Parameter(ctx context.Context, name string) (string, error) {
 	return values[name], nil
 }
 
-// BackgroundSave begins to write an RDB file, as dbfilename says.
+// BackgroundSave begins to write an RDB file, as dbfilename says, or puts it off until
+// a rewrite of the append-only file has ended.
 func (c *Conn) BackgroundSave(ctx context.Context) error {
-	return c.pipeline(ctx, []any{"BGSAVE"})
+	return c.pipeline(ctx, []any{"BGSAVE", "SCHEDULE"})
 }
 
 // PauseWrites holds every write, expiry and eviction for at most d, so that

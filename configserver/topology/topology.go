@@ -214,10 +214,12 @@ type Diverged struct {
 	File  string `json:"file,omitempty"`
 	Error string `json:"error,omitempty"`
 	// Run is the incarnation that had it. Target is the file that it is being written
-	// to, DBFile the server's own dbfilename.
-	Run    string `json:"run"`
-	Target string `json:"target"`
-	DBFile string `json:"dbFile"`
+	// to, DBFile the server's own dbfilename, SavedBefore when the server had saved
+	// last before that, by its clock (rdb_last_save_time).
+	Run         string `json:"run"`
+	Target      string `json:"target"`
+	DBFile      string `json:"dbFile"`
+	SavedBefore int64  `json:"savedBefore"`
 	// Until is when File may be written over; zero while the node has not copied
 	// the master's data.
 	Until time.Time `json:"until,omitzero"`

@@ -1388,6 +1388,9 @@ type Report struct {
 	Succeeded bool `protobuf:"varint,15,opt,name=succeeded,proto3" json:"succeeded,omitempty"`
 	// What went wrong, when it did not.
 	Error string `protobuf:"bytes,16,opt,name=error,proto3" json:"error,omitempty"`
+	// What is lost by the choice of the new master, for people, when a node was taken
+	// that did not have everything; empty when nothing is known to be.
+	Lost string `protobuf:"bytes,18,opt,name=lost,proto3" json:"lost,omitempty"`
 	// How many more proxies did not ack in time.
 	MoreUnacked   uint32 `protobuf:"varint,17,opt,name=more_unacked,json=moreUnacked,proto3" json:"more_unacked,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -1532,6 +1535,13 @@ func (x *Report) GetSucceeded() bool {
 func (x *Report) GetError() string {
 	if x != nil {
 		return x.Error
+	}
+	return ""
+}
+
+func (x *Report) GetLost() string {
+	if x != nil {
+		return x.Lost
 	}
 	return ""
 }
@@ -2531,7 +2541,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"acceptLoss\"R\n" +
 	"\x0fOperationResult\x12)\n" +
 	"\x06report\x18\x01 \x01(\v2\x11.basalt.v1.ReportR\x06report\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xbc\x04\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xd0\x04\n" +
 	"\x06Report\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12,\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x18.basalt.v1.OperationKindR\x04kind\x12\x14\n" +
@@ -2555,7 +2565,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x0funacked_proxies\x18\r \x03(\tR\x0eunackedProxies\x12\x16\n" +
 	"\x06fenced\x18\x0e \x01(\bR\x06fenced\x12\x1c\n" +
 	"\tsucceeded\x18\x0f \x01(\bR\tsucceeded\x12\x14\n" +
-	"\x05error\x18\x10 \x01(\tR\x05error\x12!\n" +
+	"\x05error\x18\x10 \x01(\tR\x05error\x12\x12\n" +
+	"\x04lost\x18\x12 \x01(\tR\x04lost\x12!\n" +
 	"\fmore_unacked\x18\x11 \x01(\rR\vmoreUnacked\"o\n" +
 	"\bEvidence\x12#\n" +
 	"\rvantage_point\x18\x01 \x01(\tR\fvantagePoint\x12&\n" +
