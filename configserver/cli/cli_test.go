@@ -57,6 +57,7 @@ func TestTranscripts(t *testing.T) {
 		},
 		"topology": {
 			"topology show blue", "topology show --epoch 12 -o json", "topology epochs", "topology barrier blue", "topology barrier --epoch 99 --wait 100ms",
+			"topology adopt", "topology adopt blue --yes", "topology adopt --plan -o json", "topology adopt --plan --yes", "topology adopt red",
 		},
 		"events": {
 			"events list blue", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",
