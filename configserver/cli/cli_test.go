@@ -45,7 +45,7 @@ func TestTranscripts(t *testing.T) {
 		"node": {
 			"node register blue shard-0 shard-0-2 127.0.0.1:7005", "node register shard-0 shard-0-2 127.0.0.1:7005",
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
-			"credentials rotate",
+			"node mark blue shard-0-1", "node mark shard-9-9", "credentials rotate",
 		},
 		"acl": {
 			"acl list blue", "acl list -o json", "acl set blue app on ~app:* -@all +@read (~x +set)", "acl set --password-file testdata/password.txt blue app resetpass",
