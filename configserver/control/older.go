@@ -92,12 +92,13 @@ func (l *Loop) judge(shards map[string]bool, now time.Time) {
 	if l.ahead.epoch > 0 {
 		why = fmt.Sprintf("%s obeys epoch %d, the record is at epoch %d", l.ahead.proxy, l.ahead.epoch, c.Epoch)
 	}
-	if was := l.older.Load(); why == "" && was != nil {
+	switch was := l.older.Load(); {
+	case why == "" && was != nil:
 		l.older.Store(nil)
 		l.log.Info("the record is as new as what servers and proxies know", "epoch", c.Epoch)
-	} else if why != "" && was == nil {
-		l.log.Error("the record is older than what servers or proxies know: changes nothing", "because", why)
+	case why != "" && (was == nil || *was != why):
 		l.older.Store(&why)
+		l.log.Error("the record is older than what servers or proxies know: changes nothing", "because", why)
 		for _, a := range l.activities {
 			a.cancel()
 		}
