@@ -45,7 +45,7 @@ func TestTranscripts(t *testing.T) {
 		"node": {
 			"node register blue shard-0 shard-0-2 127.0.0.1:7005", "node register shard-0 shard-0-2 127.0.0.1:7005",
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
-			"credentials rotate",
+			"node mark blue shard-0-1", "node mark shard-9-9", "credentials rotate",
 		},
 		"acl": {
 			"acl list blue", "acl list -o json", "acl set blue app on ~app:* -@all +@read (~x +set)", "acl set --password-file testdata/password.txt blue app resetpass",
@@ -57,6 +57,7 @@ func TestTranscripts(t *testing.T) {
 		},
 		"topology": {
 			"topology show blue", "topology show --epoch 12 -o json", "topology epochs", "topology barrier blue", "topology barrier --epoch 99 --wait 100ms",
+			"topology adopt", "topology adopt blue --yes", "topology adopt --plan -o json", "topology adopt --plan --yes", "topology adopt red",
 		},
 		"events": {
 			"events list blue", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",

@@ -60,7 +60,7 @@ func portString(port int) string {
 
 func blue() *basaltv1.Cluster {
 	return &basaltv1.Cluster{
-		Name: "blue", Shards: 2, NodesPerShard: 2, Epoch: 17, Owner: "configserver-0", CreatedAt: ago(3 * time.Hour),
+		Name: "blue", Uid: "5eed00000000", Shards: 2, NodesPerShard: 2, Epoch: 17, Owner: "configserver-0", CreatedAt: ago(3 * time.Hour),
 		Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING,
 		Policy: &basaltv1.Policy{
 			ReadPolicy: basaltv1.ReadPolicy_READ_POLICY_MASTER, ProbeInterval: durationpb.New(100 * time.Millisecond),
@@ -243,6 +243,17 @@ func (f *fakeConfigserver) ListEpochs(context.Context, *basaltv1.ListEpochsReque
 	return &basaltv1.ListEpochsResponse{Epochs: []*basaltv1.Topology{head, {
 		Cluster: "blue", Epoch: 9, CommittedAt: ago(26 * time.Hour), Reason: "cluster serves", Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING,
 	}}}, nil
+}
+
+func (f *fakeConfigserver) AdoptTopology(_ context.Context, r *basaltv1.AdoptTopologyRequest) (*basaltv1.AdoptTopologyResponse, error) {
+	if r.GetCluster() == "red" {
+		return nil, status.Error(codes.FailedPrecondition, "shard-0: shard-0-0 and shard-0-1 are masters, and let proxies of generation 2 in: find out which one has the data, and end the others")
+	}
+	return &basaltv1.AdoptTopologyResponse{Epoch: 157, Why: "c0ffee obeys epoch 57, the record is at epoch 42", Shards: []*basaltv1.AdoptedShard{
+		{Shard: "shard-0", Master: "shard-0-1", RecordedMaster: "shard-0-0", Generation: 2, Followers: []string{"shard-0-0"}},
+		{Shard: "shard-1", Master: "shard-1-0", RecordedMaster: "shard-1-0", Generation: 1,
+			Notes: []string{"shard-1-1 could not be asked (connection refused): see that it was not the master"}},
+	}}, nil
 }
 
 func (f *fakeConfigserver) Barrier(_ context.Context, r *basaltv1.BarrierRequest) (*basaltv1.BarrierResponse, error) {

@@ -11,8 +11,8 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Register, deregister and set nodes readable",
-		a.nodeRegister(), a.nodeDeregister(), a.nodeReadable())
+	return group("node", "Register, deregister and set nodes readable, and print what marks their servers",
+		a.nodeRegister(), a.nodeDeregister(), a.nodeReadable(), a.nodeMark())
 }
 
 // changed prints the topology after a change of a node, or says what was done

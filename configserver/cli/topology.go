@@ -15,8 +15,8 @@ import (
 )
 
 func (a *app) topologyCommand() *cobra.Command {
-	return group("topology", "Show, list and watch epochs, and wait for proxies to obey them",
-		a.topologyShow(), a.topologyEpochs(), a.topologyWatch(), a.topologyBarrier())
+	return group("topology", "Show, list and watch epochs, wait for proxies to obey them, and go on after etcd was restored",
+		a.topologyShow(), a.topologyEpochs(), a.topologyWatch(), a.topologyBarrier(), a.topologyAdopt())
 }
 
 func (a *app) topologyShow() *cobra.Command {

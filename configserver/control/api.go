@@ -54,6 +54,10 @@ type API interface {
 	// Barrier waits until every member acked the epoch (0: the newest) or was
 	// fenced, or ctx ends; it returns who did, and an error naming who did not.
 	Barrier(ctx context.Context, epoch uint64) (uint64, []string, error)
+	// AdoptTopology takes over what servers say when the record is older than they
+	// are, or only tells what that would be. A *topology.PreconditionError says what is
+	// contradictory.
+	AdoptTopology(ctx context.Context, planOnly bool) (Adoption, error)
 	// Connect makes a proxy a member and returns its side of the stream.
 	Connect(ctx context.Context, hello Hello) (ProxyStream, error)
 }
@@ -63,7 +67,10 @@ type Hello struct {
 	ID      string
 	Address string
 	Version string
-	Epoch   uint64
+	// Epoch is what the proxy obeys, of the cluster with this UID; empty from a proxy
+	// that does not know it.
+	Epoch uint64
+	UID   string
 }
 
 // ProxyStream is the Configserver's end of one proxy's stream.

@@ -20,6 +20,8 @@ type commitRequest struct {
 	result chan commitResult
 	// alone: it shares no epoch, for it may be what makes one too large.
 	alone bool
+	// adopts is the epoch of a record that leaves others out; 0 for the next one.
+	adopts uint64
 }
 
 type commitResult struct {
@@ -30,7 +32,11 @@ type commitResult struct {
 // Commit implements failover.Host. Changes that are asked for while a commit
 // is on its way share the next epoch.
 func (l *Loop) Commit(ctx context.Context, reason string, change failover.Change) (topology.Cluster, error) {
-	r := &commitRequest{reason: reason, change: change, result: make(chan commitResult, 1)}
+	return l.ask(ctx, &commitRequest{reason: reason, change: change, result: make(chan commitResult, 1)})
+}
+
+// ask waits until a change is committed.
+func (l *Loop) ask(ctx context.Context, r *commitRequest) (topology.Cluster, error) {
 	err := l.do(ctx, func() {
 		l.pending = append(l.pending, r)
 		l.startCommit()
@@ -59,7 +65,7 @@ func (l *Loop) why() error {
 // startCommit applies what is pending to the newest record and sends it on its
 // way, unless a commit is on its way already.
 func (l *Loop) startCommit() {
-	if l.committing || len(l.pending) == 0 || l.deleted.Load() || l.life.Err() != nil {
+	if l.committing || len(l.pending) == 0 || !l.heard || l.deleted.Load() || l.life.Err() != nil {
 		return
 	}
 	next := l.record.Load().Clone()
@@ -77,10 +83,7 @@ func (l *Loop) startCommit() {
 		}
 		l.pending = l.pending[1:]
 		try := next.Clone()
-		told, err := r.change(&try)
-		if err == nil {
-			err = try.Validate()
-		}
+		told, err := l.try(r, &try)
 		if err == nil && len(events)+len(told) > store.MaxEvents {
 			l.pending = append([]*commitRequest{r}, l.pending...)
 			break
@@ -102,11 +105,34 @@ func (l *Loop) startCommit() {
 	l.spawn(func() { l.commit(next, events, sharing) })
 }
 
+// try applies a change to a clone of the record, which has the next epoch.
+func (l *Loop) try(r *commitRequest, next *topology.Cluster) ([]topology.Event, error) {
+	if r.adopts > 0 {
+		next.Epoch = r.adopts
+	} else if err := l.stands(); err != nil {
+		return nil, err
+	}
+	told, err := r.change(next)
+	if err == nil {
+		err = next.Validate()
+	}
+	return told, err
+}
+
+// write writes a record in place of the newest one that is known here.
+func (l *Loop) write(ctx context.Context, next topology.Cluster, events []topology.Event) error {
+	before := l.Topology()
+	if next.Epoch == before.Epoch+1 {
+		return l.cfg.Ownership.Commit(ctx, next, events...)
+	}
+	return l.cfg.Ownership.Adopt(ctx, before, next, events...)
+}
+
 // commit writes a record and finds out for certain what became of it.
 func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []*commitRequest) {
 	begun := time.Now()
 	ctx, cancel := context.WithTimeout(l.life, storeTimeout)
-	err := l.cfg.Ownership.Commit(ctx, next, events...)
+	err := l.write(ctx, next, events)
 	cancel()
 	now := next
 	landed := err == nil
@@ -195,6 +221,9 @@ func (l *Loop) readAgain() (topology.Cluster, error) {
 // setRecord makes a committed record the newest one and sends it to the proxies.
 func (l *Loop) setRecord(c topology.Cluster) {
 	before := l.record.Load()
+	if c.Epoch < before.Epoch {
+		l.ahead = ahead{before.Epoch, "this Configserver"}
+	}
 	l.wantUsers(&c, before)
 	l.record.Store(&c)
 	l.obs.Recorded(before, &c, time.Now())
@@ -212,6 +241,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 		}
 	}
 	l.syncProbers(before.Policy != c.Policy)
+	l.judge(l.allShards(), time.Now())
 	l.makeView()
 	l.publish()
 	l.checkWaiters()

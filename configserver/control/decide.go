@@ -29,6 +29,10 @@ func (l *Loop) decide(shards map[string]bool) {
 	if now.Before(l.quietUntil) || l.deleted.Load() {
 		return
 	}
+	l.judge(shards, now)
+	if !l.listened(now) || l.older.Load() != nil {
+		return
+	}
 	c := l.record.Load()
 	for i := range c.Shards {
 		if s := &c.Shards[i]; shards[s.ID] {
@@ -235,6 +239,9 @@ func (l *Loop) fenceAbsent(c *topology.Cluster, s *topology.Shard, now time.Time
 func (l *Loop) everyTick(now time.Time) {
 	c := l.record.Load()
 	l.gauges(c, now)
+	if !l.listened(now) || l.older.Load() != nil {
+		return
+	}
 	if c.Phase == topology.Deleting && l.activities[clusterWide] == nil && !now.Before(l.notBefore[clusterWide]) {
 		l.start(clusterWide, "delete", false, func(ctx context.Context, _ *failover.Executor) error { return l.remove(ctx) })
 		return

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"strings"
 	"time"
 
@@ -74,9 +75,10 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 			continue
 		}
 		delete(l.told, key)
-		message := key.node + " is well again"
+		about := cmp.Or(key.node, key.shard, "cluster "+l.cfg.Cluster)
+		message := about + " is well again"
 		if row.Ended == "" {
-			message = key.node + ": " + key.code + " is over"
+			message = about + ": " + key.code + " is over"
 		}
 		events = append(events, topology.Event{Time: now, Kind: row.EndedKind(), Severity: topology.Info, Shard: key.shard, Node: key.node, Message: message, Epoch: epoch})
 	}

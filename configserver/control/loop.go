@@ -72,6 +72,8 @@ type Loop struct {
 	m   *Metrics
 
 	record atomic.Pointer[topology.Cluster]
+	// older is why the record is older than what somebody knows; nil when it is not.
+	older atomic.Pointer[string]
 	// nodeUsers is of the record, never nil.
 	nodeUsers atomic.Pointer[nodeUsers]
 	deleted   atomic.Bool
@@ -94,6 +96,9 @@ type Loop struct {
 	probers    map[string]*running
 	lastTick   time.Time
 	quietUntil time.Time
+	heard      bool              // see listened
+	ahead      ahead             // of the record
+	newer      map[string]string // by shard: what a server knows that the record does not
 	pending    []*commitRequest
 	committing bool
 	view       View
@@ -158,6 +163,7 @@ func New(cfg Config) (*Loop, error) {
 		told:     map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
+		newer:    map[string]string{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
 		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
@@ -302,7 +308,10 @@ func (l *Loop) Owned() error {
 	if o, ok := l.cfg.Ownership.(store.Punctual); ok && o.Expired() {
 		return store.ErrLeaseLost
 	}
-	return l.life.Err()
+	if err := l.life.Err(); err != nil {
+		return err
+	}
+	return l.stands()
 }
 
 // Owner implements failover.Host.

@@ -278,6 +278,11 @@ func (p *fakeProxy) connect() {
 	go func() {
 		for v := range stream.Updates() {
 			p.mu.Lock()
+			if v.Cluster.Epoch < p.view.Cluster.Epoch {
+				p.mu.Unlock()
+				stream.Close() // it does not go back
+				return
+			}
 			p.view = v
 			close(p.changed)
 			p.changed = make(chan struct{})

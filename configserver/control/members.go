@@ -26,6 +26,8 @@ type member struct {
 	since  time.Time
 	load   Load
 	sights map[string]health.ProxySight
+	// greeted: it said hello to this loop.
+	greeted bool
 	// hung: its stream is open, but it did not say in time that it obeys, and is
 	// waited for like one that is away, until it says something.
 	hung bool
@@ -69,8 +71,9 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 			now.stream.end()
 		}
 		now.Member, now.stream, now.since = m, s, time.Now()
-		now.sights, now.fenced, now.hung = map[string]health.ProxySight{}, nil, false
+		now.sights, now.fenced, now.hung, now.greeted = map[string]health.ProxySight{}, nil, false, true
 		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
+		l.heardOf(hello.ID, hello.UID, hello.Epoch)
 		if !l.listProxies() {
 			s.offer(l.view)
 		}

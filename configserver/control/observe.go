@@ -215,11 +215,16 @@ func (l *Loop) ranUntil(now time.Time) {
 func (l *Loop) ticked() {
 	now := time.Now()
 	l.ranUntil(now)
-	touched := l.takeIn()
-	c := l.record.Load()
-	for i := range c.Shards {
-		touched[c.Shards[i].ID] = true
-	}
-	l.decide(touched)
+	l.takeIn()
+	l.decide(l.allShards())
 	l.everyTick(now)
+}
+
+func (l *Loop) allShards() map[string]bool {
+	c := l.record.Load()
+	all := make(map[string]bool, len(c.Shards))
+	for i := range c.Shards {
+		all[c.Shards[i].ID] = true
+	}
+	return all
 }

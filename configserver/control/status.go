@@ -25,6 +25,9 @@ func (l *Loop) Status() Status {
 func (l *Loop) status(now time.Time) Status {
 	c := l.record.Load()
 	status := Status{Cluster: *c}
+	for _, p := range l.problems[clusterWide] {
+		status.Problems = append(status.Problems, Problem{Code: p.Code, Message: p.Message})
+	}
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		for j := range s.Nodes {

@@ -33,7 +33,7 @@ func announce(n *topology.Node) []string {
 }
 
 // online tells if a master sends its stream to a replica. One that is known by a
-// host name only is recognized by its port.
+// host name only is recognised by its port.
 func online(master redisadmin.Info, n *topology.Node) bool {
 	known, exact := knownAs(n)
 	_, port, _ := net.SplitHostPort(n.Address)

@@ -77,9 +77,9 @@ func TestAnnounce(t *testing.T) {
 	}
 	c := &record.Shards[0].Nodes[2]
 	if !online(redisadmin.Info{Online: []string{"10.0.0.3:7001"}}, c) || online(redisadmin.Info{Online: []string{"10.0.0.3:7002"}}, c) {
-		t.Error("a node that is known by a name only is not recognized by its port")
+		t.Error("a node that is known by a name only is not recognised by its port")
 	}
 	if d := &record.Shards[0].Nodes[3]; !online(redisadmin.Info{Online: []string{"[fd00::1]:7001"}}, d) {
-		t.Error("a node with an IPv6 address is not recognized")
+		t.Error("a node with an IPv6 address is not recognised")
 	}
 }

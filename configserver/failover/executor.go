@@ -98,6 +98,7 @@ type Executor struct {
 	unacked []string // see unacked.go
 	unnamed int      // how many more there were
 	fenced  bool
+	granted uint64 // the generation that nodes were given before any commit
 	// told is the reason of the last event about a blocked election.
 	told string
 }
@@ -130,7 +131,7 @@ func (x *Executor) Run(ctx context.Context) error {
 		}
 		op := s.Operation
 		if x.op != op.ID {
-			x.op, x.kind, x.told = op.ID, op.Kind, ""
+			x.op, x.kind, x.told, x.granted = op.ID, op.Kind, "", 0
 			x.phases, x.fenced = slices.Clone(op.Phases), op.Fenced
 			x.recall(op)
 			if op.Phase == Electing {

@@ -69,6 +69,7 @@ type found struct {
 // Table holds every problem, the worst first. Matches exclude each other where
 // their remedies would.
 var Table = []Row{
+	{Code: "RecordIsOlder", Severity: topology.Critical, Event: "RecordIsOlder", Ended: "RecordAdopted", match: ofTheCluster},
 	{Code: "FailoversExhausted", Severity: topology.Critical, Event: "FailoversExhausted", match: failoversExhausted},
 	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Dead)},
 	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Hung)},

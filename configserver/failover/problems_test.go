@@ -25,6 +25,22 @@ type situationTest struct {
 }
 
 var situations = []situationTest{
+	{name: "RecordIsOlder: another master has the next generation", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.tick(step)
+		w.servers["n1"].master, w.servers["n1"].users = true, []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
+		w.tick(50 * time.Millisecond)
+	}, code: "RecordIsOlder", also: []string{"DeadMaster", "DeadMasterNoReplicas", "StaleUsers", "StaleMaster"}, message: "n1 accepts proxies of generation 2, the record of s says 1"},
+	{name: "RecordIsOlder: every node has the next generation", nodes: 2, make: func(w *world) {
+		for _, s := range w.servers {
+			s.users = []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
+		}
+		w.tick(step)
+	}, code: "RecordIsOlder", also: []string{"StaleUsers"}, message: "basaltctl topology adopt c"},
+	{name: "RecordIsOlder: a much later generation", nodes: 2, make: func(w *world) {
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(9))
+		w.tick(step)
+	}, code: "RecordIsOlder", also: []string{"StaleUsers"}, message: "generation 9"},
 	{name: "DeadMaster", nodes: 3, make: func(w *world) { w.kill("n0"); w.tick(50 * time.Millisecond) },
 		code: "DeadMaster", node: "n0", remedy: Replace, message: "connection refused"},
 	{name: "DeadMasterNoReplicas", nodes: 1, make: func(w *world) { w.kill("n0"); w.tick(time.Second) },

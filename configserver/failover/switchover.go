@@ -179,6 +179,7 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 		return err
 	}
 	nodes := append(x.reachable(s, s.Master), *s.MasterNode())
+	x.granted = generation
 	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		if err := letProxiesIn(ctx, c, sec); err != nil {
 			return err
@@ -278,7 +279,9 @@ func (x *Executor) rollBack(ctx context.Context, s *topology.Shard, cause error)
 	})
 	x.log.Warn("switchover is rolled back", "error", cause)
 	return x.commit(ctx, "switchover rolled back", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
-		s.Frozen = false
+		// What some node may have been told is in force: a record without an operation
+		// is never behind its nodes (older.go).
+		s.Frozen, s.Generation = false, max(s.Generation, x.granted)
 		report := x.report(s, op, c.Epoch)
 		report.Phases = ended(report.Phases, time.Now())
 		report.Error = cause.Error()

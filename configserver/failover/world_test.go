@@ -252,7 +252,10 @@ func (w *world) restartWithJournal(id string) *server {
 // write lets the master take n bytes of writes that reach its replicas.
 func (w *world) write(n int64) { w.servers[w.shard().Master].offset += n }
 
-func (w *world) detect() []Problem { return Detect(&w.c, w.shard(), &w.o, w.now) }
+func (w *world) detect() []Problem {
+	older := RecordIsOlder(&w.c, Newer(&w.c, w.shard(), &w.o, w.now))
+	return append(older, Detect(&w.c, w.shard(), &w.o, w.now)...)
+}
 
 // codes lists what is detected, with remedies that are due.
 func (w *world) codes() []string {

@@ -182,6 +182,7 @@ func topologyHead(c *topology.Cluster) *basaltv1.Topology {
 		Reason:      c.Reason,
 		Phase:       phases[c.Phase],
 		ReadPolicy:  readPolicies[c.Policy.ReadPolicy],
+		Uid:         c.UID,
 	}
 }
 

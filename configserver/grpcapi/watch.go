@@ -50,7 +50,8 @@ func (s topologyService) WatchTopology(stream watchServer) error {
 		return toStatus(topology.Invalidf("hello", "the first message of a stream must be a hello"))
 	}
 	err := errors.Join(checkCluster("hello.cluster", hello.GetCluster()), checkText("hello.proxy_id", hello.GetProxyId()),
-		checkText("hello.address", hello.GetAddress()), checkText("hello.version", hello.GetVersion()))
+		checkText("hello.address", hello.GetAddress()), checkText("hello.version", hello.GetVersion()),
+		checkText("hello.uid", hello.GetUid()))
 	if err == nil && hello.GetProxyId() == "" {
 		err = topology.Invalidf("hello.proxy_id", "set a random id, the same on every reconnect")
 	}
@@ -109,6 +110,7 @@ func (s *Server) serveProxy(stream watchServer, in <-chan received, hello *basal
 		Address: hello.GetAddress(),
 		Version: hello.GetVersion(),
 		Epoch:   hello.GetEpoch(),
+		UID:     hello.GetUid(),
 	})
 	if err != nil {
 		return toStatus(err)

@@ -26,7 +26,10 @@
 // A snapshot of a lower epoch than the newest known comes from a Configserver
 // that is behind (its etcd was restored, it reads a lagging member). To obey it
 // could send writes to a master that was replaced, so it is refused, loudly,
-// and another address is tried.
+// and another address is tried. Each hello tells the Configserver what is known
+// here, so that it does nothing by a record that is older; an admin has it take
+// over what the servers say, under an epoch above all that were lost, and that one
+// is obeyed like any other.
 //
 // A cluster that was deleted and created again begins at epoch 1. That is
 // accepted after an epoch that said "deleting": from that epoch on, nothing is

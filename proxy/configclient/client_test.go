@@ -381,6 +381,43 @@ func TestAStaleSnapshotIsRefused(t *testing.T) {
 	stale.until("no ack for the stale one", func() bool { return len(stale.streams[0].heard) == 0 })
 }
 
+// Each hello tells which epoch of which cluster the proxy obeys, so that a
+// Configserver whose etcd was restored learns that its record is older. The proxy
+// serves on, says why, and follows an epoch that is above its own.
+func TestAnOlderRecordIsToldSo(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	at := func(epoch uint64, uid string) *basaltv1.Topology {
+		topology := topologyAt(epoch, "a")
+		topology.Uid = uid
+		return topology
+	}
+	if h := f.stream(0).hello; h.GetEpoch() != 0 || h.GetUid() != "" {
+		t.Errorf("the first hello: %v", h)
+	}
+	f.stream(0).snapshot(at(9, "u"))
+	f.stream(0).acked(9)
+	close(f.stream(0).cut)
+	for i, uid := range []string{"u", "u", "another"} {
+		s := f.stream(i + 1)
+		if s.hello.GetEpoch() != 9 || s.hello.GetUid() != "u" {
+			t.Errorf("hello %v", s.hello)
+		}
+		s.snapshot(at(4, uid))
+	}
+	s := f.stream(4)
+	if epochs, _ := p.applied(); !slices.Equal(epochs, []uint64{9}) || p.Status().Epoch != 9 {
+		t.Errorf("applied %v", epochs)
+	}
+	s.snapshot(at(109, "u"))
+	s.acked(109)
+	for _, want := range []string{"basaltctl topology adopt", "deleted and created again"} {
+		if !strings.Contains(p.log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, p.log)
+		}
+	}
+}
+
 // After an epoch that says "deleting", a cluster of that name is a new one.
 func TestADeletedClusterMayBeginAgain(t *testing.T) {
 	f := startFake(t)

@@ -109,7 +109,7 @@ func (s state) apply(d *basaltv1.Delta) (state, error) {
 func head(t *basaltv1.Topology) *basaltv1.Topology {
 	return &basaltv1.Topology{
 		Cluster: t.GetCluster(), Epoch: t.GetEpoch(), CommittedAt: t.GetCommittedAt(), Reason: t.GetReason(),
-		Phase: t.GetPhase(), ReadPolicy: t.GetReadPolicy(),
+		Phase: t.GetPhase(), ReadPolicy: t.GetReadPolicy(), Uid: t.GetUid(),
 	}
 }
 

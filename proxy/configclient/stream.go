@@ -111,12 +111,12 @@ func (c *Client) stream(ctx context.Context, address string) (connected bool, er
 // hello is the first message of a stream. Once the cluster is being deleted the
 // proxy claims no epoch: a cluster of that name may be a new one.
 func (c *Client) hello() *basaltv1.WatchTopologyRequest {
-	epoch := c.Status().AckedEpoch
+	epoch, uid := c.Status().AckedEpoch, c.state.topology.GetUid()
 	if c.state.deleting() {
-		epoch = 0
+		epoch, uid = 0, ""
 	}
 	return &basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Hello{Hello: &basaltv1.ProxyHello{
-		Cluster: c.cfg.Cluster, ProxyId: c.id, Address: c.cfg.Address, Epoch: epoch, Version: c.cfg.Version,
+		Cluster: c.cfg.Cluster, ProxyId: c.id, Address: c.cfg.Address, Epoch: epoch, Version: c.cfg.Version, Uid: uid,
 	}}}
 }
 
@@ -191,7 +191,12 @@ func (c *Client) checkAge(next state) error {
 	if next.epoch() >= c.state.epoch() || c.state.deleting() {
 		return nil
 	}
-	return fmt.Errorf("snapshot of epoch %d, but this proxy already knows epoch %d: this configserver is behind, or the cluster was deleted and created again while this proxy was not connected (then start the proxy again)",
+	const known = "snapshot of epoch %d, but this proxy already knows epoch %d, by which it serves on: "
+	if uid := c.state.topology.GetUid(); uid != "" && next.topology.GetUid() != "" && uid != next.topology.GetUid() {
+		return fmt.Errorf(known+"the cluster was deleted and created again while this proxy was not connected; start the proxy again",
+			next.epoch(), c.state.epoch())
+	}
+	return fmt.Errorf(known+"this configserver is behind, or its etcd was restored from an older backup (then see basaltctl topology adopt)",
 		next.epoch(), c.state.epoch())
 }
 

@@ -324,7 +324,9 @@ type Topology struct {
 	// Shards in order of their ids.
 	Shards []*Shard `protobuf:"bytes,6,rep,name=shards,proto3" json:"shards,omitempty"`
 	// Which nodes answer reads of clients that did not say READONLY.
-	ReadPolicy    ReadPolicy `protobuf:"varint,7,opt,name=read_policy,json=readPolicy,proto3,enum=basalt.v1.ReadPolicy" json:"read_policy,omitempty"`
+	ReadPolicy ReadPolicy `protobuf:"varint,7,opt,name=read_policy,json=readPolicy,proto3,enum=basalt.v1.ReadPolicy" json:"read_policy,omitempty"`
+	// Tells the cluster from one of the same name before it.
+	Uid           string `protobuf:"bytes,8,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -406,6 +408,13 @@ func (x *Topology) GetReadPolicy() ReadPolicy {
 		return x.ReadPolicy
 	}
 	return ReadPolicy_READ_POLICY_UNSPECIFIED
+}
+
+func (x *Topology) GetUid() string {
+	if x != nil {
+		return x.Uid
+	}
+	return ""
 }
 
 // Shard is one master and its replicas.
@@ -1026,7 +1035,9 @@ type ProxyHello struct {
 	// Epoch the proxy obeys now; 0 when none.
 	Epoch uint64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// Version of the program.
-	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// Uid of the cluster whose epoch the proxy obeys; empty when it obeys none.
+	Uid           string `protobuf:"bytes,6,opt,name=uid,proto3" json:"uid,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1103,13 @@ func (x *ProxyHello) GetEpoch() uint64 {
 func (x *ProxyHello) GetVersion() string {
 	if x != nil {
 		return x.Version
+	}
+	return ""
+}
+
+func (x *ProxyHello) GetUid() string {
+	if x != nil {
+		return x.Uid
 	}
 	return ""
 }
@@ -2080,6 +2098,216 @@ func (x *BarrierResponse) GetProxies() []string {
 	return nil
 }
 
+// AdoptTopologyRequest asks to take over what servers say.
+type AdoptTopologyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the cluster.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// True to look only, and change nothing.
+	PlanOnly      bool `protobuf:"varint,2,opt,name=plan_only,json=planOnly,proto3" json:"plan_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptTopologyRequest) Reset() {
+	*x = AdoptTopologyRequest{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptTopologyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptTopologyRequest) ProtoMessage() {}
+
+func (x *AdoptTopologyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptTopologyRequest.ProtoReflect.Descriptor instead.
+func (*AdoptTopologyRequest) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *AdoptTopologyRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *AdoptTopologyRequest) GetPlanOnly() bool {
+	if x != nil {
+		return x.PlanOnly
+	}
+	return false
+}
+
+// AdoptTopologyResponse tells what was taken over, or would be.
+type AdoptTopologyResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The new epoch, above all that servers and proxies know.
+	Epoch uint64 `protobuf:"varint,1,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Why the record is taken for older than the servers.
+	Why string `protobuf:"bytes,2,opt,name=why,proto3" json:"why,omitempty"`
+	// The shards, in order.
+	Shards        []*AdoptedShard `protobuf:"bytes,3,rep,name=shards,proto3" json:"shards,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptTopologyResponse) Reset() {
+	*x = AdoptTopologyResponse{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptTopologyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptTopologyResponse) ProtoMessage() {}
+
+func (x *AdoptTopologyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptTopologyResponse.ProtoReflect.Descriptor instead.
+func (*AdoptTopologyResponse) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *AdoptTopologyResponse) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *AdoptTopologyResponse) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *AdoptTopologyResponse) GetShards() []*AdoptedShard {
+	if x != nil {
+		return x.Shards
+	}
+	return nil
+}
+
+// AdoptedShard is what the servers of one shard say.
+type AdoptedShard struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shard id.
+	Shard string `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Node id of the master; recorded_master is that of the record.
+	Master string `protobuf:"bytes,2,opt,name=master,proto3" json:"master,omitempty"`
+	// Node id of the master in the record.
+	RecordedMaster string `protobuf:"bytes,3,opt,name=recorded_master,json=recordedMaster,proto3" json:"recorded_master,omitempty"`
+	// Credential version that the servers accept from proxies.
+	Generation uint64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Nodes that follow the master.
+	Followers []string `protobuf:"bytes,5,rep,name=followers,proto3" json:"followers,omitempty"`
+	// What an admin should know before: nodes that could not be asked, and such.
+	Notes         []string `protobuf:"bytes,6,rep,name=notes,proto3" json:"notes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptedShard) Reset() {
+	*x = AdoptedShard{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptedShard) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptedShard) ProtoMessage() {}
+
+func (x *AdoptedShard) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptedShard.ProtoReflect.Descriptor instead.
+func (*AdoptedShard) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *AdoptedShard) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *AdoptedShard) GetMaster() string {
+	if x != nil {
+		return x.Master
+	}
+	return ""
+}
+
+func (x *AdoptedShard) GetRecordedMaster() string {
+	if x != nil {
+		return x.RecordedMaster
+	}
+	return ""
+}
+
+func (x *AdoptedShard) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *AdoptedShard) GetFollowers() []string {
+	if x != nil {
+		return x.Followers
+	}
+	return nil
+}
+
+func (x *AdoptedShard) GetNotes() []string {
+	if x != nil {
+		return x.Notes
+	}
+	return nil
+}
+
 var File_basalt_v1_topology_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_topology_proto_rawDesc = "" +
@@ -2087,7 +2315,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x18basalt/v1/topology.proto\x12\tbasalt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\tSlotRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\rR\x03end\"\xa2\x02\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\"\xb4\x02\n" +
 	"\bTopology\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12=\n" +
@@ -2096,7 +2324,8 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x05phase\x18\x05 \x01(\x0e2\x17.basalt.v1.ClusterPhaseR\x05phase\x12(\n" +
 	"\x06shards\x18\x06 \x03(\v2\x10.basalt.v1.ShardR\x06shards\x126\n" +
 	"\vread_policy\x18\a \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
-	"readPolicy\"\xee\x01\n" +
+	"readPolicy\x12\x10\n" +
+	"\x03uid\x18\b \x01(\tR\x03uid\"\xee\x01\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x12\x16\n" +
@@ -2142,14 +2371,15 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\vload_report\x18\x04 \x01(\v2\x15.basalt.v1.LoadReportH\x00R\n" +
 	"loadReport\x12.\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x12.basalt.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\x8b\x01\n" +
+	"\amessage\"\x9d\x01\n" +
 	"\n" +
 	"ProxyHello\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
 	"\bproxy_id\x18\x02 \x01(\tR\aproxyId\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversion\"\x1b\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\tR\x03uid\"\x1b\n" +
 	"\x03Ack\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"8\n" +
 	"\n" +
@@ -2214,7 +2444,23 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\atimeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"A\n" +
 	"\x0fBarrierResponse\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x18\n" +
-	"\aproxies\x18\x02 \x03(\tR\aproxies*\x7f\n" +
+	"\aproxies\x18\x02 \x03(\tR\aproxies\"M\n" +
+	"\x14AdoptTopologyRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x1b\n" +
+	"\tplan_only\x18\x02 \x01(\bR\bplanOnly\"p\n" +
+	"\x15AdoptTopologyResponse\x12\x14\n" +
+	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03why\x18\x02 \x01(\tR\x03why\x12/\n" +
+	"\x06shards\x18\x03 \x03(\v2\x17.basalt.v1.AdoptedShardR\x06shards\"\xb9\x01\n" +
+	"\fAdoptedShard\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x16\n" +
+	"\x06master\x18\x02 \x01(\tR\x06master\x12'\n" +
+	"\x0frecorded_master\x18\x03 \x01(\tR\x0erecordedMaster\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x04R\n" +
+	"generation\x12\x1c\n" +
+	"\tfollowers\x18\x05 \x03(\tR\tfollowers\x12\x14\n" +
+	"\x05notes\x18\x06 \x03(\tR\x05notes*\x7f\n" +
 	"\fClusterPhase\x12\x1d\n" +
 	"\x19CLUSTER_PHASE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CLUSTER_PHASE_FORMING\x10\x01\x12\x19\n" +
@@ -2235,13 +2481,14 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\bSIGHT_OK\x10\x01\x12\x11\n" +
 	"\rSIGHT_REFUSED\x10\x02\x12\x11\n" +
 	"\rSIGHT_TIMEOUT\x10\x03\x12\x10\n" +
-	"\fSIGHT_FENCED\x10\x042\xb9\x02\n" +
+	"\fSIGHT_FENCED\x10\x042\x8d\x03\n" +
 	"\x0fTopologyService\x12A\n" +
 	"\vGetTopology\x12\x1d.basalt.v1.GetTopologyRequest\x1a\x13.basalt.v1.Topology\x12I\n" +
 	"\n" +
 	"ListEpochs\x12\x1c.basalt.v1.ListEpochsRequest\x1a\x1d.basalt.v1.ListEpochsResponse\x12V\n" +
 	"\rWatchTopology\x12\x1f.basalt.v1.WatchTopologyRequest\x1a .basalt.v1.WatchTopologyResponse(\x010\x01\x12@\n" +
-	"\aBarrier\x12\x19.basalt.v1.BarrierRequest\x1a\x1a.basalt.v1.BarrierResponseB\x9c\x01\n" +
+	"\aBarrier\x12\x19.basalt.v1.BarrierRequest\x1a\x1a.basalt.v1.BarrierResponse\x12R\n" +
+	"\rAdoptTopology\x12\x1f.basalt.v1.AdoptTopologyRequest\x1a .basalt.v1.AdoptTopologyResponseB\x9c\x01\n" +
 	"\rcom.basalt.v1B\rTopologyProtoP\x01Z7github.com/basalt-redis/basalt/proto/basalt/v1;basaltv1\xa2\x02\x03BXX\xaa\x02\tBasalt.V1\xca\x02\tBasalt\\V1\xe2\x02\x15Basalt\\V1\\GPBMetadata\xea\x02\n" +
 	"Basalt::V1b\x06proto3"
 
@@ -2258,7 +2505,7 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
@@ -2290,11 +2537,14 @@ var file_basalt_v1_topology_proto_goTypes = []any{
 	(*User)(nil),                  // 27: basalt.v1.User
 	(*BarrierRequest)(nil),        // 28: basalt.v1.BarrierRequest
 	(*BarrierResponse)(nil),       // 29: basalt.v1.BarrierResponse
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 31: google.protobuf.Duration
+	(*AdoptTopologyRequest)(nil),  // 30: basalt.v1.AdoptTopologyRequest
+	(*AdoptTopologyResponse)(nil), // 31: basalt.v1.AdoptTopologyResponse
+	(*AdoptedShard)(nil),          // 32: basalt.v1.AdoptedShard
+	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	30, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	33, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
 	6,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
@@ -2302,7 +2552,7 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	7,  // 5: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
 	8,  // 6: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
 	2,  // 7: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	30, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	33, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
 	5,  // 9: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
 	13, // 10: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
 	14, // 11: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
@@ -2311,7 +2561,7 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	18, // 14: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
 	16, // 15: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
 	3,  // 16: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	31, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	34, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
 	20, // 18: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
 	21, // 19: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
 	5,  // 20: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
@@ -2326,20 +2576,23 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	26, // 29: basalt.v1.Delta.users:type_name -> basalt.v1.Users
 	23, // 30: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
 	27, // 31: basalt.v1.Users.users:type_name -> basalt.v1.User
-	31, // 32: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	9,  // 33: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	10, // 34: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	12, // 35: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	28, // 36: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	5,  // 37: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	11, // 38: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	19, // 39: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	29, // 40: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	37, // [37:41] is the sub-list for method output_type
-	33, // [33:37] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	34, // 32: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	32, // 33: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
+	9,  // 34: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	10, // 35: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	12, // 36: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	28, // 37: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	30, // 38: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
+	5,  // 39: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	11, // 40: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	19, // 41: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	29, // 42: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	31, // 43: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
+	39, // [39:44] is the sub-list for method output_type
+	34, // [34:39] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2364,7 +2617,7 @@ func file_basalt_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   26,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

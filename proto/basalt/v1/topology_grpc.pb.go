@@ -25,6 +25,7 @@ const (
 	TopologyService_ListEpochs_FullMethodName    = "/basalt.v1.TopologyService/ListEpochs"
 	TopologyService_WatchTopology_FullMethodName = "/basalt.v1.TopologyService/WatchTopology"
 	TopologyService_Barrier_FullMethodName       = "/basalt.v1.TopologyService/Barrier"
+	TopologyService_AdoptTopology_FullMethodName = "/basalt.v1.TopologyService/AdoptTopology"
 )
 
 // TopologyServiceClient is the client API for TopologyService service.
@@ -46,6 +47,10 @@ type TopologyServiceClient interface {
 	// Barrier returns once every member proxy acknowledged the epoch or a later
 	// one, or was fenced. DEADLINE_EXCEEDED names the proxies that did not.
 	Barrier(ctx context.Context, in *BarrierRequest, opts ...grpc.CallOption) (*BarrierResponse, error)
+	// AdoptTopology takes over what servers and proxies say, when etcd was restored
+	// from a backup and the record is older than they are. It refuses, with
+	// FAILED_PRECONDITION and a sentence for each shard, what is contradictory.
+	AdoptTopology(ctx context.Context, in *AdoptTopologyRequest, opts ...grpc.CallOption) (*AdoptTopologyResponse, error)
 }
 
 type topologyServiceClient struct {
@@ -99,6 +104,16 @@ func (c *topologyServiceClient) Barrier(ctx context.Context, in *BarrierRequest,
 	return out, nil
 }
 
+func (c *topologyServiceClient) AdoptTopology(ctx context.Context, in *AdoptTopologyRequest, opts ...grpc.CallOption) (*AdoptTopologyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptTopologyResponse)
+	err := c.cc.Invoke(ctx, TopologyService_AdoptTopology_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TopologyServiceServer is the server API for TopologyService service.
 // All implementations must embed UnimplementedTopologyServiceServer
 // for forward compatibility.
@@ -118,6 +133,10 @@ type TopologyServiceServer interface {
 	// Barrier returns once every member proxy acknowledged the epoch or a later
 	// one, or was fenced. DEADLINE_EXCEEDED names the proxies that did not.
 	Barrier(context.Context, *BarrierRequest) (*BarrierResponse, error)
+	// AdoptTopology takes over what servers and proxies say, when etcd was restored
+	// from a backup and the record is older than they are. It refuses, with
+	// FAILED_PRECONDITION and a sentence for each shard, what is contradictory.
+	AdoptTopology(context.Context, *AdoptTopologyRequest) (*AdoptTopologyResponse, error)
 	mustEmbedUnimplementedTopologyServiceServer()
 }
 
@@ -139,6 +158,9 @@ func (UnimplementedTopologyServiceServer) WatchTopology(grpc.BidiStreamingServer
 }
 func (UnimplementedTopologyServiceServer) Barrier(context.Context, *BarrierRequest) (*BarrierResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Barrier not implemented")
+}
+func (UnimplementedTopologyServiceServer) AdoptTopology(context.Context, *AdoptTopologyRequest) (*AdoptTopologyResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method AdoptTopology not implemented")
 }
 func (UnimplementedTopologyServiceServer) mustEmbedUnimplementedTopologyServiceServer() {}
 func (UnimplementedTopologyServiceServer) testEmbeddedByValue()                         {}
@@ -222,6 +244,24 @@ func _TopologyService_Barrier_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TopologyService_AdoptTopology_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptTopologyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TopologyServiceServer).AdoptTopology(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: TopologyService_AdoptTopology_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TopologyServiceServer).AdoptTopology(ctx, req.(*AdoptTopologyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // TopologyService_ServiceDesc is the grpc.ServiceDesc for TopologyService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -240,6 +280,10 @@ var TopologyService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Barrier",
 			Handler:    _TopologyService_Barrier_Handler,
+		},
+		{
+			MethodName: "AdoptTopology",
+			Handler:    _TopologyService_AdoptTopology_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
