@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/topology"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
@@ -31,7 +31,7 @@ server says who it is as soon as it runs.`,
 			for _, s := range t.GetShards() {
 				for _, n := range s.GetNodes() {
 					if n.GetId() == rest[0] {
-						return a.say("user %s off", credentials.NodeMark(c.GetUid(), s.GetId(), n.GetId()))
+						return a.say("user %s off", topology.Mark(&topology.Cluster{Name: c.GetName(), UID: c.GetUid()}, s.GetId(), n.GetId()))
 					}
 				}
 			}

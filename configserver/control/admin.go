@@ -144,11 +144,9 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 		return redisadmin.Info{}, topology.Preconditionf("the server at %s is %s: deregister it there first", n.Address, elsewhere)
 	}
 	c := l.Topology()
-	for _, u := range users {
-		if topology.IsMark(u) && u != topology.Mark(&c, shard, n.ID) && !discardData {
-			return redisadmin.Info{}, topology.Preconditionf("the server at %s says it is %s: deregister it there, and take the line \"user %s off\" out of its configuration, "+
-				"or register it with discard_data to make it another node", n.Address, strings.TrimPrefix(u, topology.MarkPrefix), u)
-		}
+	if u := topology.OtherMark(users, topology.Mark(&c, shard, n.ID)); u != "" && !discardData {
+		return redisadmin.Info{}, topology.Preconditionf("the server at %s says it is %s: deregister it there, and take the line \"user %s off\" out of its configuration, "+
+			"or register it with discard_data to make it another node", n.Address, strings.TrimPrefix(u, topology.MarkPrefix), u)
 	}
 	if len(redisadmin.StaleUsers(users)) > 0 && !discardData {
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets proxies of a cluster in already: deregister it there or restart it, "+

@@ -73,7 +73,7 @@ func Adopt(c *topology.Cluster, s *topology.Shard, said map[string]Said) (Adopte
 		switch heard := said[n.ID]; {
 		case heard.Error != "":
 			a.Notes = append(a.Notes, fmt.Sprintf("%s could not be asked (%s): see that it was not the master", n.ID, heard.Error))
-		case elsewhere(c, s, n, heard.Users):
+		case topology.OtherMark(heard.Users, topology.Mark(c, s.ID, n.ID)) != "":
 			a.Notes = append(a.Notes, fmt.Sprintf("%s is a server of another node or cluster: it is left alone", n.ID))
 		default:
 			live = append(live, n)
@@ -103,7 +103,7 @@ func Adopt(c *topology.Cluster, s *topology.Shard, said map[string]Said) (Adopte
 			a.Incarnations[n.ID] = heard.Info.RunID
 		case heard.Info.Master:
 			a.Notes = append(a.Notes, n.ID+" is a master without the proxies' present credentials: what it alone has is discarded when it becomes a replica")
-		case follows == m.Address || follows == m.Endpoint || follows == said[m.ID].Reached:
+		case follows == m.Address || follows == m.Endpoint() || follows == said[m.ID].Reached:
 			a.Incarnations[n.ID] = heard.Info.RunID
 			a.Followers = append(a.Followers, n.ID)
 		default:
@@ -127,12 +127,6 @@ func notOne(s *topology.Shard, generation uint64, masters []*topology.Node) erro
 		s.ID, strings.Join(ids, " and "), generation)
 }
 
-// elsewhere tells if a server is marked as another node than this.
-func elsewhere(c *topology.Cluster, s *topology.Shard, n *topology.Node, users []string) bool {
-	return slices.ContainsFunc(users, func(u string) bool { return strings.HasPrefix(u, credentials.MarkPrefix) }) &&
-		!slices.Contains(users, credentials.NodeMark(c.UID, s.ID, n.ID))
-}
-
 // Into puts it into the record of the shard.
 func (a *Adopted) Into(s *topology.Shard) {
 	s.Master, s.Generation, s.SecretID = a.Master, a.Generation, a.SecretID
@@ -141,7 +135,7 @@ func (a *Adopted) Into(s *topology.Shard) {
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
 		if now := a.Incarnations[n.ID]; now != n.Incarnation {
-			n.Incarnation, n.Endpoint = now, ""
+			n.Incarnation, n.Resolved = now, ""
 		}
 		n.InSync, n.Out = n.ID == a.Master, nil
 		n.InReadSet, n.History = n.ID == a.Master && n.Readable, ""

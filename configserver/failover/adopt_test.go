@@ -25,7 +25,7 @@ func said() map[string]Said {
 func TestAdopt(t *testing.T) {
 	w := newWorld(3)
 	w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Failover, Phase: Fencing}
-	w.shard().Nodes[0].Endpoint, w.shard().Nodes[1].Endpoint = "10.0.0.0:6379", "10.0.0.1:6379"
+	w.shard().Nodes[0].Resolved, w.shard().Nodes[1].Resolved = "10.0.0.0:6379", "10.0.0.1:6379"
 	a, err := Adopt(&w.c, w.shard(), said())
 	if err != nil || len(a.Notes) > 0 || strings.Join(a.Followers, " ") != "n0 n2" {
 		t.Fatalf("%+v, %v", a, err)
@@ -35,10 +35,10 @@ func TestAdopt(t *testing.T) {
 	if s.Master != "n1" || s.Generation != 3 || s.SecretID != "y" || s.Operation != nil || s.Frozen || len(s.Histories) != 1 || s.Histories[0].ReplID != "h1" {
 		t.Errorf("shard %+v", s)
 	}
-	if n := s.Nodes[0]; n.Incarnation != "run0-again" || n.Endpoint != "" || n.InSync || n.InReadSet {
+	if n := s.Nodes[0]; n.Incarnation != "run0-again" || n.Resolved != "" || n.InSync || n.InReadSet {
 		t.Errorf("a node that restarted: %+v", n)
 	}
-	if n := s.Nodes[1]; n.Incarnation != "run2" || n.Endpoint == "" || !n.InSync || !n.InReadSet || n.History != "h1" {
+	if n := s.Nodes[1]; n.Incarnation != "run2" || n.Resolved == "" || !n.InSync || !n.InReadSet || n.History != "h1" {
 		t.Errorf("the master: %+v", n)
 	}
 	if err := w.c.Validate(); err != nil {
@@ -92,7 +92,7 @@ func TestAdoptRefuses(t *testing.T) {
 			node("n1", func(s *Said) { s.SecretID = "" })
 		}, "cluster-secret"},
 		{"the master is another cluster's", func(_ map[string]Said, node func(string, func(*Said))) {
-			node("n1", func(s *Said) { s.Users = append(s.Users, credentials.NodeMark("other", "s", "n1")) })
+			node("n1", func(s *Said) { s.Users = append(s.Users, topology.Mark(&topology.Cluster{UID: "other"}, "s", "n1")) })
 		}, "no node that lets proxies of generation 3 in is a master"},
 	} {
 		w, all := newWorld(3), said()

@@ -289,13 +289,17 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"while": func(t *rapid.T) {
 			m.pass(time.Duration(rapid.IntRange(1, 300).Draw(t, "10 ms")) * 10 * time.Millisecond)
 		},
-		"long":   func(*rapid.T) { m.pass(12 * time.Second) },
-		"kill":   func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
-		"start":  func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
-		"hang":   func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
-		"wake":   func(*rapid.T) { s := m.node(func(s *server) bool { return s.up && s.hung }); m.say("wake %s", s.id); s.hung = false },
-		"slow":   func(*rapid.T) { s := m.node(replica); s.slow = !s.slow; m.say("slow %s: %t", s.id, s.slow) },
-		"apart":  func(*rapid.T) { s := m.node(up); s.apart = !s.apart; m.say("apart %s: %t", s.id, s.apart) },
+		"long":  func(*rapid.T) { m.pass(12 * time.Second) },
+		"kill":  func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
+		"start": func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
+		"hang":  func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
+		"wake": func(*rapid.T) {
+			s := m.node(func(s *server) bool { return s.up && s.hung })
+			m.say("wake %s", s.id)
+			s.hung = false
+		},
+		"slow":  func(*rapid.T) { s := m.node(replica); s.slow = !s.slow; m.say("slow %s: %t", s.id, s.slow) },
+		"apart": func(*rapid.T) { s := m.node(up); s.apart = !s.apart; m.say("apart %s: %t", s.id, s.apart) },
 		"save": func(*rapid.T) {
 			s := m.node(runs)
 			d := m.disks[s.id]

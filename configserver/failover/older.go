@@ -81,8 +81,9 @@ func later(s *topology.Shard, node string, generation uint64) string {
 // ours tells if a server is the one that the record means: the process that was
 // admitted, or one that is marked as this node.
 func ours(c *topology.Cluster, s *topology.Shard, n *topology.Node, seen *health.Node) bool {
-	if elsewhere(c, s, n, seen.Users) {
+	mark := topology.Mark(c, s.ID, n.ID)
+	if topology.OtherMark(seen.Users, mark) != "" {
 		return false
 	}
-	return slices.Contains(seen.Users, credentials.NodeMark(c.UID, s.ID, n.ID)) || n.Incarnation != "" && seen.Info.RunID == n.Incarnation
+	return slices.Contains(seen.Users, mark) || n.Incarnation != "" && seen.Info.RunID == n.Incarnation
 }

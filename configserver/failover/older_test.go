@@ -35,7 +35,7 @@ func TestTheRecordIsNotOlder(t *testing.T) {
 			w.boot("n1").users = []string{credentials.ProxyUser(50)}
 		},
 		"a marked server of another cluster took the address": func(w *world) {
-			w.servers["n1"].users = []string{credentials.ProxyUser(50), credentials.NodeMark("other", "s", "n1")}
+			w.servers["n1"].users = []string{credentials.ProxyUser(50), topology.Mark(&topology.Cluster{UID: "other"}, "s", "n1")}
 		},
 		"the cluster is being deleted": func(w *world) {
 			w.c.Phase = topology.Deleting
@@ -51,7 +51,7 @@ func TestTheRecordIsNotOlder(t *testing.T) {
 	}
 	w := newWorld(3)
 	w.c.UID = "u"
-	w.boot("n1").users = []string{credentials.ProxyUser(50), credentials.NodeMark("u", "s", "n1")}
+	w.boot("n1").users = []string{credentials.ProxyUser(50), topology.Mark(&topology.Cluster{UID: "u"}, "s", "n1")}
 	w.tick(step)
 	if !slices.Contains(w.codes(), "RecordIsOlder") {
 		t.Error("a node that restarted and is marked as ours is not believed")

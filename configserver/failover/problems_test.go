@@ -30,7 +30,7 @@ var situations = []situationTest{
 		w.tick(step)
 		w.servers["n1"].master, w.servers["n1"].users = true, []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
 		w.tick(50 * time.Millisecond)
-	}, code: "RecordIsOlder", also: []string{"DeadMaster", "DeadMasterNoReplicas", "StaleUsers", "StaleMaster"}, message: "n1 accepts proxies of generation 2, the record of s says 1"},
+	}, code: "RecordIsOlder", also: []string{"DeadMaster", "FailoverBlocked", "StaleUsers", "StaleMaster"}, message: "n1 accepts proxies of generation 2, the record of s says 1"},
 	{name: "RecordIsOlder: every node has the next generation", nodes: 2, make: func(w *world) {
 		for _, s := range w.servers {
 			s.users = []string{credentials.ReplicationUser, credentials.ProxyUser(2)}

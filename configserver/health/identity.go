@@ -42,14 +42,11 @@ func Stranger(c *topology.Cluster, s *topology.Shard, n *topology.Node, info *re
 		return ""
 	}
 	own := topology.Mark(c, s.ID, n.ID)
-	marks := slices.DeleteFunc(slices.Clone(users), func(u string) bool { return !topology.IsMark(u) })
-	for _, mark := range marks {
-		if mark != own {
-			return fmt.Sprintf("another server answers at %s: it says it is %s", n.Address, strings.TrimPrefix(mark, topology.MarkPrefix))
-		}
+	if mark := topology.OtherMark(users, own); mark != "" {
+		return fmt.Sprintf("another server answers at %s: it says it is %s", n.Address, strings.TrimPrefix(mark, topology.MarkPrefix))
 	}
 	first := n.Incarnation == "" && s.Master == "" && c.Phase == topology.Forming
-	if len(marks) > 0 || first || info.Keys <= 0 || s.Knows(info.ReplID) || s.Knows(info.ReplID2) {
+	if slices.Contains(users, own) || first || info.Keys <= 0 || s.Knows(info.ReplID) || s.Knows(info.ReplID2) {
 		return ""
 	}
 	return fmt.Sprintf("the server at %s holds %d keys and does not say whose they are: if it is %s, restart it with the line \"user %s off\" in its configuration; "+

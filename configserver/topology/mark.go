@@ -18,6 +18,16 @@ func Mark(c *Cluster, shard, node string) string {
 // IsMark tells if an ACL user is a mark.
 func IsMark(user string) bool { return strings.HasPrefix(user, MarkPrefix) }
 
+// OtherMark finds among ACL users the mark of another node than the one with this
+// mark; "" when there is none.
+func OtherMark(users []string, own string) string {
+	i := slices.IndexFunc(users, func(u string) bool { return IsMark(u) && u != own })
+	if i < 0 {
+		return ""
+	}
+	return users[i]
+}
+
 // Knows tells if a replication id is one of the shard's history.
 func (s *Shard) Knows(replID string) bool {
 	return replID != "" && slices.ContainsFunc(s.Histories, func(h History) bool { return h.ReplID == replID })
