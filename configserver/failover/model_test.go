@@ -23,6 +23,10 @@ type model struct {
 	t     *rapid.T
 	disks map[string]*disk
 	next  int
+	// acked is when a write was, watched since when one Configserver watches without a
+	// break, well when the master was well last.
+	acked         map[int]time.Time
+	watched, well time.Time
 	// gone are writes that a new master did not have; that they were not kept by a
 	// later one, too, is no fault of its election.
 	gone map[int]bool
@@ -44,8 +48,10 @@ type disk struct {
 
 func newModel(t *rapid.T) *model {
 	nodes := rapid.IntRange(1, 3).Draw(t, "nodes")
-	m := &model{world: newWorld(nodes), t: t, disks: map[string]*disk{}, gone: map[int]bool{}, told: map[string]bool{}}
-	m.copying, m.pace = 100*time.Millisecond, 50*time.Millisecond
+	m := &model{world: newWorld(nodes), t: t, disks: map[string]*disk{}, gone: map[int]bool{}, told: map[string]bool{},
+		acked: map[int]time.Time{}}
+	m.copying, m.pace, m.stagger = 100*time.Millisecond, 50*time.Millisecond, true
+	m.watched, m.well = m.now, m.now
 	m.c.Policy.MaxFailovers = 1000
 	m.c.Policy.Prefer = topology.PreferData
 	for _, n := range m.shard().Nodes {
@@ -86,6 +92,7 @@ func (m *model) write() {
 		m.t.Skip("no answer")
 	}
 	m.next++
+	m.acked[m.next] = m.now
 	s.data = append(slices.Clone(s.data), m.next)
 	s.offset += 100
 	s.keys = int64(len(s.data))
@@ -101,6 +108,18 @@ func (m *model) pass(d time.Duration) {
 		}
 		m.tick(m.pace)
 		m.act()
+		m.note()
+	}
+}
+
+// note remembers when the master was well.
+func (m *model) note() {
+	n := m.shard().MasterNode()
+	if n == nil {
+		return
+	}
+	if s := m.servers[n.ID]; s.up && !s.hung && s.master && s.runID == n.Incarnation {
+		m.well = m.now
 	}
 }
 
@@ -222,6 +241,7 @@ func (m *model) check(outcome *Outcome, chosen string) {
 			allBack, missing = false, n.ID
 		}
 	}
+	m.checkMember(outcome, c)
 	everything := outcome.Restarted && s.Node(chosen).InSync && outcome.Lost == ""
 	if !s.Node(chosen).InSync && !allBack {
 		m.fail("%s is promoted, which is not in sync, while %s is away", chosen, missing)
@@ -242,6 +262,60 @@ func (m *model) check(outcome *Outcome, chosen string) {
 				m.fail("%s is promoted without write %d, which %s has, which answers; members %v: %+v", chosen, write, n.ID, s.Members(), outcome.Candidates)
 			}
 		}
+	}
+}
+
+// checkMember is the property of a member that is promoted: it lacks nothing that is
+// older than the rule allows, and nothing that a member has which only needs a moment.
+func (m *model) checkMember(outcome *Outcome, c *server) {
+	s := m.shard()
+	if outcome.Restarted || !s.Node(c.id).InSync || outcome.Lost != "" {
+		return
+	}
+	const slack = time.Second
+	for write, at := range m.acked {
+		old := at.After(m.watched) && m.well.Sub(at) > m.c.Policy.MaxReplicaAge+slack
+		if old && !m.gone[write] && !slices.Contains(c.data, write) {
+			m.fail("%s is promoted without write %d of %v, though the master was well until %v; members %v",
+				c.id, write, at.Sub(epoch0), m.well.Sub(epoch0), s.Members())
+		}
+	}
+	if m.now.Sub(s.Operation.StartedAt) >= m.c.Policy.ElectionWait {
+		return
+	}
+	for _, n := range s.Nodes {
+		x := m.servers[n.ID]
+		if !n.InSync || !x.up || !x.hung || x.runID != n.Incarnation || n.ID == s.Operation.OldMaster {
+			continue
+		}
+		for _, write := range x.data {
+			if !m.gone[write] && !slices.Contains(c.data, write) {
+				m.fail("%s is promoted without write %d, which %s has, which is in sync and silent for a moment", c.id, write, n.ID)
+			}
+		}
+	}
+}
+
+// mustFailOver kills a master that has a replica which is well and in sync.
+func (m *model) mustFailOver() {
+	s := m.shard()
+	n := s.MasterNode()
+	if m.unwatched || n == nil || s.Operation != nil {
+		m.t.Skip("not now")
+	}
+	x := m.servers[n.ID]
+	able := slices.ContainsFunc(s.Nodes, func(r topology.Node) bool {
+		y := m.servers[r.ID]
+		return r.ID != n.ID && r.InSync && y.up && !y.hung && !y.slow && !y.apart && y.linkUp && y.runID == r.Incarnation && len(y.data) == len(x.data)
+	})
+	if !able || !x.up || x.hung || x.apart || x.runID != n.Incarnation {
+		m.t.Skip("nobody to take its place")
+	}
+	m.say("kill %s, which has a replica that is well", n.ID)
+	m.kill(n.ID)
+	m.pass(m.c.Policy.ElectionWait + 2*time.Second)
+	if s := m.shard(); s.Master == "" || s.Master == n.ID {
+		m.fail("nobody replaced %s: %+v, problems %v", n.ID, s, m.codes())
 	}
 }
 
@@ -271,7 +345,7 @@ func (m *model) start(id string) {
 
 // newOwner is as if another Configserver began to watch.
 func (m *model) newOwner() {
-	m.unwatched = false
+	m.unwatched, m.watched = false, m.now
 	m.o = health.Observations{ID: "next", Started: m.now, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
 		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
 	m.o.Recorded(&m.c, &m.c, m.now)

@@ -23,6 +23,9 @@ type world struct {
 	cut     map[string]bool              // nodes the Configserver cannot reach
 	copying time.Duration                // how long a full copy takes
 	pace    time.Duration                // of the clock, and between two probes
+	// stagger: every node is probed at every other step only, not all at the same.
+	stagger bool
+	steps   int
 	runs    int
 }
 
@@ -100,8 +103,11 @@ func (w *world) tick(d time.Duration) {
 	for end := w.now.Add(d); w.now.Before(end); {
 		w.now = w.now.Add(w.pace)
 		w.replicate()
-		for _, n := range w.shard().Nodes {
-			w.probe(n.ID)
+		w.steps++
+		for i, n := range w.shard().Nodes {
+			if !w.stagger || (w.steps+i)%2 == 0 {
+				w.probe(n.ID)
+			}
 		}
 		w.tend()
 	}
