@@ -14,7 +14,9 @@ func TestALossIsAcceptedForOneNode(t *testing.T) {
 	p := r.proxy("p1")
 	p.fill("shard-0", 20)
 	r.arm("failover/promoting-committed=pause:1s@1")
-	go func() { _, _ = r.loop.Failover(t.Context(), "shard-0", failover.Wish{Node: "shard-0-1", AcceptLoss: true}) }()
+	go func() {
+		_, _ = r.loop.Failover(t.Context(), "shard-0", failover.Wish{Node: "shard-0-1", AcceptLoss: true})
+	}()
 	r.eventually("chosen", 5*time.Second, func() bool {
 		op := r.shard("shard-0").Operation
 		return op != nil && op.Candidate == "shard-0-1"
