@@ -14,8 +14,9 @@ func TestAReplicaOfPriorityZeroIsNotOverwrittenByAnEmptyMaster(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, 1, 2, nil)
 	r.register("shard-0", 0)
-	r.servers["shard-0-1"] = redistest.Start(t, redistest.Options{AdminPassword: adminPassword})
-	if _, err := r.loop.RegisterNode(t.Context(), "shard-0", topology.Node{ID: "shard-0-1", Address: r.servers["shard-0-1"].Address, Readable: true, Priority: 0}, false); err != nil {
+	s := redistest.Start(t, redistest.Options{AdminPassword: adminPassword})
+	r.servers["shard-0-1"] = s
+	if _, err := r.loop.RegisterNode(t.Context(), "shard-0", topology.Node{ID: "shard-0-1", Address: s.Address, Readable: true}, false); err != nil {
 		t.Fatal(err)
 	}
 	r.settled("shard-0")
