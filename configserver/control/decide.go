@@ -66,7 +66,7 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 	var nodes []failover.Problem
 	for _, p := range problems {
 		switch p.Remedy {
-		case failover.Admit, failover.AdmitMaster, failover.Regrant:
+		case failover.Admit, failover.AdmitMaster, failover.Relocate, failover.Regrant:
 			if !slices.ContainsFunc(nodes, func(q failover.Problem) bool { return q.Node == p.Node }) {
 				nodes = append(nodes, p)
 			}
@@ -117,6 +117,8 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 				err = x.AdmitReplica(bounded, p.Node)
 			case failover.AdmitMaster:
 				err = x.AdmitMaster(bounded, p.Node)
+			case failover.Relocate:
+				err = x.Relocate(bounded, p.Node)
 			default:
 				err = x.Regrant(bounded, p.Node)
 			}
