@@ -126,6 +126,9 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 			_ = l.do(ctx, func() {
 				delete(l.minSet, p.Node)
 				delete(l.settingsAt, p.Node) // given again, in case they changed meanwhile
+				if r := l.probers[p.Node]; r != nil {
+					r.prober.LookAgain() // it may have been admitted at another place
+				}
 			})
 			if err != nil {
 				failed = fmt.Errorf("%s %s: %w", p.Remedy, p.Node, err)

@@ -74,7 +74,7 @@ func (x *Executor) Relocate(ctx context.Context, node string) error {
 		return fmt.Errorf("%s: %w", node, redisadmin.ErrIncarnation)
 	}
 	if !n.Moved(c.Remote()) {
-		return nil
+		return fmt.Errorf("%s answers at %s, as is committed; the probe of it comes next", node, c.Remote())
 	}
 	_, err = x.host.Commit(ctx, x.shard+": "+node+" moved", func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)

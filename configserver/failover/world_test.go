@@ -43,7 +43,7 @@ type server struct {
 	mode           string
 	password       bool
 	appendOnly     bool
-	// at is the "ip:port" that the name of its node leads to, when that is modeled;
+	// at is the "ip:port" that the name of its node leads to, if that matters;
 	// astray, where it leads while the process is somewhere else.
 	at, astray string
 	// secondOffset is where it went on from an older history.

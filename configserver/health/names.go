@@ -43,10 +43,20 @@ func (p *Prober) followName(ctx context.Context) {
 	for {
 		select {
 		case <-time.After(lookEvery/2 + rand.N(lookEvery)): //nolint:gosec // so that not all names are looked up at once
-			p.lookUp(ctx)
+		case <-p.again:
 		case <-ctx.Done():
 			return
 		}
+		p.lookUp(ctx)
+	}
+}
+
+// LookAgain makes the prober look up the node's name now: what is committed about it
+// may have changed.
+func (p *Prober) LookAgain() {
+	select {
+	case p.again <- struct{}{}:
+	default:
 	}
 }
 

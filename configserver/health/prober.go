@@ -55,10 +55,10 @@ type Prober struct {
 	interval atomic.Int64
 	hung     atomic.Int64
 	refusals atomic.Int64
-	// See names.go: where the connection leads, "" while there is none; Probe.Astray;
-	// and the word to connect anew.
+	// See names.go: where the connection leads, "" while there is none, and
+	// Probe.Astray; the words to connect anew and to look up the name again.
 	connected, astray atomic.Value
-	elsewhere         chan struct{}
+	elsewhere, again  chan struct{}
 
 	p        Probe
 	lastFull time.Time
@@ -69,7 +69,7 @@ func NewProber(cfg ProberConfig, policy topology.Policy) *Prober {
 	if cfg.Resolve == nil {
 		cfg.Resolve = resolve.System
 	}
-	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1), elsewhere: make(chan struct{}, 1)}
+	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1), elsewhere: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	p.SetPolicy(policy)
 	return p
 }

@@ -158,7 +158,8 @@ func (c *Conn) Remote() string {
 	if !ok {
 		return ""
 	}
-	return netip.AddrPortFrom(at.AddrPort().Addr().Unmap(), uint16(at.Port)).String() //nolint:gosec // a port
+	of := at.AddrPort()
+	return netip.AddrPortFrom(of.Addr().Unmap(), of.Port()).String()
 }
 
 // Close ends the connection.
