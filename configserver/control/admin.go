@@ -10,6 +10,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/resolve"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/acl"
@@ -46,7 +47,7 @@ func (l *Loop) RegisterNode(ctx context.Context, shard string, n topology.Node, 
 	if err := errors.Join(topology.ValidName("shard", shard), topology.ValidName("node", n.ID), topology.ValidAddress("address", n.Address)); err != nil {
 		return topology.Cluster{}, err
 	}
-	n.Incarnation, n.InReadSet = "", false
+	n.Incarnation, n.Resolved, n.InReadSet = "", "", false
 	now := l.Topology()
 	if s, is := now.Node(n.ID); is != nil && s.ID == shard && is.Address == n.Address {
 		if !discardData || is.ID == s.Master {
@@ -112,9 +113,9 @@ func mayRegister(c *topology.Cluster, shard string, n *topology.Node) error {
 func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, discardData bool) (redisadmin.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	conn, err := redisadmin.Dial(ctx, n.Address, l.Credentials().AdminPasswords())
+	conn, err := l.dial(ctx, n)
 	if errors.Is(err, redisadmin.ErrPassword) && l.reread() == nil {
-		conn, err = redisadmin.Dial(ctx, n.Address, l.Credentials().AdminPasswords())
+		conn, err = l.dial(ctx, n)
 	}
 	if err != nil {
 		_, detail := redisadmin.SightOf(err)
@@ -153,6 +154,16 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 			"or register it with discard_data to take it away from them", n.ID, n.Address)
 	}
 	return conn.Info, nil
+}
+
+// dial connects to whoever is at the address of a node that is not registered yet.
+func (l *Loop) dial(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
+	passwords := l.Credentials().AdminPasswords()
+	place, err := resolve.Locate(ctx, l.cfg.Resolve, n, passwords)
+	if err != nil {
+		return nil, err
+	}
+	return redisadmin.Dial(ctx, place.Endpoint, passwords)
 }
 
 // DeregisterNode implements API.

@@ -70,7 +70,7 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 	var nodes []failover.Problem
 	for _, p := range problems {
 		switch p.Remedy {
-		case failover.Admit, failover.AdmitMaster, failover.Regrant:
+		case failover.Admit, failover.AdmitMaster, failover.Relocate, failover.Regrant:
 			if !slices.ContainsFunc(nodes, func(q failover.Problem) bool { return q.Node == p.Node }) {
 				nodes = append(nodes, p)
 			}
@@ -121,6 +121,8 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 				err = x.AdmitReplica(bounded, p.Node)
 			case failover.AdmitMaster:
 				err = x.AdmitMaster(bounded, p.Node)
+			case failover.Relocate:
+				err = x.Relocate(bounded, p.Node)
 			default:
 				err = x.Regrant(bounded, p.Node)
 			}
@@ -128,6 +130,9 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 			_ = l.do(ctx, func() {
 				delete(l.minSet, p.Node)
 				delete(l.settingsAt, p.Node) // given again, in case they changed meanwhile
+				if r := l.probers[p.Node]; r != nil {
+					r.prober.LookAgain() // it may have been admitted at another place
+				}
 			})
 			if err != nil {
 				failed = fmt.Errorf("%s %s: %w", p.Remedy, p.Node, err)

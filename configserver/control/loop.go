@@ -15,6 +15,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/resolve"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/faultpoint"
@@ -50,6 +51,8 @@ type Config struct {
 	Ownership store.Ownership
 	// Credentials opens the cluster's credentials files anew.
 	Credentials func() (*credentials.Set, error)
+	// Resolve looks up host names of nodes; nil for the resolver of this machine.
+	Resolve resolve.Func
 	// Logger gets the cluster and the shard bound to it.
 	Logger *slog.Logger
 	// Metrics are shared by all loops of a process; nil for none.
@@ -143,6 +146,10 @@ func New(cfg Config) (*Loop, error) {
 	if cfg.Faults == nil {
 		cfg.Faults = faultpoint.Process()
 	}
+	if cfg.Resolve == nil {
+		cfg.Resolve = resolve.System
+	}
+	cfg.Resolve = resolve.Cached(cfg.Resolve)
 	l := &Loop{
 		cfg:        cfg,
 		log:        cfg.Logger.With("cluster", cfg.Cluster),
@@ -319,6 +326,11 @@ func (l *Loop) Owner() *failover.Owner { return l.owner }
 
 // Faults implements failover.Host.
 func (l *Loop) Faults() *faultpoint.Points { return l.cfg.Faults }
+
+// Resolve implements failover.Host.
+func (l *Loop) Resolve(ctx context.Context, address string) ([]string, error) {
+	return l.cfg.Resolve(ctx, address)
+}
 
 // Credentials implements failover.Host.
 func (l *Loop) Credentials() *credentials.Set { return l.secrets.Load() }

@@ -36,6 +36,7 @@ type rig struct {
 	faults  faultpoint.Points
 	// config are lines of the configuration of servers that are registered from now on.
 	config []string
+	names   dns
 }
 
 func policy() topology.Policy {
@@ -114,7 +115,7 @@ func (r *rig) run() {
 	if testing.Verbose() {
 		out = slog.NewTextHandler(os.Stderr, nil)
 	}
-	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id), Faults: &r.faults,
+	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id), Faults: &r.faults, Resolve: r.names.resolve,
 		Credentials: func() (*credentials.Set, error) { return credentials.Open(r.dir, "c") }})
 	if err != nil {
 		r.t.Fatal(err)
@@ -329,9 +330,9 @@ func (p *fakeProxy) client(s *topology.Shard) *redis.Client {
 	m := s.MasterNode()
 	i := slices.IndexFunc(p.view.Credentials, func(c ShardCredential) bool { return c.Shard == s.ID })
 	cred := p.view.Credentials[i]
-	key := m.Address + " " + m.Incarnation + " " + cred.Username
+	key := m.Endpoint() + " " + m.Incarnation + " " + cred.Username
 	if p.clients[key] == nil {
-		p.clients[key] = redis.NewClient(&redis.Options{Addr: m.Address, Username: cred.Username, Password: cred.Password,
+		p.clients[key] = redis.NewClient(&redis.Options{Addr: m.Endpoint(), Username: cred.Username, Password: cred.Password,
 			Protocol: 2, MaxRetries: -1, DisableIdentity: true, DialerRetries: 1, ReadTimeout: 5 * time.Second})
 	}
 	return p.clients[key]

@@ -79,6 +79,13 @@ func (l *Loop) syncProbers(newPolicy bool) {
 		r.prober = health.NewProber(health.ProberConfig{
 			Node: id, Address: address,
 			Passwords: func() []string { return l.Credentials().AdminPasswords() },
+			Resolve:   l.cfg.Resolve,
+			Record: func() topology.Node {
+				if _, n := l.record.Load().Node(id); n != nil && n.Address == address {
+					return *n
+				}
+				return topology.Node{ID: id, Address: address}
+			},
 			Publish: func(node string, p health.Probe) {
 				if ctx.Err() == nil {
 					l.inbox.put(node, p)

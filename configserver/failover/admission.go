@@ -28,7 +28,7 @@ import (
 //     serve them either: its replication user does not exist.)
 //  4. What it may have written alone is kept aside (diverged.go), before anything can
 //     replace it.
-//  5. Its run_id is committed as admitted, and not in sync.
+//  5. Its run_id is committed as admitted, with where it answers, and not in sync.
 //  6. Only then it is changed: it gets its mark and its settings, is told to follow
 //     the master, which refuses it writes, and its users are switched on.
 //
@@ -85,7 +85,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		n := s.Node(node)
 		old := n.Incarnation == was.RunID
 		n.InReadSet = n.InReadSet && old && !was.Master
-		admit(n, &was, time.Now())
+		admit(n, &was, c.Remote(), time.Now())
 		n.History = s.History().ReplID
 		e := topology.Event{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
 			Message: fmt.Sprintf("%s is admitted as a replica of %s", node, master.ID)}
@@ -153,7 +153,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 		if unsettled(r, s) {
 			return nil, ErrSuperseded
 		}
-		admit(s.Node(node), &c.Info, time.Now())
+		admit(s.Node(node), &c.Info, c.Remote(), time.Now())
 		return nil, nil
 	})
 	if err != nil {
@@ -196,9 +196,9 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	return grant(ctx, c, sec)
 }
 
-// admit notes in a record that an incarnation of a node is admitted, which says
-// nothing about what it has.
-func admit(n *topology.Node, info *redisadmin.Info, now time.Time) {
+// admit notes in a record that an incarnation of a node is admitted, and where it
+// answers, which says nothing about what it has.
+func admit(n *topology.Node, info *redisadmin.Info, endpoint string, now time.Time) {
 	if n.InSync {
 		why := "it was admitted anew"
 		if n.Incarnation != info.RunID {
@@ -207,6 +207,7 @@ func admit(n *topology.Node, info *redisadmin.Info, now time.Time) {
 		n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: why, Offset: -1, MasterOffset: -1}
 	}
 	n.Incarnation, n.InSync, n.Discard = info.RunID, false, false
+	n.ReachedAt(endpoint)
 }
 
 // Regrant puts settings and users of an admitted node right, without touching
@@ -324,15 +325,10 @@ func (x *Executor) judge(ctx context.Context, c *redisadmin.Conn, s *topology.Sh
 	return err
 }
 
-// dial connects to whatever incarnation is at a node's address now, only to look.
-func (x *Executor) dial(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
-	return redisadmin.Dial(ctx, n.Address, x.host.Credentials().AdminPasswords())
-}
-
 // dialAdmitted connects to the admitted incarnation of a node, for as long as
 // ctx. Close the connection; those of an operation are kept (conn).
 func (x *Executor) dialAdmitted(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
-	c, err := redisadmin.DialIncarnation(ctx, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := redisadmin.DialIncarnation(ctx, n.Endpoint(), x.host.Credentials().AdminPasswords(), n.Incarnation)
 	if err != nil {
 		return nil, err
 	}

@@ -68,6 +68,8 @@ type Host interface {
 	// Elsewhere says that a process is admitted as a node of another cluster, for
 	// people; "" when it is not.
 	Elsewhere(ctx context.Context, runID string) (string, error)
+	// Resolve looks up what an address means now (resolve.Func).
+	Resolve(ctx context.Context, address string) ([]string, error)
 	// Owner is the ownership that the executors of this host act for.
 	Owner() *Owner
 	// Owned fails with store.ErrLeaseLost when this Configserver must stop.
@@ -203,12 +205,12 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	x.mu.Lock()
 	c := x.conns[n.ID]
 	x.mu.Unlock()
-	if c != nil && c.Info.RunID == n.Incarnation && c.Address == n.Address {
+	if c != nil && c.Info.RunID == n.Incarnation {
 		return c, c.Begin(ctx)
 	}
 	dial, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := redisadmin.DialIncarnation(dial, n.Address, x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := redisadmin.DialIncarnation(dial, n.Endpoint(), x.host.Credentials().AdminPasswords(), n.Incarnation)
 	if err != nil {
 		return nil, err
 	}

@@ -185,6 +185,7 @@ func (x *Executor) elect(ctx context.Context) error {
 					op.Candidates = remember(op.Candidates, outcome.Candidates)
 					// The incarnation is admitted here, before any user is switched on.
 					s.Node(chosen).Incarnation = o.Nodes[chosen].Info.RunID
+					s.Node(chosen).ReachedAt(o.Nodes[chosen].Endpoint)
 					return nil, nil
 				})
 		}
@@ -248,7 +249,7 @@ func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observati
 		seen.Reached = err == nil || errors.Is(err, redisadmin.ErrSilent) || seen.Sight == topology.SightFenced
 		if err == nil {
 			seen.Info, seen.InfoAt, seen.Heard, seen.Refused, seen.Busy = answer.Info, asked, time.Now(), 0, ""
-			seen.Users, seen.UsersAt = answer.Users, asked
+			seen.Users, seen.UsersAt, seen.Endpoint = answer.Users, asked, answer.Endpoint
 		}
 		o.Nodes[n.ID] = seen
 	})
@@ -257,8 +258,9 @@ func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observati
 
 // answer is who is at a node's address.
 type answer struct {
-	Info  redisadmin.Info
-	Users []string
+	Info     redisadmin.Info
+	Users    []string
+	Endpoint string
 }
 
 // ask looks at whatever incarnation is at a node's address now.
@@ -284,6 +286,7 @@ func (x *Executor) ask(ctx context.Context, n *topology.Node) (answer, error) {
 }
 
 func look(ctx context.Context, c *redisadmin.Conn) (a answer, err error) {
+	a.Endpoint = c.Remote()
 	if a.Info, err = c.Read(ctx); err == nil {
 		a.Users, err = c.Users(ctx)
 	}

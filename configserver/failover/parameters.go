@@ -69,7 +69,7 @@ func (x *Executor) Retain(c *topology.Cluster) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for id, conn := range x.conns {
-		if _, n := c.Node(id); n == nil || n.Address != conn.Address || n.Incarnation != conn.Info.RunID {
+		if _, n := c.Node(id); n == nil || n.Incarnation != conn.Info.RunID {
 			conn.Close()
 			delete(x.conns, id)
 		}

@@ -24,6 +24,8 @@ const (
 	AdmitMaster Remedy = "admit as master"
 	// Admit: fence the node, make it a replica, admit its incarnation.
 	Admit Remedy = "admit as replica"
+	// Relocate: commit where the admitted incarnation of the master answers now.
+	Relocate Remedy = "commit its new place"
 	// Regrant: put users, passwords and settings of an admitted node right.
 	Regrant Remedy = "renew users and settings"
 )
@@ -86,6 +88,9 @@ var Table = []Row{
 	{Code: "MasterUnreachableFromConfigserver", Severity: topology.Warning, Event: "MasterUnreachableFromConfigserver", After: time.Second, match: unreachable},
 	{Code: "MisconfiguredNode", Severity: topology.Critical, Event: "MisconfiguredNode", match: misconfigured},
 	{Code: "NodeRefusesAdmin", Severity: topology.Critical, Event: "NodeRefusesAdmin", After: time.Second, match: refusesAdmin},
+	{Code: "MasterMoved", Severity: topology.Warning, Remedy: Relocate, match: masterMoved},
+	{Code: "ReplicaMoved", Severity: topology.Warning, Remedy: Admit, match: replicaMoved},
+	{Code: "NameLeadsElsewhere", Severity: topology.Warning, Event: "NameLeadsElsewhere", After: time.Second, match: nameLeadsElsewhere},
 	{Code: "ReplicaRestarted", Severity: topology.Warning, Remedy: Admit, match: replicaRestarted},
 	{Code: "ReplicatesFromWrongMaster", Severity: topology.Warning, Remedy: Admit, match: wrongMaster},
 	{Code: "DeadReplica", Severity: topology.Warning, Event: "ReplicaLost", Ended: "ReplicaRecovered", match: deadReplica},

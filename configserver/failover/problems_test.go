@@ -167,6 +167,58 @@ var situations = []situationTest{
 	}, code: "DeadMaster", node: "n0", remedy: Replace},
 	{name: "DeadReplica", nodes: 2, make: func(w *world) { w.kill("n1"); w.tick(50 * time.Millisecond) },
 		code: "DeadReplica", node: "n1"},
+	{name: "MasterMoved", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.servers["n0"].at = "10.0.0.9:6379"
+		w.servers["n1"].follows = "10.0.0.9:6379" // by whoever moved it
+		w.tick(2 * step)
+	}, code: "MasterMoved", node: "n0", remedy: Relocate, also: []string{"ReplicatesFromWrongMaster", "ReplicaOutOfSync"},
+		message: "n0, which was at 10.0.0.0:6379, answers at 10.0.0.9:6379 now, where n0:6379 leads"},
+	{name: "MasterMoved: admitted before names were looked up", nodes: 2, make: func(w *world) {
+		w.servers["n0"].at = "10.0.0.9:6379"
+		w.probe("n0")
+	}, code: "MasterMoved", node: "n0", remedy: Relocate, message: "was at n0:6379"},
+	{name: "ReplicaMoved", nodes: 3, make: func(w *world) {
+		w.lookUp()
+		w.servers["n2"].at = "10.0.0.9:6379"
+		w.tick(2 * step)
+	}, code: "ReplicaMoved", node: "n2", remedy: Admit, message: "answers at 10.0.0.9:6379 now"},
+	{name: "ReplicaMoved: waits for a master that answers", nodes: 3, make: func(w *world) {
+		w.lookUp()
+		w.cut["n0"] = true
+		w.tick(5 * time.Second)
+		w.servers["n2"].at = "10.0.0.9:6379"
+		w.tick(2 * step)
+	}, code: "ReplicaMoved", node: "n2", also: []string{"MasterUnreachableFromConfigserver"}},
+	{name: "ReplicaMoved: not by an address that is no name", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.shard().Nodes[1].Address, w.shard().Nodes[1].Resolved = "10.0.0.1:6379", ""
+		w.servers["n1"].at, w.servers["n1"].follows = "10.0.0.9:6379", "10.0.0.5:6379"
+		w.tick(2 * step)
+	}, code: "ReplicatesFromWrongMaster", node: "n1", remedy: Admit, also: []string{"ReplicaOutOfSync"}},
+	{name: "ReplicaMoved: another process at another place restarted", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.kill("n1")
+		w.tick(step)
+		w.restart("n1", 0).at = "10.0.0.9:6379"
+		w.tick(step)
+	}, code: "ReplicaRestarted", node: "n1", remedy: Admit},
+	{name: "NameLeadsElsewhere", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.servers["n0"].astray = "10.0.0.9:6379"
+		w.tick(step)
+	}, code: "NameLeadsElsewhere", node: "n0", message: "n0 answers at 10.0.0.0:6379, but n0:6379 leads to 10.0.0.9:6379 now"},
+	{name: "NameLeadsElsewhere: and the master cannot be seen", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.elsewhere("n0")
+	}, code: "MasterUnreachableFromConfigserver", node: "n0"},
+	{name: "MasterRestarted: at another place", nodes: 2, make: func(w *world) {
+		w.lookUp()
+		w.kill("n0")
+		w.tick(step)
+		w.restart("n0", 0).at = "10.0.0.9:6379"
+		w.tick(2 * step)
+	}, code: "MasterRestarted", node: "n0", remedy: Replace},
 	{name: "ReplicaRestarted", nodes: 2, make: func(w *world) { w.kill("n1"); w.tick(step); w.restart("n1", 0); w.tick(step) },
 		code: "ReplicaRestarted", node: "n1", remedy: Admit},
 	{name: "ReplicaRestarted: waits while it loads", nodes: 2, make: func(w *world) {

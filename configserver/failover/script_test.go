@@ -21,6 +21,8 @@ import (
 //	shard nodes=3 [max-failovers=N]   a new serving shard; n0 is master
 //	kill|pause|resume n1              what happens to a server
 //	restart n1 [keys=N]               a new process, with so many keys
+//	lookup                            the nodes are registered by names from here on
+//	move n1 10.0.0.9:6379             its name leads there, and its process is there
 //	cut|heal n1                       the Configserver's network to a node
 //	proxy p1 ok|refused|timeout       what a proxy reports about the master
 //	write N                           bytes written by the master
@@ -65,6 +67,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			d.ScanArgs(t, "keys", &keys)
 		}
 		w.restart(arg(0), int64(keys)).appendOnly = d.HasArg("journal")
+	case "lookup":
+		w.lookUp()
+	case "move":
+		w.servers[arg(0)].at = arg(1)
 	case "cut", "heal":
 		w.cut[arg(0)] = d.Cmd == "cut"
 	case "proxy":
@@ -177,9 +183,14 @@ func (w *world) act() string {
 			n, live := s.Node(p.Node), w.servers[p.Node]
 			live.users = append(w.users(), w.mark(p.Node))
 			if p.Remedy == Admit {
-				admit(n, &redisadmin.Info{RunID: live.runID}, w.now)
-				live.master, live.follows = false, w.address(s.Master)
+				admit(n, &redisadmin.Info{RunID: live.runID}, live.at, w.now)
+				live.master, live.follows = false, s.MasterNode().Endpoint()
 			}
+			w.c.Epoch++
+			w.c.CommittedAt, w.o.Since = w.now, map[string]time.Time{"s": w.now}
+			say("epoch %d: %s: %s", w.c.Epoch, p.Node, p.Remedy)
+		case Relocate:
+			s.Node(p.Node).ReachedAt(w.servers[p.Node].at)
 			w.c.Epoch++
 			w.c.CommittedAt, w.o.Since = w.now, map[string]time.Time{"s": w.now}
 			say("epoch %d: %s: %s", w.c.Epoch, p.Node, p.Remedy)

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -53,6 +54,9 @@ type server struct {
 	copied      time.Time
 	// data are the writes that it has.
 	data []int
+	// at is the "ip:port" that the name of its node leads to, if that matters;
+	// astray, where it leads while the process is somewhere else.
+	at, astray string
 	// secondOffset is where it went on from an older history.
 	secondOffset int64
 }
@@ -88,6 +92,24 @@ func newWorld(nodes int) *world {
 func (w *world) shard() *topology.Shard   { return &w.c.Shards[0] }
 func (w *world) mark(id string) string    { return topology.Mark(&w.c, "s", id) }
 func (w *world) address(id string) string { return id + ":6379" }
+
+// place is where a server answers.
+func (w *world) place(id string) string { return cmp.Or(w.servers[id].at, w.address(id)) }
+
+// lookUp lets the nodes be admitted at what their names mean, as other addresses.
+func (w *world) lookUp() {
+	for i := range w.shard().Nodes {
+		n := &w.shard().Nodes[i]
+		n.Resolved = fmt.Sprintf("10.0.0.%d:6379", i)
+		w.servers[n.ID].at = n.Resolved
+	}
+	for _, s := range w.servers {
+		if s.follows != "" {
+			s.follows = w.shard().MasterNode().Endpoint()
+		}
+	}
+	w.tick(step)
+}
 
 // boot starts a server, fenced and empty.
 func (w *world) boot(id string) *server {
@@ -131,7 +153,7 @@ func (w *world) replicate() {
 		}
 		var m *server
 		for _, other := range w.servers {
-			if w.address(other.id) == s.follows {
+			if w.place(other.id) == s.follows {
 				m = other
 			}
 		}
@@ -190,7 +212,7 @@ func (w *world) probe(id string) {
 		if id == w.shard().Master {
 			p.InfoAt = w.now.Add(time.Millisecond) // it is asked after the others
 		}
-		p.Info = s.info(w)
+		p.Info, p.Endpoint, p.Astray = s.info(w), s.at, s.astray
 	}
 	if s.hung || w.cut[id] {
 		w.o.Nodes[id] = health.Node{Probe: *p}
@@ -216,8 +238,8 @@ func (s *server) info(w *world) redisadmin.Info {
 		info.LinkDownFor = w.now.Sub(s.linkLost).Truncate(time.Second)
 	}
 	for _, other := range w.servers {
-		if s.master && other.linkUp && other.follows == w.address(s.id) {
-			info.Online = append(info.Online, w.address(other.id))
+		if s.master && other.linkUp && other.follows == w.place(s.id) {
+			info.Online = append(info.Online, w.place(other.id))
 		}
 	}
 	return info
@@ -233,6 +255,24 @@ func (w *world) strangerAt(id string) {
 		if n.ID != id {
 			w.now = w.now.Add(time.Millisecond)
 			w.probe(n.ID)
+		}
+	}
+}
+
+// elsewhere is as if the name of a node led to an empty server, and the node could not
+// be seen where it was, for a second in which the others are probed.
+func (w *world) elsewhere(id string) {
+	for end := w.now.Add(time.Second); w.now.Before(end); {
+		w.now = w.now.Add(step)
+		w.replicate()
+		p := w.o.Nodes[id].Probe
+		p.Info, p.Users, p.Endpoint = redisadmin.Info{RunID: "another", Mode: "standalone", Master: true}, nil, "10.0.0.9:6379"
+		p.InfoAt, p.UsersAt, p.Heard = w.now, w.now, w.now
+		w.o.Take(&w.c, w.shard(), w.shard().Node(id), p)
+		for _, n := range w.shard().Nodes {
+			if n.ID != id {
+				w.probe(n.ID)
+			}
 		}
 	}
 }

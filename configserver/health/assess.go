@@ -65,16 +65,18 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 		a.Verdict, a.Detail = Dead, stranger
 		a.Evidence[0].Sight, a.Evidence[0].Detail = topology.SightUnknown, stranger
 	}
-	switch a.Verdict {
-	case Dead:
+	// Another process in another place does not prove either that the master is gone.
+	apart := a.Verdict == Restarted && m.Moved(o.Nodes[m.ID].Endpoint)
+	switch {
+	case a.Verdict == Dead || apart:
 		since := o.Nodes[m.ID].RefusedSince
 		if o.Nodes[m.ID].Refused == 0 {
-			since = o.Nodes[m.ID].InfoAt
+			since = o.lastSeen(s)
 		}
 		return a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
 			return r.Info.LinkUp && !silentFor(r.Info.LastIO, c.Policy.HungAfter), r.InfoAt.After(since)
 		}, since)
-	case Hung:
+	case a.Verdict == Hung:
 		p := o.Nodes[m.ID].Probe
 		since := p.Heard
 		if since.Before(o.Started) {
@@ -85,6 +87,12 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 		}, since)
 	}
 	return a
+}
+
+// lastSeen is when a shard's master itself was last known to answer here.
+func (o *Observations) lastSeen(s *topology.Shard) time.Time {
+	h := o.Histories[s.ID]
+	return slices.MaxFunc([]time.Time{o.Started, h.Since, h.Seen}, time.Time.Compare)
 }
 
 // silentFor tells if a replica's last I/O, in whole seconds, is old enough to

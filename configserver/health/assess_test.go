@@ -25,6 +25,11 @@ func scene() (*topology.Cluster, *topology.Shard, *Observations) {
 	return c, &c.Shards[0], o
 }
 
+// elsewhere: another process answers at another place than the master was at.
+func elsewhere(n *Node) {
+	n.Probe = Probe{Sight: topology.SightOK, Heard: now, InfoAt: now, Info: redisadmin.Info{RunID: "new"}, Endpoint: "10.0.0.9:1"}
+}
+
 func TestAssessMaster(t *testing.T) {
 	change := func(o *Observations, id string, f func(n *Node)) {
 		n := o.Nodes[id]
@@ -79,6 +84,17 @@ func TestAssessMaster(t *testing.T) {
 				n.Probe = Probe{Sight: topology.SightOK, Heard: now, Info: redisadmin.Info{RunID: "new"}}
 			})
 		}, Restarted},
+		{"another incarnation elsewhere", func(o *Observations) { change(o, "m", elsewhere) }, Restarted},
+		{"another incarnation elsewhere, the replica's link is up", func(o *Observations) {
+			change(o, "m", elsewhere)
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 0 })
+		}, Unreachable},
+		{"another incarnation elsewhere, a proxy gets replies", func(o *Observations) {
+			change(o, "m", func(n *Node) {
+				elsewhere(n)
+				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: now.Add(-time.Second), ReplyAt: now.Add(-time.Second)}}
+			})
+		}, Unreachable},
 		{"silent for a while", func(o *Observations) {
 			change(o, "m", func(n *Node) {
 				n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-2 * time.Second), Info: redisadmin.Info{RunID: "rm"}}

@@ -21,6 +21,11 @@ type Probe struct {
 	// Reached: a connection to the node was accepted or is open, though it may not
 	// answer: a process is there.
 	Reached bool
+	// Endpoint is the "ip:port" of the newest connection: who says Info answers there.
+	Endpoint string
+	// Astray is what the node's host name means now, when that is another place and the
+	// admitted process answers where it was; "" otherwise.
+	Astray string
 	// Heard is when the node last said anything at all; an error is an answer.
 	Heard time.Time
 	// Asked is when the oldest question was asked that is still unanswered;

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/configserver/resolve"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -34,6 +36,10 @@ type ProberConfig struct {
 	Node, Address string
 	// Passwords of the admin user, the current one first; called at every dial.
 	Passwords func() []string
+	// Resolve looks up host names; nil: the resolver of this machine.
+	Resolve resolve.Func
+	// Record is what is committed about the node now; nil: nothing.
+	Record func() topology.Node
 	// Publish takes what is known after every change; it must not block.
 	Publish func(node string, p Probe)
 	// Measured is called for every probe that was answered; nil for none.
@@ -49,6 +55,10 @@ type Prober struct {
 	interval atomic.Int64
 	hung     atomic.Int64
 	refusals atomic.Int64
+	// See names.go: where the connection leads, "" while there is none, and
+	// Probe.Astray; the words to connect anew and to look up the name again.
+	connected, astray atomic.Value
+	elsewhere, again  chan struct{}
 
 	p        Probe
 	lastFull time.Time
@@ -56,7 +66,10 @@ type Prober struct {
 
 // NewProber makes a prober; Run runs it.
 func NewProber(cfg ProberConfig, policy topology.Policy) *Prober {
-	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1)}
+	if cfg.Resolve == nil {
+		cfg.Resolve = resolve.System
+	}
+	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1), elsewhere: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	p.SetPolicy(policy)
 	return p
 }
@@ -78,6 +91,9 @@ func (p *Prober) Kick() {
 
 // Run probes until ctx ends.
 func (p *Prober) Run(ctx context.Context) {
+	var names sync.WaitGroup
+	names.Go(func() { p.followName(ctx) })
+	defer names.Wait()
 	for ctx.Err() == nil {
 		begun := time.Now()
 		p.connection(ctx)
@@ -111,12 +127,18 @@ func (p *Prober) connection(ctx context.Context) {
 	}
 	l, err := p.login(ctx)
 	if err != nil {
+		p.connected.Store("")
 		if ctx.Err() == nil {
 			p.failed(err)
 		}
 		return
 	}
 	defer l.close()
+	defer p.connected.Store("")
+	select {
+	case <-p.elsewhere: // of an earlier connection
+	default:
+	}
 	p.lastFull = time.Time{}
 	for first := true; ctx.Err() == nil; first = false {
 		if err := p.probe(l); err != nil {
@@ -126,7 +148,7 @@ func (p *Prober) connection(ctx context.Context) {
 			return
 		}
 		if err := p.rest(ctx, l, first); err != nil {
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !errors.Is(err, errElsewhere) {
 				p.ended(err)
 			}
 			return
@@ -150,6 +172,8 @@ func (p *Prober) rest(ctx context.Context, l *line, first bool) error {
 			return errors.New("an answer without a question")
 		}
 		return r.err
+	case <-p.elsewhere:
+		return errElsewhere
 	case <-p.kick:
 	case <-ctx.Done():
 		return ctx.Err()
@@ -192,7 +216,10 @@ func (p *Prober) ended(err error) {
 	p.publish()
 }
 
-func (p *Prober) publish() { p.cfg.Publish(p.cfg.Node, p.p) }
+func (p *Prober) publish() {
+	p.p.Astray, _ = p.astray.Load().(string)
+	p.cfg.Publish(p.cfg.Node, p.p)
+}
 
 // heard records that the node said something.
 func (p *Prober) heard() {
@@ -201,9 +228,25 @@ func (p *Prober) heard() {
 	p.p.Refused = 0
 }
 
+// dial connects to where the node is now.
+func (p *Prober) dial(ctx context.Context) (net.Conn, error) {
+	place, err := p.locate(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nc, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", place.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	p.p.Endpoint = place.Endpoint
+	p.connected.Store(place.Endpoint)
+	p.astray.Store(place.Astray)
+	return nc, nil
+}
+
 // login connects and finds a password that is accepted.
 func (p *Prober) login(ctx context.Context) (*line, error) {
-	nc, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "tcp", p.cfg.Address)
+	nc, err := p.dial(ctx)
 	p.p.Reached = err == nil
 	if err != nil {
 		return nil, err

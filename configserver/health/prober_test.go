@@ -30,8 +30,14 @@ func watch(t *testing.T, passwords ...string) *watched {
 	if len(passwords) == 0 {
 		passwords = []string{w.AdminPassword}
 	}
-	policy := topology.DefaultPolicy()
-	w.p = NewProber(ProberConfig{Node: "n", Address: w.Address, Passwords: func() []string { return passwords },
+	return w.run(ProberConfig{Address: w.Address}, passwords...)
+}
+
+// run runs the prober.
+func (w *watched) run(cfg ProberConfig, passwords ...string) *watched {
+	w.t.Helper()
+	t, policy := w.t, topology.DefaultPolicy()
+	w.p = NewProber(ProberConfig{Node: "n", Address: cfg.Address, Resolve: cfg.Resolve, Record: cfg.Record, Passwords: func() []string { return passwords },
 		Publish: func(_ string, p Probe) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

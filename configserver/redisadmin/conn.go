@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -149,6 +150,16 @@ func (c *Conn) Bind(ctx context.Context) *Conn {
 		c.stop = context.AfterFunc(ctx, func() { _ = c.nc.Close() })
 	}
 	return c
+}
+
+// Remote is the "ip:port" that the connection leads to.
+func (c *Conn) Remote() string {
+	at, ok := c.nc.RemoteAddr().(*net.TCPAddr)
+	if !ok {
+		return ""
+	}
+	of := at.AddrPort()
+	return netip.AddrPortFrom(of.Addr().Unmap(), of.Port()).String()
 }
 
 // Close ends the connection.

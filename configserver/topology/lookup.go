@@ -83,10 +83,6 @@ func (s *Shard) MasterNode() *Node {
 	return s.Node(s.Master)
 }
 
-// Endpoint is where the admitted incarnation is reached: what the address meant when
-// it was admitted. Replicas follow it, and proxies connect to it.
-func (n *Node) Endpoint() string { return cmp.Or(n.Resolved, n.Address) }
-
 // CompareIDs orders ids as people count: numbers inside them compare by
 // value, so that "shard-2" comes before "shard-10".
 func CompareIDs(a, b string) int {

@@ -361,3 +361,17 @@ func TestCompareIDs(t *testing.T) {
 		}
 	}
 }
+
+func TestEndpoint(t *testing.T) {
+	name, ip := Node{Address: "db.test:6379"}, Node{Address: "[::1]:6379"}
+	if name.Endpoint() != name.Address || !name.Moved("10.0.0.1:6379") || name.Moved("") || ip.Moved("10.0.0.1:6379") {
+		t.Error("before anything was admitted")
+	}
+	for _, n := range []*Node{&name, &ip} {
+		n.ReachedAt("10.0.0.1:6379")
+		n.ReachedAt("")
+	}
+	if name.Endpoint() != "10.0.0.1:6379" || name.Moved("10.0.0.1:6379") || !name.Moved("10.0.0.2:6379") || ip.Resolved != "" {
+		t.Errorf("after it: %+v, %+v", name, ip)
+	}
+}

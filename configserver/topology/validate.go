@@ -185,6 +185,9 @@ func (n *Node) validate() error {
 	if n.Priority < 0 {
 		return Invalidf("priority", "%d of node %s must not be negative", n.Priority, n.ID)
 	}
+	if n.Resolved != "" && !Literal(n.Resolved) {
+		return fmt.Errorf("node %s: its endpoint %q is not ip:port", n.ID, n.Resolved)
+	}
 	if n.InSync && n.Incarnation == "" {
 		return fmt.Errorf("node %s: in sync without an admitted incarnation", n.ID)
 	}

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/basalt-redis/basalt/internal/capture"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
@@ -292,6 +293,30 @@ func TestSnapshotDeltasAcks(t *testing.T) {
 	}
 	if st := p.Status(); st.Epoch != 10 || st.AckedEpoch != 10 || st.Phase != "serving" || st.Server != f.address || st.Connects != 1 {
 		t.Errorf("status %+v", st)
+	}
+}
+
+// Proxies connect to the endpoint, and a new one is a change though nothing else is.
+func TestEndpointIsDialed(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	named := topologyAt(1, "a")
+	named.Shards[0].Nodes[0].Address, named.Shards[0].Nodes[0].Endpoint = "db.test:1", "10.0.0.1:1"
+	s.snapshot(named)
+	s.acked(1)
+	moved := proto.CloneOf(named)
+	moved.Epoch, moved.Shards[0].Nodes[0].Endpoint = 2, "10.0.0.2:1"
+	s.delta(1, moved)
+	s.acked(2)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var addresses []string
+	for _, table := range p.tables {
+		addresses = append(addresses, table.Shards[0].Nodes[0].Address, table.Shards[0].Nodes[1].Address)
+	}
+	if !slices.Equal(addresses, []string{"10.0.0.1:1", "127.0.0.1:2", "10.0.0.2:1", "127.0.0.1:2"}) {
+		t.Errorf("addresses %q", addresses)
 	}
 }
 

@@ -1,6 +1,7 @@
 package configclient
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -165,8 +166,9 @@ func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, er
 		r.Slots.Union(&owned)
 	}
 	for _, n := range shard.GetNodes() {
+		// What the Configserver looked up and admitted, not what a name means here.
 		r.Nodes = append(r.Nodes, routing.Node{
-			ID: n.GetId(), Address: n.GetAddress(), Incarnation: n.GetIncarnation(), InReadSet: n.GetInReadSet(),
+			ID: n.GetId(), Address: cmp.Or(n.GetEndpoint(), n.GetAddress()), Incarnation: n.GetIncarnation(), InReadSet: n.GetInReadSet(),
 		})
 	}
 	if credential, ok := s.credentials[r.ID]; ok {

@@ -428,6 +428,51 @@ func TestAddressOfAnotherNode(t *testing.T) {
 	c.want("new", "SET", "k", "2")
 }
 
+// TestEndpointOfTheSameProcess: the master is the process that it was, at another
+// address: new connections are made there, and the old ones end, with an error for a
+// write that may have been executed.
+func TestEndpointOfTheSameProcess(t *testing.T) {
+	t.Parallel()
+	port := redistest.FreePort(t)
+	at := func(ip int) string { return fmt.Sprintf("127.0.0.%d:%d", ip, port) }
+	server := redistest.Start(t, redistest.Options{Open: true, Address: at(2), Config: []string{"bind 127.0.0.2 127.0.0.3"}})
+	shard := one(0, 1, at(2))
+	shard.Nodes[0].Incarnation = server.Info("run_id")
+	p := startProxy(t, reactor.Config{Loops: 1}, shard)
+	c, late := p.dial(), p.dial()
+	c.want("OK", "SET", "k", "1")
+	server.MustDo("CLIENT", "PAUSE", "3000", "WRITE")
+	late.send("SET", "late", "1")
+	for begun := time.Now(); p.Stats().Nodes[0].InFlight == 0; time.Sleep(time.Millisecond) {
+		if time.Since(begun) > soon {
+			t.Fatal("the write was not sent")
+		}
+	}
+	moved := shard.Nodes[0]
+	moved.Address = at(3)
+	p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Nodes = []routing.Node{moved} }))
+	late.wantNext(replaced)
+	server.MustDo("CLIENT", "UNPAUSE")
+	c.want("OK", "SET", "k", "2")
+	c.want("2", "GET", "k")
+	there := server.Client(redistest.AdminUser, server.AdminPassword)
+	defer there.Close()
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		old := 0
+		for line := range strings.Lines(there.ClientList(t.Context()).Val()) {
+			if strings.Contains(line, " laddr="+at(2)) && strings.Contains(line, "user=default") {
+				old++
+			}
+		}
+		if old == 0 {
+			break
+		}
+		if time.Since(begun) > soon {
+			t.Fatalf("%d connections to the old address are left", old)
+		}
+	}
+}
+
 // TestManyEpochs: epochs come faster than commands; none is lost or doubled.
 func TestManyEpochs(t *testing.T) {
 	t.Parallel()

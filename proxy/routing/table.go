@@ -82,7 +82,9 @@ type Shard struct {
 type Node struct {
 	// ID, unique in the cluster: "shard-0-0".
 	ID string
-	// Address, "host:port".
+	// Address is where the proxy connects to, "ip:port", or "host:port" when the
+	// Configserver says no more. At another address a node is another target, also
+	// with the same incarnation.
 	Address string
 	// Incarnation is the admitted run_id; when set, a server with another
 	// run_id at this address is treated as fenced.

@@ -957,7 +957,8 @@ type RegisterNodeRequest struct {
 	Shard string `protobuf:"bytes,2,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Node id, unique in the cluster, "shard-0-0".
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
-	// Address, "host:port", reachable from Configserver, proxies and replicas.
+	// Address, "host:port", reachable from Configserver, proxies and replicas. Only the
+	// Configserver looks up a host name.
 	Address string `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"`
 	// Preference when a master is chosen, lower first; 100 when unset.
 	Priority uint32 `protobuf:"varint,5,opt,name=priority,proto3" json:"priority,omitempty"`
