@@ -50,19 +50,11 @@ func (l *Loop) RegisterNode(ctx context.Context, shard string, n topology.Node, 
 	n.Incarnation, n.Resolved, n.InReadSet = "", "", false
 	now := l.Topology()
 	if s, is := now.Node(n.ID); is != nil && s.ID == shard && is.Address == n.Address {
-		if !discardData || is.ID == s.Master {
+		if !discardData {
 			return now, nil
 		}
-		return l.Commit(ctx, fmt.Sprintf("%s: the data of the server at %s may be discarded", n.ID, n.Address), func(c *topology.Cluster) ([]topology.Event, error) {
-			s, is := c.Node(n.ID)
-			if is == nil || is.ID == s.Master {
-				return nil, fmt.Errorf("replica %s: %w", n.ID, store.ErrNotFound)
-			}
-			is.Discard = true
-			return nil, nil
-		})
+		return l.discard(ctx, s, is)
 	}
-	n.Discard = discardData
 	if err := mayRegister(&now, shard, &n); err != nil {
 		return topology.Cluster{}, err
 	}
@@ -83,9 +75,34 @@ func (l *Loop) RegisterNode(ctx context.Context, shard string, n topology.Node, 
 		if s == nil {
 			s = c.AddShard(shard)
 		}
+		if discardData {
+			n.Discard = info.RunID
+		}
 		s.Nodes = append(s.Nodes, n)
 		return []topology.Event{{Time: time.Now(), Kind: "NodeRegistered", Severity: topology.Info, Shard: shard, Node: n.ID, Epoch: c.Epoch,
 			Message: fmt.Sprintf("%s at %s is registered in %s", n.ID, n.Address, shard)}}, nil
+	})
+}
+
+// discard lets the server that is at a registered node's address now be admitted,
+// whatever data it holds. It is about that process only.
+func (l *Loop) discard(ctx context.Context, s *topology.Shard, n *topology.Node) (topology.Cluster, error) {
+	if n.ID == s.Master || s.Operation != nil && s.Operation.OldMaster == n.ID {
+		return topology.Cluster{}, topology.Preconditionf("%s is the master of %s, so its data is the shard's: make another node the master first "+
+			"(`basaltctl failover %s %s`, with --accept-loss if none is in sync)", n.ID, s.ID, l.cfg.Cluster, s.ID)
+	}
+	info, err := l.inspect(ctx, s.ID, n, true)
+	if err != nil || info.RunID == n.Incarnation {
+		return l.Topology(), err // it is the node, and well: there is nothing to allow
+	}
+	id := n.ID
+	return l.Commit(ctx, fmt.Sprintf("%s: the data of the server at %s may be discarded", id, n.Address), func(c *topology.Cluster) ([]topology.Event, error) {
+		s, n := c.Node(id)
+		if n == nil || id == s.Master {
+			return nil, fmt.Errorf("replica %s: %w", id, store.ErrNotFound)
+		}
+		n.Discard = info.RunID
+		return nil, nil
 	})
 }
 

@@ -202,6 +202,7 @@ func (l *Loop) readAgain() (topology.Cluster, error) {
 		c, err := l.cfg.Store.Cluster(ctx, l.cfg.Cluster)
 		cancel()
 		if err == nil {
+			c.Complete()
 			return c, nil
 		}
 		if l.life.Err() != nil {

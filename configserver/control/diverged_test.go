@@ -174,7 +174,7 @@ func TestAnotherOwnerFinishesTheFirstAdmission(t *testing.T) {
 	r.settled("shard-0")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	if users := fmt.Sprint(r.servers["shard-0-0"].MustDo("ACL", "USERS")); !strings.Contains(users, "basalt-node-c-shard-0-shard-0-0") || ctx.Err() != nil {
+	if users := fmt.Sprint(r.servers["shard-0-0"].MustDo("ACL", "USERS")); !strings.Contains(users, "basalt-node:c:shard-0:shard-0-0") || ctx.Err() != nil {
 		t.Errorf("users %s", users)
 	}
 	r.checkEpochs()

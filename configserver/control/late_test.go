@@ -73,7 +73,7 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 			r.eventually("exactly the users of now", 10*time.Second, func() bool {
 				for _, n := range s.Nodes {
 					users := fmt.Sprint(r.servers[n.ID].MustDo("ACL", "USERS"))
-					if users != fmt.Sprintf("[basalt-admin basalt-node-c-shard-0-%s basalt-probe basalt-proxy-%d basalt-replication default]", n.ID, s.Generation) {
+					if users != fmt.Sprintf("[basalt-admin basalt-node:c:shard-0:%s basalt-probe basalt-proxy-%d basalt-replication default]", n.ID, s.Generation) {
 						return false
 					}
 				}

@@ -173,7 +173,7 @@ func New(cfg Config) (*Loop, error) {
 		newer:    map[string]string{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
-		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}}
 	set, err := cfg.Credentials()
 	if err != nil {
 		return nil, err

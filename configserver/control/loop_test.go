@@ -36,7 +36,7 @@ type rig struct {
 	faults  faultpoint.Points
 	// config are lines of the configuration of servers that are registered from now on.
 	config []string
-	names   dns
+	names  dns
 }
 
 func policy() topology.Policy {
@@ -151,7 +151,7 @@ func (r *rig) register(shard string, number int) string {
 	r.t.Helper()
 	id := fmt.Sprintf("%s-%d", shard, number)
 	r.servers[id] = redistest.Start(r.t, redistest.Options{AdminPassword: adminPassword,
-		Config: append([]string{"user basalt-node-c-" + shard + "-" + id + " off"}, r.config...)})
+		Config: append([]string{"user basalt-node:c:" + shard + ":" + id + " off"}, r.config...)})
 	var err error
 	for begun := time.Now(); ; {
 		_, err = r.loop.RegisterNode(r.t.Context(), shard, topology.Node{ID: id, Address: r.servers[id].Address, Readable: true, Priority: 100}, false)

@@ -149,7 +149,7 @@ func TestReplicaRestartsElsewhere(t *testing.T) {
 func TestNameOfADeadReplicaLeadsToAStranger(t *testing.T) {
 	t.Parallel()
 	r := newByName(t)
-	other := r.start(4, "user basalt-node-other-t-t-0 off")
+	other := r.start(4, "user basalt-node:other:t:t-0 off")
 	other.MustDo("SET", "theirs", "1")
 	state := func() string {
 		return fmt.Sprint(other.MustDo("ACL", "LIST"), other.MustDo("CONFIG", "GET", "master*"), other.MustDo("DBSIZE"), other.Info("role"), other.Info("run_id"))

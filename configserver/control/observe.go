@@ -62,9 +62,7 @@ func (l *Loop) syncProbers(newPolicy bool) {
 		if wanted[id] != r.address {
 			r.cancel()
 			delete(l.probers, id)
-			delete(l.obs.Nodes, id)
-			delete(l.obs.CaughtUp, id)
-			delete(l.obs.Behind, id)
+			l.obs.Forget(id)
 			l.m.forgetNode(l.cfg.Cluster, id)
 		} else if newPolicy {
 			r.prober.SetPolicy(c.Policy)
@@ -173,13 +171,15 @@ func (l *Loop) Observe(shard string) health.Observations {
 // observe copies what is known about one shard.
 func (l *Loop) observe(shard string) health.Observations {
 	o := l.obs
-	o.Nodes, o.CaughtUp, o.Behind = map[string]health.Node{}, map[string]time.Time{}, map[string]time.Time{}
+	o.Nodes = map[string]health.Node{}
+	o.CaughtUp, o.Behind, o.Unlinked = map[string]time.Time{}, map[string]time.Time{}, map[string]time.Time{}
 	if s := l.record.Load().Shard(shard); s != nil {
 		for i := range s.Nodes {
 			id := s.Nodes[i].ID
 			copyEntry(o.Nodes, l.obs.Nodes, id)
 			copyEntry(o.CaughtUp, l.obs.CaughtUp, id)
 			copyEntry(o.Behind, l.obs.Behind, id)
+			copyEntry(o.Unlinked, l.obs.Unlinked, id)
 		}
 	}
 	o.Histories = map[string]health.History{}

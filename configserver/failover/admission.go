@@ -206,7 +206,7 @@ func admit(n *topology.Node, info *redisadmin.Info, endpoint string, now time.Ti
 		}
 		n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: why, Offset: -1, MasterOffset: -1}
 	}
-	n.Incarnation, n.InSync, n.Discard = info.RunID, false, false
+	n.Incarnation, n.InSync, n.Discard = info.RunID, false, ""
 	n.ReachedAt(endpoint)
 }
 
@@ -314,6 +314,9 @@ func (x *Executor) judge(ctx context.Context, c *redisadmin.Conn, s *topology.Sh
 	record := x.host.Record()
 	if problem := health.Stranger(&record, s, n, &c.Info, users); problem != "" {
 		return fmt.Errorf("%s: %w: %s", n.ID, ErrStranger, problem)
+	}
+	if c.Info.Loading {
+		return fmt.Errorf("%s is loading its data", n.ID) // what it holds is not known yet
 	}
 	if c.Info.RunID == n.Incarnation {
 		return nil

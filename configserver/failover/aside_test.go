@@ -34,7 +34,7 @@ func newAside(t *testing.T, config ...string) *aside {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	return &aside{t, s, x, x.guard(t.Context(), c), &topology.Diverged{FoundAt: time.Now().Add(-2 * time.Second), Target: divergedFiles[0], DBFile: "dump.rdb"}}
+	return &aside{t, s, x, x.guard(t.Context(), c), &topology.Diverged{FoundAt: time.Now().Add(-2 * time.Second), Target: divergedFiles[0], DBFile: "dump.rdb", SavedBefore: -1}}
 }
 
 // save saves until that has ended, and tells how.
@@ -44,7 +44,7 @@ func (a *aside) save() (string, error) {
 		if _, err := a.c.Read(a.t.Context()); err != nil {
 			a.t.Fatal(err)
 		}
-		file, err := a.x.saveAside(a.t.Context(), a.c, a.d)
+		file, err := a.x.saveAside(a.t.Context(), a.c, a.d, func(int64) error { return nil })
 		if !errors.Is(err, errSaving) {
 			return file, err
 		}

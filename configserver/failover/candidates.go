@@ -53,14 +53,16 @@ const (
 // choice.
 type standing struct {
 	topology.Candidate
-	n       *topology.Node
-	is      condition
-	holds   holding
-	member  bool
-	lag     string // why it is no member although the record says so
-	soft    bool
-	history string // replication id
-	before  string // the history it continues
+	n      *topology.Node
+	is     condition
+	holds  holding
+	member bool
+	lag    string // why it is no member although the record says so
+	// withheld: it answers, may have everything, and must not be promoted by itself.
+	withheld bool
+	soft     bool
+	history  string // replication id
+	before   string // the history it continues
 }
 
 func (v *standing) refuse(is condition, soft bool, format string, args ...any) {
@@ -84,25 +86,29 @@ func stand(c *topology.Cluster, s *topology.Shard, n *topology.Node, e *Election
 	info := seen.Info
 	v := standing{Candidate: topology.Candidate{Node: n.ID, Offset: -1, Priority: n.Priority}, n: n, member: n.InSync,
 		history: info.ReplID, before: info.ReplID2}
+	admitted := info.RunID == n.Incarnation && !slices.Contains(e.Restarted, n.ID)
 	switch stranger := o.Stranger(c, s, n); {
 	case !o.Live(n.ID, now):
-		is, why := away, cmp.Or(seen.Detail, "never seen")
-		if seen.Sight == topology.SightOK {
+		is, why := silent, cmp.Or(seen.Detail, "never seen")
+		switch seen.Sight {
+		case topology.SightRefused:
+			is = away // whatever else it may be, a process that has the data is not there
+		case topology.SightOK:
 			why = "silent"
-		}
-		if seen.Reached || seen.Sight == topology.SightOK {
-			is = silent
 		}
 		v.refuse(is, false, "does not answer: %s", why)
 	case stranger != "":
 		v.refuse(away, false, "%s", stranger)
 	case n.Incarnation == "" && n.ID != e.Requested:
-		v.refuse(unfit, false, "not admitted yet")
+		v.refuse(unfit, true, "not admitted yet")
+	case n.Discard != "" && n.Discard == info.RunID:
+		v.refuse(unfit, false, "its data is to be discarded")
 	case info.Loading || seen.Busy == "LOADING":
 		v.refuse(loading, false, "is loading its data")
 	case isMisconfigured(&seen):
 		v.refuse(unfit, false, "is misconfigured")
-	case info.RunID != n.Incarnation:
+		v.withheld = admitted
+	case !admitted:
 		v.restart(s, &seen)
 	default:
 		v.judge(c, s, e, o)
@@ -110,7 +116,8 @@ func stand(c *topology.Cluster, s *topology.Shard, n *topology.Node, e *Election
 	return v
 }
 
-// restart judges a node whose incarnation was not admitted.
+// restart judges a node whose incarnation was not admitted, or only by an election
+// that came to nothing.
 func (v *standing) restart(s *topology.Shard, seen *health.Node) {
 	info := &seen.Info
 	v.refuse(restarted, false, "restarted: incarnation %.8s was not admitted", info.RunID)
@@ -144,9 +151,11 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 	switch {
 	case info.Syncing:
 		v.refuse(unfit, false, "its copy of the data is unfinished (%d %%)", info.SyncPercent)
-	case info.Master && n.ID != e.Old && !slices.Contains(e.Promoted, n.ID):
+		v.withheld = true // it goes on with what it had when the copy is cut short
+	case info.Master && n.ID != e.Old && !slices.Contains(e.Promoted, n.ID) && !known(info.ReplID2):
 		// It may be an old master that nobody has made a replica yet, and the only one
-		// that still has data.
+		// that still has data. (One that somebody made a master by hand goes on from
+		// the shard's history.)
 		v.refuse(unfit, v.holds == placed, "is a master of its own and not a replica of this shard's")
 	case !info.Master && !info.LinkUp && info.Offset <= 1 && !known(info.ReplID):
 		v.refuse(unfit, true, "was never in sync with a master")
@@ -154,21 +163,44 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 		v.refuse(unfit, true, "its data is of an older history than the master's")
 	case n.Priority == 0 && n.ID != e.Old:
 		v.refuse(intact, true, "priority 0: never master")
+		v.withheld = true
 	}
 	v.fallBack(s, &info)
-	if age := linkAge(s, n, o); !info.Master && age > c.Policy.MaxReplicaAge {
-		v.member = false
-		v.lag = fmt.Sprintf("its link to the master had been down for %v, more than %v", age.Round(time.Second), c.Policy.MaxReplicaAge)
+	if why := v.evidence(c, s, e, o); why != "" {
+		v.member, v.lag = false, why
+	}
+	if e.Switchover && v.is == intact {
+		// Nothing was written since the shard was frozen; before, catching up decides.
+		v.member = v.member || e.Offset >= 0 && v.Offset >= e.Offset || e.Offset < 0 && info.LinkUp && n.ID == e.Requested
 	}
 }
 
+// evidence is what was seen to speak against a replica that the record says to be in
+// sync; "" when nothing was.
+func (v *standing) evidence(c *topology.Cluster, s *topology.Shard, e *Election, o *health.Observations) string {
+	if o.Nodes[v.Node].Info.Master || v.Node == e.Old {
+		return ""
+	}
+	if why := o.Apart(c, s, v.n); why != "" {
+		return "when the master was well, " + why
+	}
+	if e.Offset >= 0 && v.Offset >= 0 && e.Offset-v.Offset > c.Policy.MaxReplicaLag {
+		return "more behind than max_replica_lag"
+	}
+	if linkAge(s, v.n, e.Old, o) > c.Policy.MaxReplicaAge {
+		return fmt.Sprintf("its link to the master had been down for longer than %v", c.Policy.MaxReplicaAge)
+	}
+	return ""
+}
+
 // linkAge is for how long a replica's link had been down when the master was
-// last known to live: either this Configserver saw the master after that, or a
-// sibling's link was still up, which has more of the stream to show for it. (One that
-// was stopped says when it wakes that its link just broke.) Time that passed since
-// the master died does not count, however long nobody was there to replace it. It is
-// the replica's own word: good enough against it, never for it.
-func linkAge(s *topology.Shard, n *topology.Node, o *health.Observations) time.Duration {
+// last known to live: either this Configserver saw the master after that, or a proxy
+// got a reply from it, or a sibling's link was still up, which has more of the stream
+// to show for it. (One that was stopped says when it wakes that its link just broke.)
+// Time that passed since the master died does not count, however long nobody was
+// there to replace it. It is the replica's own word: good enough against it, never
+// for it.
+func linkAge(s *topology.Shard, n *topology.Node, old string, o *health.Observations) time.Duration {
 	lost := func(id string) (time.Time, bool) {
 		p := o.Nodes[id].Probe
 		if p.Info.LinkUp || p.Info.LinkDownFor < 0 {
@@ -181,6 +213,11 @@ func linkAge(s *topology.Shard, n *topology.Node, o *health.Observations) time.D
 		return 0
 	}
 	alive := o.Histories[s.ID].Seen
+	for _, p := range o.Nodes[old].Proxies {
+		if p.ReplyAt.After(alive) {
+			alive = p.ReplyAt
+		}
+	}
 	for _, sibling := range s.Nodes {
 		p := o.Nodes[sibling.ID].Probe
 		has := p.Info.ReplID == o.Nodes[n.ID].Info.ReplID && p.Info.Offset > o.Nodes[n.ID].Info.Offset
@@ -220,8 +257,15 @@ func compare(a, b *standing, e *Election) int {
 		}
 		return 0
 	}
+	failed := func(v *standing) int {
+		if slices.Contains(e.Failed, v.Node) {
+			return 1
+		}
+		return 0
+	}
 	return cmp.Or(
 		cmp.Compare(b.Offset, a.Offset),
+		cmp.Compare(failed(a), failed(b)),
 		cmp.Compare(old(a), old(b)),
 		cmp.Compare(a.Priority, b.Priority),
 		topology.CompareIDs(a.Node, b.Node))

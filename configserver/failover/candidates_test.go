@@ -298,7 +298,7 @@ func TestElectRestarted(t *testing.T) {
 			w.servers["n0"].up, w.servers["n0"].hung = true, true
 			w.restart("n1", 10)
 			w.restart("n2", 10)
-			w.o.Nodes["n0"] = health.Node{Probe: health.Probe{Heard: w.now.Add(-time.Minute), Asked: w.now.Add(-time.Minute), Reached: true}}
+			w.o.Nodes["n0"] = health.Node{Probe: health.Probe{Heard: w.now.Add(-time.Minute), Asked: w.now.Add(-time.Minute)}}
 			e.Since = w.now.Add(-time.Hour)
 		}, waiting: []string{"n0"}, remedy: "n1"},
 		{name: "nobody while the recorded master loads", make: func(w *world, e *Election) {

@@ -9,7 +9,7 @@ import (
 // That a node's data may be discarded does not make somebody else's data the shard's.
 func TestADiscardedNodeLendsItsNameToNobody(t *testing.T) {
 	w := newWorld(2)
-	w.shard().Node("n1").Discard = true // registered again with --discard-data, while it is well
+	w.shard().Node("n1").Discard = w.servers["n1"].runID // registered again with --discard-data, while it is well
 	w.tick(100 * step)
 	if n := w.shard().Node("n1"); !n.InSync {
 		t.Fatalf("n1 was to be well: %+v", n)

@@ -21,8 +21,10 @@ import (
 //     diverged, unless the node never followed or was anything but what the present
 //     master's history covers.
 //  2. A commit says so, with an event: the bytes that only this node has.
-//  3. The server writes an RDB file of a name of its own beside the others, by BGSAVE
-//     under another dbfilename. The admission waits for that, retry by retry.
+//  3. The server is told to write its RDB file under another name (dbfilename). When
+//     it has last saved is committed then, so that only a later save counts, by the
+//     server's own clock; then BGSAVE. The admission waits for that, retry by retry.
+//     Whatever becomes of it, dbfilename is set back.
 //  4. A commit notes the file, or why there is none.
 //
 // The file is not written over before policy.KeepDiverged is over, counted from when
@@ -58,11 +60,16 @@ func divergence(s *topology.Shard, n *topology.Node, info *redisadmin.Info) (byt
 	return bytes, bytes != 0
 }
 
+// notKept says why data cannot be kept; every other error is of the moment.
+type notKept string
+
+func (e notKept) Error() string { return string(e) }
+
 // keepDiverged is steps 1 to 4 for a node that is about to be admitted as a replica.
 // It fails with errSaving until the file is there.
 func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n *topology.Node) error {
 	bytes, diverged := divergence(s, n, &c.Info)
-	if !diverged || n.Discard {
+	if !diverged || n.Discard == c.Info.RunID {
 		return nil
 	}
 	d := n.Diverged
@@ -78,22 +85,35 @@ func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topo
 	if err := x.host.Faults().Hit("diverged/found"); err != nil {
 		return err
 	}
-	file, err := x.saveAside(ctx, c, d)
-	if err != nil && (ctx.Err() != nil || errors.Is(err, errSaving) || x.host.Owned() != nil) {
+	file, err := x.saveAside(ctx, c, d, func(saved int64) error { return x.noteSaved(ctx, n.ID, saved) })
+	var why notKept
+	if err != nil && !errors.As(err, &why) {
 		return err
 	}
 	if err := x.host.Faults().Hit("diverged/saved"); err != nil {
 		return err
 	}
 	return x.noteDiverged(ctx, n.ID, "diverged data of "+n.ID, func(d *topology.Diverged) *topology.Event {
-		e := &topology.Event{Kind: "DivergedDataKept", Severity: topology.Warning,
-			Message: fmt.Sprintf("what %s had written alone is in %s, in the folder that CONFIG GET dir names there; `basaltctl diverged list` shows it", n.ID, file)}
-		if d.File = file; err != nil {
-			d.Error = err.Error()
-			e.Kind, e.Message = "DivergedDataNotKept", fmt.Sprintf("what %s had written alone is not kept: %v", n.ID, err)
+		if d.File, d.Error = file, string(why); why != "" {
+			return &topology.Event{Kind: "DivergedDataNotKept", Severity: topology.Warning,
+				Message: fmt.Sprintf("what %s had written alone is not kept: %s", n.ID, why)}
 		}
-		return e
+		return &topology.Event{Kind: "DivergedDataKept", Severity: topology.Warning,
+			Message: fmt.Sprintf("what %s had written alone is in %s, in the folder that CONFIG GET dir names there; `basaltctl diverged list` shows it", n.ID, file)}
 	})
+}
+
+// noteSaved commits when the server had saved last before it was to write the file.
+func (x *Executor) noteSaved(ctx context.Context, node string, saved int64) error {
+	_, err := x.host.Commit(ctx, x.shard+": "+node+" writes aside what it had alone", func(c *topology.Cluster) ([]topology.Event, error) {
+		_, n := c.Node(node)
+		if n == nil || n.Diverged == nil {
+			return nil, ErrSuperseded
+		}
+		n.Diverged.SavedBefore = saved
+		return nil, nil
+	})
+	return err
 }
 
 // foundDiverged is step 2.
@@ -103,7 +123,7 @@ func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *top
 		return nil, err
 	}
 	d := topology.Diverged{FoundAt: time.Now().UTC().Round(time.Microsecond), Bytes: bytes, Run: c.Info.RunID, DBFile: dbfile, Target: divergedFiles[0],
-		SavedBefore: c.Info.Saved}
+		SavedBefore: -1}
 	if n.Diverged != nil {
 		if n.Diverged.File == d.Target {
 			d.Target = divergedFiles[1]
@@ -128,53 +148,52 @@ func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *top
 	return &d, err
 }
 
-// saveAside is step 3; it returns the name of the file when that is complete.
-func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topology.Diverged) (string, error) {
+// saveAside is step 3; it returns the name of the file when that is complete. note
+// commits what is to be known before the server saves.
+func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topology.Diverged, note func(saved int64) error) (string, error) {
 	keeps, err := keepsOnDisk(ctx, c)
 	if err != nil {
 		return "", err
 	}
 	if !keeps {
-		return "", errors.New("the server keeps nothing on disk (no save points and no append-only file)")
+		return "", notKept("the server keeps nothing on disk (no save points and no append-only file)")
 	}
 	name, err := c.Parameter(ctx, "dbfilename")
 	if err != nil {
 		return "", err
 	}
 	if name != d.Target {
-		if c.Info.Saving {
-			return "", errSaving // an ordinary one; ours comes after it
-		}
 		refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: d.Target}})
 		if err != nil {
 			return "", err
 		}
 		if refusal != "" {
-			return "", fmt.Errorf("the server does not let its dbfilename be changed (put \"enable-protected-configs yes\" in its configuration): %s", refusal)
+			return "", notKept("the server does not let its dbfilename be changed (put \"enable-protected-configs yes\" in its configuration): " + refusal)
 		}
 		if err := x.host.Faults().Hit("diverged/named"); err != nil {
-			return "", errors.Join(errSaving, err)
-		}
-		if err := c.BackgroundSave(ctx); err != nil {
 			return "", err
 		}
-		return "", errSaving
 	}
 	info, err := c.Read(ctx)
 	switch {
 	case err != nil:
 		return "", err
 	case info.Saving:
-		return "", errSaving
-	case info.Saved <= d.SavedBefore && !info.SaveFailed:
-		// Whoever began it died before that, or it was put off.
+		return "", errSaving // perhaps an ordinary one, under the name of before
+	case d.SavedBefore < 0:
+		if err := note(info.Saved); err != nil {
+			return "", err
+		}
+		d.SavedBefore = info.Saved
 		return "", cmp.Or(c.BackgroundSave(ctx), errSaving)
+	case info.Saved <= d.SavedBefore && !info.SaveFailed:
+		return "", cmp.Or(c.BackgroundSave(ctx), errSaving) // whoever was to begin it died, or it was put off
 	}
 	if refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: cmp.Or(d.DBFile, "dump.rdb")}}); err != nil || refusal != "" {
 		return "", cmp.Or(err, errors.New(refusal))
 	}
 	if info.SaveFailed {
-		return "", errors.New("the server could not write the file: look at its log, and at the room on its disk")
+		return "", notKept("the server could not write the file: look at its log, and at the room on its disk")
 	}
 	return d.Target, nil
 }

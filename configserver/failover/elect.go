@@ -49,8 +49,10 @@ type Election struct {
 	// Switchover: nobody has written anything since the shard was frozen, so a node
 	// that is not in sync is no worse than it was judged then.
 	Switchover bool
-	// Promoted are nodes that an earlier attempt may have made master.
-	Promoted []string
+	// Promoted are nodes that an earlier attempt may have made master; Restarted those
+	// of them that it chose by what they had found on their disks; Failed those that
+	// could not be promoted a moment ago, which come last among equals.
+	Promoted, Restarted, Failed []string
 	// Since is when the master went away, Begun when its nodes were first asked who
 	// has what; zero while they are not.
 	Since, Begun time.Time
@@ -88,6 +90,9 @@ func ElectionOf(op *topology.Operation) Election {
 		if c.Chosen {
 			e.Promoted = append(e.Promoted, c.Node)
 		}
+		if c.Chosen && c.Restarted {
+			e.Restarted = append(e.Restarted, c.Node)
+		}
 	}
 	return e
 }
@@ -106,9 +111,7 @@ type election struct {
 func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observations, now time.Time) Outcome {
 	x := &election{Election: e, c: c, s: s, now: now}
 	for i := range s.Nodes {
-		v := stand(c, s, &s.Nodes[i], &e, o, now)
-		v.member = v.member || e.Switchover && v.is == intact
-		x.list = append(x.list, v)
+		x.list = append(x.list, stand(c, s, &s.Nodes[i], &e, o, now))
 	}
 	refuseOlderHistories(x.list)
 	if best := x.choose(); best != nil {
@@ -123,7 +126,7 @@ func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observa
 }
 
 func (x *election) choose() *standing {
-	if v := x.requested(); v != nil {
+	if v := x.requested(); v != nil || x.wait() {
 		return v
 	}
 	if v := x.intact(); v != nil || x.wait() {
@@ -139,21 +142,39 @@ func (x *election) wait() bool { return len(x.Waiting) > 0 }
 
 // requested is the admin's choice, if it can be had.
 func (x *election) requested() *standing {
-	for i := range x.list {
-		v := &x.list[i]
-		if v.Node != x.Requested {
-			continue
-		}
-		switch best := x.best(func(v *standing) bool { return v.ok() && v.member && v.Node != x.Old }); {
-		case v.is == intact && (v.Refused == "" || v.soft) && (x.AcceptLoss || v.member && (best == nil || v.Offset >= best.Offset)):
-			return v
-		case v.is == intact && v.member && best != nil && !x.AcceptLoss:
-			v.Refused = fmt.Sprintf("%d bytes behind %s", best.Offset-v.Offset, best.Node)
-		case x.AcceptLoss && (v.is == restarted || v.is == unfit && v.soft):
-			return v
-		}
+	i := slices.IndexFunc(x.list, func(v standing) bool { return x.Requested != "" && v.Node == x.Requested })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	v := &x.list[i]
+	may := v.is == intact && (v.Refused == "" || v.soft)
+	if x.AcceptLoss {
+		if may || v.is == restarted || v.is == unfit && v.soft {
+			return v
+		}
+		return nil
+	}
+	best := x.best(func(v *standing) bool { return v.ok() && v.member && v.Node != x.Old })
+	switch {
+	case !may || !v.member:
+		return nil
+	case best != nil && v.Offset < best.Offset:
+		v.Refused = fmt.Sprintf("%d bytes behind %s", best.Offset-v.Offset, best.Node)
+		return nil
+	case x.silence():
+		return nil
+	}
+	return v
+}
+
+// silence waits for members that live and are silent, for they may have more than
+// those that answer.
+func (x *election) silence() bool {
+	silentOnes := x.nodes(func(v *standing) bool { return v.member && v.is == silent && v.Node != x.Old })
+	if until := x.Begun.Add(x.c.Policy.ElectionWait); len(silentOnes) > 0 && x.now.Before(until) {
+		x.Waiting, x.Until = silentOnes, until
+	}
+	return x.wait()
 }
 
 // intact is step 1.
@@ -163,29 +184,22 @@ func (x *election) intact() *standing {
 	if best == nil {
 		best = x.best(may)
 	}
-	var silentOnes []string
-	for i := range x.list {
-		v := &x.list[i]
-		if v.member && v.is == silent && (v.Node != x.Old || best == nil) {
-			silentOnes = append(silentOnes, v.Node)
+	if best != nil {
+		if x.silence() {
+			return nil
 		}
+		return best
 	}
-	until := x.Begun.Add(x.c.Policy.ElectionWait)
-	switch {
-	case len(silentOnes) == 0:
-	case best != nil && x.now.Before(until):
-		x.Waiting, x.Until = silentOnes, until
-		return nil
-	case best == nil && !x.lossAllowed():
-		x.Waiting = silentOnes
+	if !x.lossAllowed() {
+		x.Waiting = x.nodes(func(v *standing) bool { return v.member && (v.is == silent || v.withheld) })
 	}
-	return best
+	return nil
 }
 
 // complete is step 3.
 func (x *election) complete() *standing {
 	best := x.best(x.hasEverything)
-	missing := x.nodes(func(v *standing) bool { return v.member && (v.is == away || v.is == silent || v.is == loading) })
+	missing := x.nodes(func(v *standing) bool { return v.member && v.missing() })
 	until := x.Since.Add(x.c.Policy.RestartGrace)
 	switch {
 	case len(missing) == 0:
@@ -206,9 +220,7 @@ func (x *election) hasEverything(v *standing) bool {
 // most is step 4: nobody has everything.
 func (x *election) most() *standing {
 	best := x.best(mayServe)
-	missing := x.nodes(func(v *standing) bool {
-		return v.n.Incarnation != "" && (v.is == away || v.is == silent || v.is == loading)
-	})
+	missing := x.nodes(func(v *standing) bool { return v.n.Incarnation != "" && v.missing() })
 	if best == nil || len(missing) > 0 && !x.lossAllowed() {
 		x.Waiting = missing
 		return nil
@@ -226,8 +238,20 @@ func (x *election) most() *standing {
 	return best
 }
 
+// missing tells if a node may have more than can be seen or taken now.
+func (v *standing) missing() bool {
+	return v.is == away || v.is == silent || v.is == loading || v.withheld
+}
+
 // mayServe tells if a node could be a master with the data that it has.
-func mayServe(v *standing) bool { return v.ok() || v.is == restarted || v.is == unfit && v.soft }
+func mayServe(v *standing) bool {
+	return v.n.Incarnation != "" && (v.ok() || v.is == restarted || v.is == unfit && v.soft)
+}
+
+// mayBeAskedFor tells if an admin who accepts the loss can have a node.
+func mayBeAskedFor(v *standing) bool {
+	return v.is == restarted || v.is >= unfit && (v.Refused == "" || v.soft)
+}
 
 // lossAllowed: somebody who lacks something may be taken although others are missing
 // who have it.
@@ -294,9 +318,9 @@ func (x *election) nodes(match func(v *standing) bool) (ids []string) {
 // costs.
 func (x *election) take(best *standing) {
 	x.Waiting, x.Until = nil, time.Time{}
-	x.Restarted = best.is == restarted
+	x.Outcome.Restarted = best.is == restarted
 	x.Lost = x.lost(best)
-	best.Chosen, best.Refused = true, ""
+	best.Chosen, best.Refused, best.Candidate.Restarted = true, "", best.is == restarted
 	for i := range x.list {
 		v := &x.list[i]
 		switch {
@@ -316,7 +340,7 @@ func (x *election) take(best *standing) {
 
 // explain says of every node why it is not taken, when nobody is.
 func (x *election) explain() {
-	if v := x.best(mayServe); v != nil {
+	if v := cmp.Or(x.best(mayServe), x.best(mayBeAskedFor)); v != nil {
 		x.Remedy = v.Node
 	}
 	for i := range x.list {
@@ -436,14 +460,15 @@ func Reasons(candidates []topology.Candidate) string {
 	return cmp.Or(strings.TrimPrefix(refusals(candidates), "; "), "it has no nodes")
 }
 
-// troubleSince is when a master went away, as far as is known here.
-func troubleSince(s *topology.Shard, old string, o *health.Observations) time.Time {
-	since := o.Nodes[old].RefusedSince
+// troubleSince is when a master went away: when it was seen to be well for the last
+// time, as far as is known here.
+func troubleSince(s *topology.Shard, o *health.Observations) time.Time {
+	since := o.Histories[s.ID].Seen
+	if since.Before(o.Started) {
+		since = o.Started
+	}
 	if s.Operation != nil && s.Operation.StartedAt.Before(since) {
 		since = s.Operation.StartedAt
-	}
-	if since.Before(o.Started) {
-		return o.Started
 	}
 	return since
 }

@@ -101,8 +101,12 @@ type Executor struct {
 	unnamed int      // how many more there were
 	fenced  bool
 	granted uint64 // the generation that nodes were given before any commit
-	// told is the reason of the last event about a blocked election.
+	// told is what a blocked election came to when that was committed last.
 	told string
+	// failed are nodes that could not be promoted, the last one last; failures counts
+	// the attempts.
+	failed   []string
+	failures int
 }
 
 // NewExecutor makes an executor for one shard; when ctx ends, so do its
@@ -133,12 +137,9 @@ func (x *Executor) Run(ctx context.Context) error {
 		}
 		op := s.Operation
 		if x.op != op.ID {
-			x.op, x.kind, x.told, x.granted = op.ID, op.Kind, "", 0
+			x.op, x.kind, x.told, x.granted, x.failed, x.failures = op.ID, op.Kind, "", 0, nil, 0
 			x.phases, x.fenced = slices.Clone(op.Phases), op.Fenced
 			x.recall(op)
-			if op.Phase == Electing {
-				x.told = Reasons(op.Candidates) // by whoever ran it before
-			}
 		}
 		var err error
 		switch {

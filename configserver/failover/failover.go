@@ -173,10 +173,13 @@ func (x *Executor) elect(ctx context.Context) error {
 			return err
 		}
 		e := ElectionOf(s.Operation)
-		e.Begun, e.Since = begun, troubleSince(s, e.Old, &o)
+		e.Begun, e.Since, e.Failed = begun, troubleSince(s, &o), x.failed
 		outcome := Elect(&c, s, e, &o, time.Now())
 		if chosen := outcome.Chosen(); chosen != "" {
 			if err := x.hit("elected"); err != nil {
+				return err
+			}
+			if err := x.isOurs(ctx, &outcome, o.Nodes[chosen].Info.RunID); err != nil {
 				return err
 			}
 			return x.commit(ctx, fmt.Sprintf("%s promotes %s", x.kind, chosen),
@@ -184,13 +187,13 @@ func (x *Executor) elect(ctx context.Context) error {
 					op.Phase, op.Candidate, op.Lost = Promoting, chosen, outcome.Lost
 					op.Candidates = remember(op.Candidates, outcome.Candidates)
 					// The incarnation is admitted here, before any user is switched on.
-					s.Node(chosen).Incarnation = o.Nodes[chosen].Info.RunID
+					s.Node(chosen).Incarnation, s.Node(chosen).Discard = o.Nodes[chosen].Info.RunID, ""
 					s.Node(chosen).ReachedAt(o.Nodes[chosen].Endpoint)
 					return nil, nil
 				})
 		}
 		if outcome.Until.IsZero() {
-			if err := x.blocked(ctx, &c, s, &outcome); err != nil {
+			if err := x.blocked(ctx, &outcome); err != nil {
 				return err
 			}
 		}
@@ -202,18 +205,29 @@ func (x *Executor) elect(ctx context.Context) error {
 	}
 }
 
-// blocked tells, once for each set of reasons, that nobody can be promoted.
-func (x *Executor) blocked(ctx context.Context, c *topology.Cluster, s *topology.Shard, outcome *Outcome) error {
-	why := Reasons(outcome.Candidates)
-	if x.told == why {
+// isOurs fails when an incarnation that was never admitted is one of another cluster.
+func (x *Executor) isOurs(ctx context.Context, outcome *Outcome, runID string) error {
+	if !outcome.Restarted {
 		return nil
 	}
-	x.told = why
-	message := fmt.Sprintf("%s has no master: %s", s.ID, outcome.Blocked(c, s))
-	return x.commit(ctx, "nobody is promoted yet", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+	elsewhere, err := x.host.Elsewhere(ctx, runID)
+	if err == nil && elsewhere != "" {
+		err = fmt.Errorf("%s: %w: %s", outcome.Chosen(), ErrStranger, elsewhere)
+	}
+	return err
+}
+
+// blocked commits, once for each thing that is waited for, that nobody can be
+// promoted. The probes' view of the same is told as an event (failoverBlocked).
+func (x *Executor) blocked(ctx context.Context, outcome *Outcome) error {
+	if x.told == outcome.stage() {
+		return nil
+	}
+	x.told = outcome.stage()
+	return x.commit(ctx, "nobody is promoted yet", func(_ *topology.Cluster, _ *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
 		op.Phase, op.Candidate = Electing, ""
 		op.Candidates = remember(op.Candidates, outcome.Candidates)
-		return []topology.Event{{Time: time.Now(), Kind: "FailoverBlocked", Severity: topology.Critical, Shard: s.ID, Epoch: c.Epoch, Message: message}}, nil
+		return nil, nil
 	})
 }
 
@@ -246,7 +260,6 @@ func (x *Executor) Look(ctx context.Context, s *topology.Shard) health.Observati
 		defer mu.Unlock()
 		seen := o.Nodes[n.ID]
 		seen.Sight, seen.Detail = redisadmin.SightOf(err)
-		seen.Reached = err == nil || errors.Is(err, redisadmin.ErrSilent) || seen.Sight == topology.SightFenced
 		if err == nil {
 			seen.Info, seen.InfoAt, seen.Heard, seen.Refused, seen.Busy = answer.Info, asked, time.Now(), 0, ""
 			seen.Users, seen.UsersAt, seen.Endpoint = answer.Users, asked, answer.Endpoint
@@ -273,8 +286,8 @@ func (x *Executor) ask(ctx context.Context, n *topology.Node) (answer, error) {
 		if err == nil {
 			return a, nil
 		}
-		if ctx.Err() != nil { // it is open and silent, which is a sign of life
-			return answer{}, fmt.Errorf("%w: %w", redisadmin.ErrSilent, err)
+		if ctx.Err() != nil {
+			return answer{}, err
 		}
 		x.drop(n.ID)
 	}
@@ -323,12 +336,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
 			return err
 		}
-		x.drop(candidate.ID)
-		x.log.Warn("candidate could not be promoted", "node", candidate.ID, "error", err)
-		return x.commit(ctx, candidate.ID+" could not be promoted", func(_ *topology.Cluster, _ *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
-			op.Phase, op.Candidate, op.Requested = Electing, "", ""
-			return nil, nil
-		})
+		return x.promotionFailed(ctx, candidate, err)
 	}
 	if err := x.hit("promoted"); err != nil {
 		return err
@@ -340,7 +348,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	var mu sync.Mutex
 	joined := map[string]redisadmin.Info{}
 	x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
-		before, err := join(ctx, c, x.host.Record(), candidate.Endpoint(), sec, sec.generation)
+		before, err := join(ctx, c, x.host.Record(), candidate.Endpoint(), &master, sec, sec.generation)
 		if err == nil {
 			err = x.afterPause(ctx, c, n.ID == op.OldMaster)
 		}
@@ -358,6 +366,36 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 		return err
 	}
 	return x.finish(ctx, generation, master, joined)
+}
+
+const (
+	// failedFirst and failedMost are the least and the longest pause after a promotion
+	// that failed.
+	failedFirst = 100 * time.Millisecond
+	failedMost  = 5 * time.Second
+)
+
+// promotionFailed leads back to an election, in which an equal of the candidate goes
+// first. What an admin asked for is for one attempt.
+func (x *Executor) promotionFailed(ctx context.Context, candidate *topology.Node, cause error) error {
+	x.drop(candidate.ID)
+	x.log.Warn("candidate could not be promoted", "node", candidate.ID, "error", cause)
+	first := !slices.Contains(x.failed, candidate.ID)
+	x.failed = append(slices.DeleteFunc(x.failed, func(id string) bool { return id == candidate.ID }), candidate.ID)
+	x.failures++
+	select {
+	case <-time.After(min(failedMost, failedFirst<<min(x.failures-1, 10))):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return x.commit(ctx, candidate.ID+" could not be promoted", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+		op.Phase, op.Candidate, op.Requested, op.AcceptLoss = Electing, "", "", false
+		if !first {
+			return nil, nil
+		}
+		return []topology.Event{{Time: time.Now(), Kind: "PromotionFailed", Severity: topology.Critical, Shard: s.ID, Node: candidate.ID, Epoch: c.Epoch,
+			Message: fmt.Sprintf("%s was chosen as master of %s and could not be made one (%v): another node is tried if one has as much, and it again", candidate.ID, s.ID, cause)}}, nil
+	})
 }
 
 // makeMaster promotes a node, idempotently, and returns what it says of itself then.
@@ -422,7 +460,7 @@ func (x *Executor) finish(ctx context.Context, generation uint64, master redisad
 		}
 		now := time.Now()
 		s.Master, s.Generation, s.Frozen = op.Candidate, generation, false
-		succeed(s, master, joined, op.OldMasterOffset, now)
+		succeed(s, op, master, joined, now)
 		for i := range s.Nodes {
 			n := &s.Nodes[i]
 			_, follows := joined[n.ID]

@@ -21,7 +21,7 @@ func TestTheGraceOfASilentMasterIsCountedFromItsLoss(t *testing.T) {
 				w.c.Policy.HungAfter, w.c.Policy.RestartGrace, p.Message)
 		}
 	}
-	if since := troubleSince(w.shard(), "n0", &w.o); w.now.Sub(since) > time.Minute {
+	if since := troubleSince(w.shard(), &w.o); w.now.Sub(since) > time.Minute {
 		t.Errorf("n0 is held to be lost for %v", w.now.Sub(since))
 	}
 }

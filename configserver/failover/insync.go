@@ -2,6 +2,7 @@ package failover
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
@@ -29,14 +30,14 @@ import (
 //  3. Nothing leaves while the master is not seen to be well. A master that dies takes
 //     the links of its replicas down; that says nothing about what they have.
 //  4. When the master changes, those stay that had no more than the new master when it
-//     was promoted and were made to follow it (finish); linkGrace later 2 holds.
+//     was promoted and were made to follow it (finish); health.LinkGrace later 2 holds.
 //  5. The last member stays, whatever becomes of it: it is who had everything last.
 //     There always is one, so there always is somebody to wait for.
 //
 // What can be lost: replication is asynchronous, so a master acknowledges before any
 // replica has a write. A member may lack what was written since it was last seen to
 // have everything: that is the interval of probes when its link broke (the commit
-// comes one probe of the master later), linkGrace right after a change of masters,
+// comes one probe of the master later), health.LinkGrace right after a change of masters,
 // and at most policy.MaxReplicaAge or MaxReplicaLag when it is slow or silent. A master
 // that is well goes on acknowledging until then, unless min-replicas-to-write stops
 // it. While no Configserver watches, nobody leaves: a replica that says that its own
@@ -44,9 +45,6 @@ import (
 // (linkAge).
 
 const (
-	// linkGrace is how long the links of replicas may take to come up when their
-	// shard has a new master.
-	linkGrace = 2 * time.Second
 	// behindFor is how long a replica must be too far behind to leave.
 	behindFor = time.Second
 	// abreast is how fresh the instant must be, against the newest look at the
@@ -117,22 +115,12 @@ func knownOffset(s *topology.Shard, n *topology.Node, o *health.Observations) in
 // outOfSync says why a replica is not in sync, while the master is well; "" when
 // nothing speaks against it.
 func outOfSync(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *health.Observations, now time.Time) string {
-	m, seen, h := s.MasterNode(), o.Nodes[n.ID], o.Histories[s.ID]
+	seen, h := o.Nodes[n.ID], o.Histories[s.ID]
 	if n.Incarnation == "" {
 		return "not admitted"
 	}
-	// The master must have been asked after the replica, or it may be its death that
-	// broke the link.
-	mine := o.Admitted(n, now) && seen.InfoAt.Before(o.Nodes[m.ID].InfoAt) && seen.InfoAt.After(o.Since[s.ID])
-	if mine && now.Sub(h.Since) > linkGrace {
-		switch {
-		case seen.Info.Master:
-			return "it is no replica"
-		case seen.Info.Syncing:
-			return "it makes a full copy"
-		case !seen.Info.LinkUp || seen.Info.MasterAddress != m.Endpoint():
-			return "its link to " + m.ID + " is down"
-		}
+	if why := o.Apart(c, s, n); why != "" {
+		return why
 	}
 	if behind, is := o.Behind[n.ID]; is && now.Sub(behind) > behindFor {
 		return fmt.Sprintf("it is %d bytes behind", h.Offset-seen.Info.Offset)
@@ -143,7 +131,13 @@ func outOfSync(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *heal
 			last = t
 		}
 	}
-	if age := h.Seen.Sub(last); age > c.Policy.MaxReplicaAge {
+	// Counted to the last but one look at the master: after a stall, of the master or
+	// of this process, the replica gets a chance to be seen first.
+	silent := !seen.InfoAt.After(h.Before())
+	if silent && o.Silence(&seen.Probe, now) <= c.Policy.MaxReplicaAge {
+		return ""
+	}
+	if age := h.Before().Sub(last); age > c.Policy.MaxReplicaAge {
 		return fmt.Sprintf("it was not seen to have everything for %v", age.Round(100*time.Millisecond))
 	}
 	return ""
@@ -161,19 +155,23 @@ func mayEnter(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *healt
 
 // succeed makes the record of a shard right that has a new master: its history, and
 // who is in sync. info is what the master says of itself; joined, what those said that
-// follow it, right before they were told to; offset, the last that is known of the old
-// master's.
-func succeed(s *topology.Shard, info redisadmin.Info, joined map[string]redisadmin.Info, offset int64, now time.Time) {
+// follow it, right before they were told to.
+func succeed(s *topology.Shard, op *topology.Operation, info redisadmin.Info, joined map[string]redisadmin.Info, now time.Time) {
 	before := s.History().ReplID
-	// A promoted replica, and a master that restarted from a snapshot, go on from a
-	// place in the history before. Of one that restarted from an append-only file it is
-	// not known how its data continues the shard's.
 	fork, start := info.Offset, int64(-1)
-	if info.SecondOffset > 0 {
+	switch {
+	case info.SecondOffset > 0:
+		// A promoted replica, and a master that restarted from a snapshot, go on from a
+		// place in the history before.
 		fork, start = info.SecondOffset-1, info.SecondOffset-1
 		if info.ReplID != before {
 			s.Continue(topology.History{ReplID: info.ReplID2, Start: -1})
 		}
+	case s.Master == op.OldMaster && op.Lost == "":
+		// The master itself is back, with all that it found on its disk: nobody has
+		// more of what it wrote. Of anybody else's append-only file it is not known how
+		// it continues the shard's history.
+		start = math.MaxInt64
 	}
 	s.Continue(topology.History{ReplID: info.ReplID, Start: start})
 	for i := range s.Nodes {
@@ -186,7 +184,7 @@ func succeed(s *topology.Shard, info redisadmin.Info, joined map[string]redisadm
 			n.History = info.ReplID
 		case n.InSync:
 			n.InSync = false
-			n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Offset: -1, MasterOffset: offset,
+			n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Offset: -1, MasterOffset: op.OldMasterOffset,
 				Why: "it was not there when " + s.Master + " became master"}
 			if is.ReplID == before && before != "" {
 				n.Out.Offset = is.Offset

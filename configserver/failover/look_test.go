@@ -54,7 +54,7 @@ func TestANodeThatTakesNoConnectionIsSilent(t *testing.T) {
 	w.shard().Nodes = w.shard().Nodes[1:]
 	host := &looker{owned: owned{owner: NewOwner("cs-1", "now"), look: func() error { return nil }}, set: set,
 		o: health.Observations{Started: now.Add(-time.Minute), Nodes: map[string]health.Node{"n1": {Probe: health.Probe{
-			Sight: topology.SightOK, Reached: true, Heard: now, Info: c.Info, InfoAt: now}}}}}
+			Sight: topology.SightOK, Heard: now, Info: c.Info, InfoAt: now}}}}}
 	s.Pause()
 	defer s.Resume()
 	for {

@@ -158,7 +158,7 @@ func (m *model) reconcile(p Problem) {
 	before := m.c.Clone()
 	if p.Remedy == Admit {
 		m.mustTell(s, n, live, &info)
-		admit(n, &info, m.now)
+		admit(n, &info, "", m.now)
 		n.History, n.InReadSet = s.History().ReplID, false
 		live.master, live.linkUp, live.follows = false, false, m.address(s.Master)
 		m.say("admits %s", p.Node)
@@ -193,7 +193,7 @@ func (m *model) fail(format string, args ...any) {
 func (m *model) elect() {
 	s := m.shard()
 	e := ElectionOf(s.Operation)
-	e.Begun, e.Since = s.Operation.StartedAt, troubleSince(s, e.Old, &m.o)
+	e.Begun, e.Since = s.Operation.StartedAt, troubleSince(s, &m.o)
 	o := m.look()
 	outcome := Elect(&m.c, s, e, &o, m.now)
 	chosen := outcome.Chosen()
@@ -218,11 +218,11 @@ func (m *model) look() health.Observations {
 		s, seen := m.servers[n.ID], o.Nodes[n.ID]
 		switch {
 		case !s.up:
-			seen.Sight, seen.Detail, seen.Reached = topology.SightRefused, "connection refused", false
+			seen.Sight, seen.Detail = topology.SightRefused, "connection refused"
 		case s.hung:
-			seen.Sight, seen.Detail, seen.Reached = topology.SightTimeout, "no answer in time", true
+			seen.Sight, seen.Detail = topology.SightTimeout, "no answer in time"
 		default:
-			seen.Sight, seen.Detail, seen.Reached, seen.Heard, seen.Refused = topology.SightOK, "ok", true, m.now, 0
+			seen.Sight, seen.Detail, seen.Heard, seen.Refused = topology.SightOK, "ok", m.now, 0
 			seen.Info, seen.InfoAt, seen.Users, seen.UsersAt = s.info(m.world), m.now, slices.Clone(s.users), m.now
 		}
 		o.Nodes[n.ID] = seen
@@ -347,7 +347,7 @@ func (m *model) start(id string) {
 func (m *model) newOwner() {
 	m.unwatched, m.watched = false, m.now
 	m.o = health.Observations{ID: "next", Started: m.now, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
-		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}}
 	m.o.Recorded(&m.c, &m.c, m.now)
 	m.say("another owner")
 }

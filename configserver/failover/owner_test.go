@@ -12,6 +12,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
+	"github.com/basalt-redis/basalt/internal/faultpoint"
 	"github.com/basalt-redis/basalt/internal/redistest"
 )
 
@@ -24,6 +25,8 @@ type owned struct {
 
 func (o *owned) Owner() *Owner { return o.owner }
 func (o *owned) Owned() error  { return o.look() }
+
+func (o *owned) Faults() *faultpoint.Points { return faultpoint.Process() }
 
 // raw is a connection of an administrator, named as somebody likes.
 func raw(t *testing.T, s *redistest.Server, name string) net.Conn {

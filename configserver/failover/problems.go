@@ -151,7 +151,7 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 			if h := o.Histories[s.ID]; h.ReplID != "" {
 				offset = h.Offset
 			}
-			x.outcome = Elect(c, s, Election{Old: x.master.ID, Since: troubleSince(s, x.master.ID, o), Offset: offset}, o, now)
+			x.outcome = Elect(c, s, Election{Old: x.master.ID, Since: troubleSince(s, o), Offset: offset}, o, now)
 			x.chosen = x.outcome.Chosen()
 			x.exhausted = len(recent(s.Failovers, now, c.Policy.FailoverPeriod)) >= c.Policy.MaxFailovers
 		}
@@ -276,7 +276,7 @@ func masterIsReplica(x *situation) []found {
 func failoverBlocked(x *situation) []found {
 	if op := x.s.Operation; op != nil && x.s.Master == "" {
 		e := ElectionOf(op)
-		e.Since = troubleSince(x.s, e.Old, x.o)
+		e.Since = troubleSince(x.s, x.o)
 		outcome := Elect(x.c, x.s, e, x.o, x.now)
 		if op.Phase != Electing || outcome.Chosen() != "" {
 			return nil

@@ -56,7 +56,7 @@ var situations = []situationTest{
 		w.servers["n1"].up = true
 		w.tick(time.Second)
 	}, code: "FailoverBlocked", node: "n0", also: []string{"ReplicaOutOfSync"},
-		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes and 1s behind; " +
+		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes and 11s behind; " +
 			"start what is missing, or `basaltctl failover c s --to n1 --accept-loss` promotes n1"},
 	{name: "FailoverBlocked: in its operation", nodes: 2, make: func(w *world) {
 		w.kill("n1")
@@ -76,7 +76,7 @@ var situations = []situationTest{
 		w.kill("n1")
 		w.restart("n1", 100).users = []string{topology.Mark(&w.c, "t", "t-0")}
 		w.tick(step)
-	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is c-t-t-0; it is not touched"},
+	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is c:t:t-0; it is not touched"},
 	{name: "WrongServerAtAddress: a node of the cluster", nodes: 3, make: func(w *world) {
 		w.kill("n1")
 		w.restart("n1", 100).runID = w.servers["n2"].runID
@@ -86,7 +86,7 @@ var situations = []situationTest{
 		w.kill("n1")
 		w.restart("n1", 100).users = nil
 		w.tick(step)
-	}, code: "WrongServerAtAddress", node: "n1", message: "restart it with the line \"user basalt-node-c-s-n1 off\""},
+	}, code: "WrongServerAtAddress", node: "n1", message: "restart it with the line \"user basalt-node:c:s:n1 off\""},
 	{name: "WrongServerAtAddress: an empty server may be taken", nodes: 2, make: func(w *world) {
 		w.kill("n1")
 		w.restart("n1", 0).users = nil
@@ -166,7 +166,7 @@ var situations = []situationTest{
 		w.tick(50 * time.Millisecond)
 	}, code: "DeadMaster", node: "n0", remedy: Replace},
 	{name: "DeadReplica", nodes: 2, make: func(w *world) { w.kill("n1"); w.tick(50 * time.Millisecond) },
-		code: "DeadReplica", node: "n1"},
+		code: "DeadReplica", node: "n1", also: []string{"ReplicaOutOfSync"}},
 	{name: "MasterMoved", nodes: 2, make: func(w *world) {
 		w.lookUp()
 		w.servers["n0"].at = "10.0.0.9:6379"

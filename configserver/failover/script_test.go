@@ -144,7 +144,7 @@ func (w *world) plan() string {
 			fmt.Fprintf(&out, "  %s: %s %s\n", e.VantagePoint, e.Sight, e.Detail)
 		}
 		if p.Remedy == Replace {
-			outcome := Elect(&w.c, w.shard(), Election{Old: w.shard().Master, Since: troubleSince(w.shard(), w.shard().Master, &w.o), Offset: w.o.Histories["s"].Offset}, &w.o, w.now)
+			outcome := Elect(&w.c, w.shard(), Election{Old: w.shard().Master, Since: troubleSince(w.shard(), &w.o), Offset: w.o.Histories["s"].Offset}, &w.o, w.now)
 			if outcome.Restarted {
 				fmt.Fprintln(&out, "  among restarted nodes:")
 			}
@@ -209,7 +209,7 @@ func (w *world) users() []string {
 func (w *world) failOver() string {
 	s := w.shard()
 	e := ElectionOf(s.Operation)
-	e.Begun, e.Since = w.now, troubleSince(s, e.Old, &w.o)
+	e.Begun, e.Since = w.now, troubleSince(s, &w.o)
 	outcome := Elect(&w.c, s, e, &w.o, w.now)
 	chosen := outcome.Chosen()
 	if chosen == "" {
@@ -243,7 +243,7 @@ func (w *world) succeed(chosen string) error {
 		op := s.Operation
 		s.Master, s.Generation, s.Operation = chosen, s.Generation+1, nil
 		s.Node(chosen).Incarnation = live.runID
-		succeed(s, info, joined, op.OldMasterOffset, w.now)
+		succeed(s, op, info, joined, w.now)
 		for i := range s.Nodes {
 			if _, follows := joined[s.Nodes[i].ID]; !follows {
 				s.Nodes[i].InReadSet = s.Nodes[i].ID == chosen

@@ -2,6 +2,7 @@ package failover
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,11 +95,12 @@ func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error)
 	return n, nil
 }
 
-// join makes an admitted node of a shard follow its master, and returns what it said
-// before: proxies are shut out until it is no longer writable, then let in with the
-// generation of sec. keep are generations whose connections may stay, for a node that
-// is a replica already.
-func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets, keep ...uint64) (before redisadmin.Info, err error) {
+// join makes an admitted node of a shard follow its new master, and returns what it
+// said before: proxies are shut out until it is no longer writable, then let in with
+// the generation of sec. keep are generations whose connections may stay, for a node
+// that is a replica already. A node that may have more than its master is only fenced:
+// its admission comes next, and keeps what it has.
+func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, address string, master *redisadmin.Info, sec secrets, keep ...uint64) (before redisadmin.Info, err error) {
 	if before, err = c.Replication(ctx); err != nil {
 		return before, err
 	}
@@ -108,16 +110,31 @@ func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, mast
 	if err := c.RevokeProxies(ctx, keep...); err != nil {
 		return before, err
 	}
+	if beyond(&before, master) {
+		return before, fmt.Errorf("%s may have writes that its new master lacks", c.Address)
+	}
 	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication,
 		parameters.MinReplicas, strconv.Itoa(minReplicasSet(&record))); err != nil {
 		return before, err
 	}
-	if before.Master || before.MasterAddress != master {
-		if err := c.Follow(ctx, master); err != nil {
+	if before.Master || before.MasterAddress != address {
+		if err := c.Follow(ctx, address); err != nil {
 			return before, err
 		}
 	}
 	return before, grant(ctx, c, sec)
+}
+
+// beyond tells if a node may have something of the stream of writes that a master
+// which was just promoted lacks.
+func beyond(n, master *redisadmin.Info) bool {
+	switch {
+	case n.Offset <= 0 || n.ReplID == master.ReplID:
+		return false
+	case n.ReplID == master.ReplID2:
+		return n.Offset > master.SecondOffset-1
+	}
+	return n.Master // a replica of another history copies everything anew, and is admitted for that
 }
 
 // grant lets replicas and the proxies of one generation in.

@@ -74,7 +74,7 @@ func newWorld(nodes int) *world {
 		WantShards: 1, WantNodes: nodes, Policy: p, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
 			Histories: []topology.History{{ReplID: "h0"}}}}}
 	w.o = health.Observations{ID: "cs", Started: epoch0, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
-		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}}
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}}
 	for i := range nodes {
 		id := fmt.Sprintf("n%d", i)
 		s := w.boot(id)
@@ -191,7 +191,6 @@ func (s *server) continues(m *server) bool {
 func (w *world) probe(id string) {
 	s, node := w.servers[id], w.o.Nodes[id]
 	p := &node.Probe
-	p.Reached = s.up && !w.cut[id]
 	switch {
 	case w.cut[id]:
 		p.Sight, p.Detail = topology.SightTimeout, "no answer in time"

@@ -38,19 +38,23 @@ func Stranger(c *topology.Cluster, s *topology.Shard, n *topology.Node, info *re
 	if _, other := admittedAs(c, info.RunID); other != nil {
 		return fmt.Sprintf("another server answers at %s: node %s", n.Address, other.ID)
 	}
-	if n.Discard {
+	if n.Discard != "" && n.Discard == info.RunID {
 		return ""
 	}
 	own := topology.Mark(c, s.ID, n.ID)
 	if mark := topology.OtherMark(users, own); mark != "" {
 		return fmt.Sprintf("another server answers at %s: it says it is %s", n.Address, strings.TrimPrefix(mark, topology.MarkPrefix))
 	}
-	first := n.Incarnation == "" && s.Master == "" && c.Phase == topology.Forming
+	first := s.Master == "" && c.Phase == topology.Forming && s.Nodes[0].ID == n.ID
 	if slices.Contains(users, own) || first || info.Keys <= 0 || s.Knows(info.ReplID) || s.Knows(info.ReplID2) {
 		return ""
 	}
-	return fmt.Sprintf("the server at %s holds %d keys and does not say whose they are: if it is %s, restart it with the line \"user %s off\" in its configuration; "+
-		"if its data is of no use, register the node again with --discard-data", n.Address, info.Keys, n.ID, own)
+	text := fmt.Sprintf("the server at %s holds %d keys and does not say whose they are: if it is %s, restart it with the line \"user %s off\" in its configuration",
+		n.Address, info.Keys, n.ID, own)
+	if n.ID != s.Master && (s.Operation == nil || s.Operation.OldMaster != n.ID) {
+		text += fmt.Sprintf("; if its data is of no use, `basaltctl node register %s %s %s %s --discard-data`", c.Name, s.ID, n.ID, n.Address)
+	}
+	return text
 }
 
 // admittedAs finds the node that a process was admitted as.

@@ -18,9 +18,6 @@ type Probe struct {
 	// Sight is what the last probe met; Detail says it for people.
 	Sight  topology.Sight
 	Detail string
-	// Reached: a connection to the node was accepted or is open, though it may not
-	// answer: a process is there.
-	Reached bool
 	// Endpoint is the "ip:port" of the newest connection: who says Info answers there.
 	Endpoint string
 	// Astray is what the node's host name means now, when that is another place and the
@@ -76,8 +73,8 @@ type History struct {
 	Seen time.Time
 	// Since is when the master was known here first.
 	Since time.Time
-	// Past are earlier offsets, oldest first: a replica that stands at one of them
-	// has everything that was written until then.
+	// Past are earlier offsets, oldest first, the older ones further apart: a replica
+	// that stands at one of them has everything that was written until then.
 	Past []Point
 }
 
@@ -87,7 +84,7 @@ type Point struct {
 	Seen   time.Time
 }
 
-// maxPast is how many points are kept; they are spread over policy.MaxReplicaAge.
+// maxPast is how many points are kept.
 const maxPast = 64
 
 // Interval is a stretch of time.
@@ -113,6 +110,9 @@ type Observations struct {
 	// Behind is by node id since when a replica has been more than
 	// policy.MaxReplicaLag behind, without a break.
 	Behind map[string]time.Time
+	// Unlinked is by node id since when a replica, by its own word, has had no link to
+	// its master, or has been making a full copy.
+	Unlinked map[string]time.Time
 	// Pauses are times in which this Configserver itself did not run; silence
 	// during them says nothing about a node. In order, without overlap.
 	Pauses []Interval
@@ -121,46 +121,113 @@ type Observations struct {
 // Take moves what a probe of a node saw into what is known. What proxies see is
 // left to the caller.
 func (o *Observations) Take(c *topology.Cluster, s *topology.Shard, n *topology.Node, p Probe) {
-	o.Nodes[n.ID] = Node{Probe: p}
+	o.Nodes[n.ID] = Node{Probe: p, Proxies: o.Nodes[n.ID].Proxies}
 	if p.Sight != topology.SightOK {
 		return // what is known of the past stays
 	}
 	if p.Info.RunID != n.Incarnation {
-		delete(o.CaughtUp, n.ID)
-		delete(o.Behind, n.ID)
+		o.forget(n.ID)
 		return
 	}
 	h := o.Histories[s.ID]
-	switch {
-	case s.Master == n.ID:
+	if s.Master == n.ID {
 		if p.Info.Master && p.InfoAt.After(h.Seen) {
-			o.Histories[s.ID] = h.moved(&p, c.Policy.MaxReplicaAge)
+			o.Histories[s.ID] = h.moved(&p)
 		}
-	case p.Info.Master || !p.Info.LinkUp || p.Info.Syncing || h.ReplID == "" || p.Info.ReplID != h.ReplID:
+		return
+	}
+	m := s.MasterNode()
+	if m == nil {
+		return // while there is none, nobody has a link
+	}
+	if p.Info.Master || !p.Info.LinkUp || p.Info.Syncing || p.Info.MasterAddress != m.Endpoint() {
+		if o.Unlinked[n.ID].IsZero() {
+			o.Unlinked[n.ID] = p.InfoAt
+		}
 		delete(o.Behind, n.ID)
-	default:
-		if at := h.had(p.Info.Offset); at.After(o.CaughtUp[n.ID]) {
-			o.CaughtUp[n.ID] = at
-		}
-		if h.Offset-p.Info.Offset <= c.Policy.MaxReplicaLag {
-			delete(o.Behind, n.ID)
-		} else if o.Behind[n.ID].IsZero() {
-			o.Behind[n.ID] = p.InfoAt
-		}
+		return
+	}
+	delete(o.Unlinked, n.ID)
+	if h.ReplID == "" || p.Info.ReplID != h.ReplID {
+		return
+	}
+	if at := h.had(p.Info.Offset); at.After(o.CaughtUp[n.ID]) {
+		o.CaughtUp[n.ID] = at
+	}
+	if h.Offset-p.Info.Offset <= c.Policy.MaxReplicaLag {
+		delete(o.Behind, n.ID)
+	} else if o.Behind[n.ID].IsZero() {
+		o.Behind[n.ID] = p.InfoAt
 	}
 }
 
+// LinkGrace is how long the links of replicas may take to come up when their shard has
+// a new master.
+const LinkGrace = 2 * time.Second
+
+// Apart says how a replica was seen to be cut off from its master while that was seen
+// to be well after it; "" when it was not. A master that dies breaks all links, and
+// is not seen after that.
+func (o *Observations) Apart(c *topology.Cluster, s *topology.Shard, n *topology.Node) string {
+	h := o.Histories[s.ID]
+	p := o.Nodes[n.ID].Probe
+	if h.Seen.Sub(h.Since) <= LinkGrace {
+		return ""
+	}
+	if p.Refused >= c.Policy.RefusedProbes && h.Seen.After(p.RefusedSince) {
+		return "it refuses connections"
+	}
+	if at, is := o.Unlinked[n.ID]; is && h.Seen.After(at) {
+		switch {
+		case p.Info.Master:
+			return "it is no replica"
+		case p.Info.Syncing:
+			return "it makes a full copy"
+		}
+		return "its link to the master is down"
+	}
+	return ""
+}
+
+// forget forgets what is known of a process that is not the admitted one any more.
+func (o *Observations) forget(node string) {
+	delete(o.CaughtUp, node)
+	delete(o.Behind, node)
+	delete(o.Unlinked, node)
+}
+
+// Forget forgets a node that left.
+func (o *Observations) Forget(node string) {
+	o.forget(node)
+	delete(o.Nodes, node)
+}
+
 // moved adds what a probe of the master said.
-func (h History) moved(p *Probe, age time.Duration) History {
+func (h History) moved(p *Probe) History {
 	next := History{ReplID: p.Info.ReplID, Offset: p.Info.Offset, Seen: p.InfoAt, Since: h.Since}
 	if h.ReplID != next.ReplID {
 		return next // offsets of another stream say nothing
 	}
-	next.Past = h.Past
-	if n := len(h.Past); n == 0 || h.Seen.Sub(h.Past[n-1].Seen) >= age/maxPast {
-		next.Past = append(append(make([]Point, 0, n+1), h.Past[max(0, n+1-maxPast):]...), Point{h.Offset, h.Seen})
+	next.Past = append(make([]Point, 0, maxPast+1), h.Past...)
+	next.Past = append(next.Past, Point{h.Offset, h.Seen})
+	if len(next.Past) > maxPast {
+		thin := next.Past[:0]
+		for i, point := range next.Past {
+			if i%2 == 0 || i > maxPast/2 {
+				thin = append(thin, point)
+			}
+		}
+		next.Past = thin
 	}
 	return next
+}
+
+// Before is when the master was seen well for the last time but one.
+func (h *History) Before() time.Time {
+	if len(h.Past) == 0 {
+		return time.Time{}
+	}
+	return h.Past[len(h.Past)-1].Seen
 }
 
 // had is the newest instant at which the master stood at an offset or before it;
@@ -182,8 +249,7 @@ func (h *History) had(offset int64) time.Time {
 func (o *Observations) NewMaster(s *topology.Shard, now time.Time) {
 	o.Histories[s.ID] = History{Since: now}
 	for i := range s.Nodes {
-		delete(o.CaughtUp, s.Nodes[i].ID)
-		delete(o.Behind, s.Nodes[i].ID)
+		o.forget(s.Nodes[i].ID)
 	}
 }
 

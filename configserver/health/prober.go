@@ -190,7 +190,6 @@ func (p *Prober) failed(err error) {
 	sight, detail := redisadmin.SightOf(err)
 	p.p.Sight, p.p.Detail = sight, detail
 	if sight == topology.SightRefused {
-		p.p.Reached = false
 		if p.p.Refused++; p.p.Refused == 1 {
 			p.p.RefusedSince = time.Now()
 		}
@@ -247,7 +246,6 @@ func (p *Prober) dial(ctx context.Context) (net.Conn, error) {
 // login connects and finds a password that is accepted.
 func (p *Prober) login(ctx context.Context) (*line, error) {
 	nc, err := p.dial(ctx)
-	p.p.Reached = err == nil
 	if err != nil {
 		return nil, err
 	}

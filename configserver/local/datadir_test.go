@@ -86,7 +86,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	if again, err := d.adminPasswords(); err != nil || again[0] != first[0] {
 		t.Fatal("the second run changed the password", err)
 	}
-	conf, err := d.redisConf("/nodes/shard-0-0", 7001, "basalt-node-uid-shard-0-shard-0-0", true, []string{"maxmemory 100mb"})
+	conf, err := d.redisConf("/nodes/shard-0-0", 7001, "basalt-node:uid:shard-0:shard-0-0", true, []string{"maxmemory 100mb"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +94,7 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 		t.Fatal("redis.conf holds the password itself")
 	}
 	for _, line := range []string{"bind 127.0.0.1", "port 7001", "user default off ~* &* +@all", "appendonly yes", "maxmemory 100mb",
-		"user basalt-node-uid-shard-0-shard-0-0 off", "enable-protected-configs yes"} {
+		"user basalt-node:uid:shard-0:shard-0-0 off", "enable-protected-configs yes"} {
 		if !strings.Contains(conf, line+"\n") {
 			t.Fatalf("redis.conf lacks %q:\n%s", line, conf)
 		}

@@ -33,6 +33,7 @@ var (
 	ErrIncarnation = errors.New("another incarnation answers")
 	// ErrPassword: the server refuses every admin password on file.
 	ErrPassword = errors.New("the server refuses the admin password")
+
 	// ErrSilent: the connection was accepted and nothing is answered in time; a
 	// process is there.
 	ErrSilent = errors.New("connected, and not answered in time")

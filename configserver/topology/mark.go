@@ -7,12 +7,12 @@ import (
 )
 
 // MarkPrefix begins the names of ACL users by which servers say which node they are.
-const MarkPrefix = "basalt-node-"
+const MarkPrefix = "basalt-node:"
 
 // Mark is the name of the ACL user, which is off, by which a server says that it is
-// a node of a cluster.
+// a node of a cluster. No name has a ":" in it.
 func Mark(c *Cluster, shard, node string) string {
-	return MarkPrefix + cmp.Or(c.UID, c.Name) + "-" + shard + "-" + node
+	return strings.Join([]string{MarkPrefix + cmp.Or(c.UID, c.Name), shard, node}, ":")
 }
 
 // IsMark tells if an ACL user is a mark.

@@ -176,9 +176,9 @@ type Node struct {
 	InReadSet bool `json:"inReadSet"`
 	// Priority: lower is preferred as master, 0 means never.
 	Priority int `json:"priority"`
-	// Discard: an admin said that the data of the server that is admitted next may
-	// be discarded, whoever it was.
-	Discard bool `json:"discard,omitempty"`
+	// Discard is the run_id of a server whose data an admin said may be discarded,
+	// whoever it was, when it is admitted as this node.
+	Discard string `json:"discard,omitempty"`
 	// Resolved is the "ip:port" that Address meant when Incarnation was admitted;
 	// empty while none was, and where Address is that already.
 	Resolved string `json:"resolved,omitempty"`
@@ -215,7 +215,7 @@ type Diverged struct {
 	Error string `json:"error,omitempty"`
 	// Run is the incarnation that had it. Target is the file that it is being written
 	// to, DBFile the server's own dbfilename, SavedBefore when the server had saved
-	// last before that, by its clock (rdb_last_save_time).
+	// last before that, by its clock (rdb_last_save_time); -1 before it is known.
 	Run         string `json:"run"`
 	Target      string `json:"target"`
 	DBFile      string `json:"dbFile"`
@@ -304,6 +304,8 @@ type Candidate struct {
 	Priority int    `json:"priority"`
 	Chosen   bool   `json:"chosen,omitempty"`
 	Refused  string `json:"refused,omitempty"`
+	// Restarted: it was chosen by what it had found on its disk.
+	Restarted bool `json:"restarted,omitempty"`
 }
 
 // Severity of an event.
