@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/store"
@@ -124,7 +125,7 @@ func (l *Loop) inspect(ctx context.Context, n *topology.Node, discardData bool) 
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s runs in %s mode: put \"cluster-enabled no\" in its configuration and restart it",
 			n.ID, n.Address, conn.Info.Mode)
 	}
-	if len(redisadmin.StaleUsers(users)) > 0 && !discardData {
+	if slices.ContainsFunc(users, credentials.IsProxyUser) && !discardData {
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets proxies of a cluster in already: deregister it there or restart it, "+
 			"or register it with discard_data to take it away from them", n.ID, n.Address)
 	}

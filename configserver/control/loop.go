@@ -113,6 +113,16 @@ type Loop struct {
 	usersRefused map[string]string
 	// settingsAt is by node what it was given of the record's settings.
 	settingsAt map[string]settingsOf
+	// out are the members without their seat; leaving are the seats of before that
+	// nodes may keep for a while. seatsVersion grows whenever seats change, seatsAt is
+	// by shard the one that its nodes were given, and seating how many shards are given
+	// it now. growing, forgetting: that is on its way.
+	out                 []string
+	leaving             []leaving
+	seatsVersion        uint64
+	seatsAt             map[string]uint64
+	seating             atomic.Int32
+	growing, forgetting bool
 
 	// settingTurn holds the right to change settings; settingNodes, the
 	// connections for it, belongs to whoever has that.
@@ -149,6 +159,7 @@ func New(cfg Config) (*Loop, error) {
 		minSet:     map[string]minSetting{},
 		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
 		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
+		seatsAt:  map[string]uint64{},
 		told:     map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
@@ -240,6 +251,7 @@ func (l *Loop) load() error {
 	}
 	l.recallTold(events)
 	l.setRecord(c)
+	l.noteSeats()
 	return nil
 }
 

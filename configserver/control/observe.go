@@ -210,11 +210,15 @@ func (l *Loop) ranUntil(now time.Time) {
 func (l *Loop) ticked() {
 	now := time.Now()
 	l.ranUntil(now)
-	touched := l.takeIn()
-	c := l.record.Load()
-	for i := range c.Shards {
-		touched[c.Shards[i].ID] = true
-	}
-	l.decide(touched)
+	l.takeIn()
+	l.decide(l.allShards())
 	l.everyTick(now)
+}
+
+func (l *Loop) allShards() map[string]bool {
+	all := map[string]bool{}
+	for _, s := range l.record.Load().Shards {
+		all[s.ID] = true
+	}
+	return all
 }

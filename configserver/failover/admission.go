@@ -165,13 +165,10 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err := configure(ctx, c, x.host.Record(), sec.replication); err != nil {
 		return err
 	}
-	if err := grant(ctx, c, sec); err != nil {
-		return err
-	}
 	if r := x.host.Record(); r.Shard(x.shard) == nil || r.Shard(x.shard).Generation != sec.generation {
 		return ErrSuperseded
 	}
-	return c.RevokeProxies(ctx, sec.generation)
+	return grantOnly(ctx, c, sec)
 }
 
 // Dismiss fences a node that left the cluster: nobody but the administrator
@@ -214,7 +211,7 @@ func (x *Executor) dialFenced(ctx context.Context, address string) (*redisadmin.
 	}
 	x.guard(ctx, c)
 	if err = x.host.Owned(); err == nil {
-		err = c.RevokeProxies(ctx)
+		err = c.RevokeProxies(ctx, nil)
 	}
 	if err != nil {
 		c.Close()

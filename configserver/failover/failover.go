@@ -27,7 +27,8 @@ import (
 //     what is in flight to the old master, and ack.
 //  2. Fencing waits for the acks, at most policy.AckTimeout, and meanwhile tries
 //     to shut the proxies out of the old master, in case it is alive after all.
-//     A proxy that does not ack is noted: it may still write to the old master if
+//     A proxy that does not ack loses its seat: no server that can be reached lets
+//     it in, and nobody waits for it again. It may still write to the old master if
 //     both are alive and cut off from here, and those writes are lost.
 //  3. Electing reads the offsets from the nodes themselves, anew, and chooses.
 //     Nobody is eligible: say why, try again.
@@ -126,6 +127,12 @@ func (x *Executor) fence(ctx context.Context, s *topology.Shard) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if len(x.unacked) > 0 {
+		// Before the new master lets anybody in: they get in nowhere any more.
+		if err := x.host.ShutOut(ctx, x.unacked, true); err != nil {
+			return err
+		}
+	}
 	if err := x.hit("fenced"); err != nil {
 		return err
 	}
@@ -145,7 +152,7 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 		return false
 	}
 	defer c.Close()
-	return c.RevokeProxies(ctx) == nil
+	return c.RevokeProxies(ctx, nil) == nil
 }
 
 // elect is step 3 and the commit of step 4.
@@ -285,6 +292,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
+	x.seats = sec.proxies.Seats
 	candidate := s.Node(op.Candidate)
 	if err := x.makeMaster(ctx, candidate, sec); err != nil {
 		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
@@ -305,7 +313,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 		return err
 	}
 	left := x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
-		if err := join(ctx, c, x.host.Record(), candidate.Address, sec, sec.generation); err != nil {
+		if err := join(ctx, c, x.host.Record(), candidate.Address, sec); err != nil {
 			return err
 		}
 		return x.afterPause(ctx, c, n.ID == op.OldMaster)
@@ -344,10 +352,7 @@ func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets
 	if err := x.afterPause(bounded, c, true); err != nil {
 		return err
 	}
-	if err := grant(bounded, c, sec); err != nil {
-		return err
-	}
-	if err := c.RevokeProxies(bounded, sec.generation); err != nil {
+	if err := grantOnly(bounded, c, sec); err != nil {
 		return err
 	}
 	info, err := c.Replication(bounded)
@@ -403,8 +408,8 @@ func (x *Executor) finish(ctx context.Context, generation uint64, left map[strin
 	x.log.Info("finished", "operation", x.kind, "master", report.NewMaster, "was", report.OldMaster, "cause", report.Cause,
 		"took", report.Phases[len(report.Phases)-1].StartedAt.Sub(report.StartedAt).Round(time.Millisecond).String())
 	if len(x.unacked) > 0 {
-		// Their generation is off wherever a server can be reached.
-		x.host.Fenced(ctx, x.shard, x.unacked)
+		// Their users are off wherever a server can be reached.
+		x.host.Fenced(ctx, x.shard, x.seats, x.unacked)
 	}
 	return x.hit("finished")
 }

@@ -316,7 +316,13 @@ func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
 
 // writable tells if a node lets the proxies of the present generation in.
 func (x *situation) writable(seen *health.Node) bool {
-	return slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && seen.UsersAt.After(x.o.Since)
+	letsIn, _ := x.proxies().Match(seen.Users)
+	return letsIn && seen.UsersAt.After(x.o.Since)
+}
+
+// proxies are those that nodes should let in.
+func (x *situation) proxies() *redisadmin.Proxies {
+	return &redisadmin.Proxies{Generation: x.s.Generation, Seats: x.c.Seats, Leaving: x.o.Leaving}
 }
 
 func twoWritableMasters(x *situation) []found {
@@ -391,9 +397,8 @@ func staleUsers(x *situation) (list []found) {
 		if !x.o.Admitted(n, x.now) || !seen.UsersAt.After(x.o.Since) {
 			continue
 		}
-		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser)
-		if missing || len(redisadmin.StaleUsers(seen.Users, x.s.Generation)) > 0 {
-			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation"})
+		if _, exact := x.proxies().Match(seen.Users); !exact || !slices.Contains(seen.Users, credentials.ReplicationUser) {
+			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation and of the proxies' seats"})
 		}
 	}
 	return list

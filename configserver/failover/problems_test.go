@@ -122,7 +122,7 @@ var situations = []situationTest{
 	}, code: "ReplicaLagging", node: "n1"},
 	{name: "StaleMaster", nodes: 2, make: func(w *world) {
 		w.shard().Generation = 2
-		w.servers["n0"].users = []string{credentials.ProxyUser(2), credentials.ReplicationUser}
+		w.servers["n0"].users = w.users()
 		w.servers["n1"].master, w.servers["n1"].linkUp = true, false
 		w.tick(step)
 	}, code: "StaleMaster", node: "n1", remedy: Admit, also: []string{"StaleUsers"}},
@@ -137,10 +137,25 @@ var situations = []situationTest{
 	{name: "NodeRefusesAdmin", nodes: 2, make: func(w *world) { w.servers["n1"].password = false; w.tick(step) },
 		code: "NodeRefusesAdmin", node: "n1"},
 	{name: "StaleUsers", nodes: 2, make: func(w *world) {
-		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(0))
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ScriptUser(1)) // of before there were seats
 		w.tick(step)
 	},
 		code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: of another generation", nodes: 2, make: func(w *world) {
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(0, credentials.Seat{Version: 1}))
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: a proxy was shut out", nodes: 2, make: func(w *world) {
+		w.servers["n0"].users = w.users()
+		w.servers["n0"].users[2] = credentials.ProxyUser(1, credentials.Seat{Version: 7})
+		w.c.Seats[0] = 7
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: new seats", nodes: 2, make: func(w *world) {
+		w.c.Seats = append(w.c.Seats, 1)
+		w.servers["n0"].users = w.users()
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
 	{name: "FirstNodeNotAdmitted", nodes: 1, make: func(w *world) {
 		w.c.Phase = topology.Forming
 		w.shard().Master, w.shard().Nodes[0].Incarnation, w.shard().Nodes[0].InReadSet = "", "", false

@@ -87,17 +87,17 @@ func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error)
 }
 
 // join makes an admitted node of a shard follow its master: proxies are shut
-// out until it is no longer writable, then let in with the generation of sec.
-// keep are generations whose connections may stay, for a node that is a replica
-// already.
-func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets, keep ...uint64) error {
+// out until it is no longer writable, then let in by the users of sec. A node that
+// is a replica already keeps the connections of these.
+func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, master string, sec secrets) error {
 	if _, err := c.Replication(ctx); err != nil {
 		return err
 	}
+	keep := &sec.proxies
 	if c.Info.Master {
 		keep = nil
 	}
-	if err := c.RevokeProxies(ctx, keep...); err != nil {
+	if err := c.RevokeProxies(ctx, keep); err != nil {
 		return err
 	}
 	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication,
@@ -118,6 +118,14 @@ func grant(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
 		return err
 	}
 	return letProxiesIn(ctx, c, sec)
+}
+
+// grantOnly is grant, and shuts all other proxies out.
+func grantOnly(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
+	if err := c.GrantReplication(ctx, sec.replication); err != nil {
+		return err
+	}
+	return c.OnlyProxies(ctx, &sec.proxies)
 }
 
 // without returns the admitted nodes of a shard except those named.

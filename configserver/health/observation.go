@@ -9,6 +9,7 @@ package health
 import (
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -84,6 +85,9 @@ type Observations struct {
 	Nodes map[string]Node
 	// Histories by shard id.
 	Histories map[string]History
+	// Leaving are seats of proxies in versions of before whose users may stay at the
+	// nodes for the moment.
+	Leaving []credentials.Seat
 	// Pauses are times in which this Configserver itself did not run; silence
 	// during them says nothing about a node. In order, without overlap.
 	Pauses []Interval

@@ -290,6 +290,10 @@ func TestSnapshotDeltasAcks(t *testing.T) {
 	if shard.Password != secret || shard.Username != "basalt-proxy-1" || shard.Nodes[1].Incarnation != "y" {
 		t.Errorf("shard %+v", shard)
 	}
+	// A Configserver that does not know seats.
+	if shard.ScriptUsername != "basalt-proxy-1" || shard.ScriptPassword != secret {
+		t.Errorf("scripts log in as %s", shard.ScriptUsername)
+	}
 	if st := p.Status(); st.Epoch != 10 || st.AckedEpoch != 10 || st.Phase != "serving" || st.Server != f.address || st.Connects != 1 {
 		t.Errorf("status %+v", st)
 	}
