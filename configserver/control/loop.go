@@ -116,13 +116,14 @@ type Loop struct {
 	// out are the members without their seat; leaving are the seats of before that
 	// nodes may keep for a while. seatsVersion grows whenever seats change, seatsAt is
 	// by shard the one that its nodes were given, and seating how many shards are given
-	// it now. growing, forgetting: that is on its way.
-	out                 []string
-	leaving             []leaving
-	seatsVersion        uint64
-	seatsAt             map[string]uint64
-	seating             atomic.Int32
-	growing, forgetting bool
+	// it now. growing, forgetting, dismissing: seats are made, members that were shut out
+	// everywhere are forgotten, and those that are away for too long are shut out.
+	out                             []string
+	leaving                         []leaving
+	seatsVersion                    uint64
+	seatsAt                         map[string]uint64
+	seating                         atomic.Int32
+	growing, forgetting, dismissing bool
 
 	// settingTurn holds the right to change settings; settingNodes, the
 	// connections for it, belongs to whoever has that.

@@ -28,6 +28,8 @@ type member struct {
 	// what it acks does not matter there.
 	outSince uint64
 	fenced   map[string]bool
+	// reseating: it is being given its seat again.
+	reseating bool
 }
 
 // stream is one proxy's connection.
@@ -144,9 +146,7 @@ func (s *stream) Ack(epoch uint64) {
 		if epoch <= s.l.record.Load().Epoch {
 			m.acked = max(m.acked, epoch)
 			s.l.checkWaiters()
-			if m.outSince > 0 && epoch >= m.outSince {
-				s.l.spawn(func() { s.l.reseat(s) })
-			}
+			s.l.reseatObedient()
 		}
 	})
 }

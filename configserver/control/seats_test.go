@@ -333,6 +333,49 @@ func TestAnotherOwnerGivesTheSeat(t *testing.T) {
 	r.checkEpochs()
 }
 
+// TestASeatIsGivenLater: what goes wrong is tried again, though no epoch comes that
+// the proxy could ack.
+func TestASeatIsGivenLater(t *testing.T) {
+	t.Parallel()
+	r := settledShards(t, 1, 2)
+	p := r.proxy("p1")
+	p.setMute(true)
+	r.switchover("shard-0")
+	r.arm("seats/given=error@1")
+	p.setMute(false)
+	r.nextEpoch()
+	r.eventually("let in again", 5*time.Second, func() bool { return p.set("shard-0", "k", "v") == nil })
+}
+
+// TestAProxyThatIsLetInAgainMustObeyUsers: an ack of the epoch in which it lost its
+// seat says nothing about users that changed after that.
+func TestAProxyThatIsLetInAgainMustObeyUsers(t *testing.T) {
+	t.Parallel()
+	r := settledShards(t, 1, 1)
+	s := r.hello("p1", r.loop.Topology().Epoch)
+	if err := r.loop.ShutOut(t.Context(), []string{"p1"}, true); err != nil {
+		t.Fatal(err)
+	}
+	lost := r.loop.Topology().Epoch
+	answered := make(chan error, 1)
+	go func() {
+		_, err := r.loop.SetUser(t.Context(), "app", []string{"on", "nopass", "+get"})
+		answered <- err
+	}()
+	r.eventually("committed", 5*time.Second, func() bool { return r.loop.Topology().Epoch > lost })
+	s.Ack(lost)
+	r.eventually("let in again", 5*time.Second, func() bool { return r.membersInStore()[0].SeatVersion == 2 })
+	select {
+	case err := <-answered:
+		t.Errorf("answered before the ack: %v", err)
+	case <-time.After(100 * time.Millisecond):
+	}
+	s.Ack(r.loop.Topology().Epoch)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSeats: each proxy has one of its own, there are always some to spare whose users
 // are at the servers, and those that were left are taken again.
 func TestSeats(t *testing.T) {

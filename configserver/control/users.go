@@ -103,7 +103,7 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 	}
 	err = ctx.Err()
 	if err == nil && len(late) > 0 {
-		err = l.shutOut(ctx, late)
+		err = l.shutOut(ctx, late, c.Epoch)
 	}
 	if err == nil {
 		err = l.Owned() // AwaitAcks ends with the loop, too
@@ -114,11 +114,11 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 	return c, nil
 }
 
-// shutOut takes the credentials of proxies that do not answer away from them.
-func (l *Loop) shutOut(ctx context.Context, late []string) error {
+// shutOut takes the credentials of proxies that do not obey an epoch away from them.
+func (l *Loop) shutOut(ctx context.Context, late []string, epoch uint64) error {
 	l.log.Warn("proxies do not obey a change of users: shuts them out", "proxies", late)
 	if err := l.ShutOut(ctx, late, false); err != nil {
 		return err
 	}
-	return l.awaitFenced(ctx, late)
+	return l.awaitFenced(ctx, late, epoch)
 }

@@ -292,7 +292,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
-	x.seats = sec.proxies.Seats
+	x.seats, sec.proxies.Leaving = sec.proxies.Seats, nil // who leaves may write by an older epoch
 	candidate := s.Node(op.Candidate)
 	if err := x.makeMaster(ctx, candidate, sec); err != nil {
 		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {
