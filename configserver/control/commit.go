@@ -216,6 +216,9 @@ func (l *Loop) setRecord(c topology.Cluster) {
 			}
 			l.kick(s)
 		}
+		if was != nil && (s.Master != was.Master || s.Generation != was.Generation) {
+			l.seatsAt[s.ID] = 0 // who waited for it was let in, and others were not yet
+		}
 	}
 	if !slices.Equal(before.Seats, c.Seats) {
 		l.noteSeats()

@@ -165,7 +165,7 @@ func New(cfg Config) (*Loop, error) {
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
 	}
-	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}}
+	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{}, Held: []int{}}
 	set, err := cfg.Credentials()
 	if err != nil {
 		return nil, err

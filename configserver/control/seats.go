@@ -140,6 +140,12 @@ func (l *Loop) moreSeats(ctx context.Context) error {
 func (l *Loop) noteSeats() {
 	c := l.record.Load()
 	l.out, l.seatsVersion = nil, versionOf(c.Seats)
+	l.obs.Held = []int{} // not changed in place: others hold the one before
+	for i, is := range l.takenSeats() {
+		if is {
+			l.obs.Held = append(l.obs.Held, i)
+		}
+	}
 	for id, m := range l.members {
 		if l.seated(m) {
 			continue

@@ -116,14 +116,14 @@ func (l *Loop) matchSeats(ctx context.Context, x *failover.Executor, shard strin
 	if err != nil {
 		return err
 	}
-	if !done {
-		cause := "proxies lost their seats and know the password of users with limits: " + strings.Join(out, ", ")
-		if _, err := l.Commit(ctx, shard+": shuts out proxies", failover.BeginRotation(shard, newID(), cause, time.Now())); err != nil {
-			return err
-		}
-		return x.Run(ctx)
+	if done {
+		return x.MatchSeats(ctx) // the users of seats that nobody has, too
 	}
-	return nil
+	cause := "proxies lost their seats and know the password of users with limits: " + strings.Join(out, ", ")
+	if _, err := l.Commit(ctx, shard+": shuts out proxies", failover.BeginRotation(shard, newID(), cause, time.Now())); err != nil {
+		return err
+	}
+	return x.Run(ctx)
 }
 
 // fencedFrom tells if a member was shut out of a shard, or of all ("").
@@ -152,7 +152,6 @@ func (l *Loop) Fenced(ctx context.Context, shard string, seats []uint32, members
 		return
 	}
 	_ = l.do(ctx, func() {
-		l.seatsAt[shard] = max(l.seatsAt[shard], versionOf(seats))
 		for _, id := range members {
 			m := l.members[id]
 			if m == nil || m.Seat >= len(seats) || m.SeatVersion >= seats[m.Seat] {

@@ -211,7 +211,7 @@ func (x *Executor) dialFenced(ctx context.Context, address string) (*redisadmin.
 	}
 	x.guard(ctx, c)
 	if err = x.host.Owned(); err == nil {
-		err = c.RevokeProxies(ctx, nil)
+		_, err = c.RevokeProxies(ctx, nil)
 	}
 	if err != nil {
 		c.Close()

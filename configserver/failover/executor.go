@@ -309,3 +309,10 @@ func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets
 		Leaving: x.host.Observe(shard).Leaving, Users: users[:min(usersAtOnce, len(users))],
 	}, replication, users}, err
 }
+
+// urgent are the secrets while proxies wait: users are made for those that there are,
+// and none stays for one that may write by an older epoch.
+func (x *Executor) urgent(sec secrets) secrets {
+	sec.proxies.Held, sec.proxies.Leaving = x.host.Observe(x.shard).Held, nil
+	return sec
+}

@@ -152,7 +152,8 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 		return false
 	}
 	defer c.Close()
-	return c.RevokeProxies(ctx, nil) == nil
+	_, err = c.RevokeProxies(ctx, nil)
+	return err == nil
 }
 
 // elect is step 3 and the commit of step 4.
@@ -292,7 +293,8 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
-	x.seats, sec.proxies.Leaving = sec.proxies.Seats, nil // who leaves may write by an older epoch
+	sec = x.urgent(sec)
+	x.seats = sec.proxies.Seats
 	candidate := s.Node(op.Candidate)
 	if err := x.makeMaster(ctx, candidate, sec); err != nil {
 		if ctx.Err() != nil || errors.Is(err, store.ErrLeaseLost) {

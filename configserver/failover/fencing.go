@@ -90,7 +90,8 @@ func (x *Executor) onlySeats(ctx context.Context, s *topology.Shard, generation 
 	if err != nil {
 		return nil, err
 	}
-	sec.proxies.Leaving, sec.proxies.Alone = nil, len(sec.users) == 0
+	sec = x.urgent(sec)
+	sec.proxies.Alone = len(sec.users) == 0
 	return sec.proxies.Seats, x.onlyProxies(ctx, s, &sec.proxies)
 }
 

@@ -97,7 +97,8 @@ func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, mast
 	if c.Info.Master {
 		keep = nil
 	}
-	if err := c.RevokeProxies(ctx, keep); err != nil {
+	users, err := c.RevokeProxies(ctx, keep)
+	if err != nil {
 		return err
 	}
 	if err := c.Config(ctx, "masteruser", credentials.ReplicationUser, "masterauth", sec.replication,
@@ -109,7 +110,10 @@ func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, mast
 			return err
 		}
 	}
-	return grant(ctx, c, sec)
+	if err := c.GrantReplication(ctx, sec.replication); err != nil {
+		return err
+	}
+	return c.GrantMissing(ctx, &sec.proxies, users)
 }
 
 // grant lets replicas and the proxies of one generation in.

@@ -88,6 +88,8 @@ type Observations struct {
 	// Leaving are seats of proxies in versions of before whose users may stay at the
 	// nodes for the moment.
 	Leaving []credentials.Seat
+	// Held are the numbers of the seats that proxies have, never nil.
+	Held []int
 	// Pauses are times in which this Configserver itself did not run; silence
 	// during them says nothing about a node. In order, without overlap.
 	Pauses []Interval

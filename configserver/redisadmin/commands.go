@@ -169,23 +169,19 @@ func (c *Conn) revoke(ctx context.Context, users []string) error {
 }
 
 // revocation are the commands that shut users out. Those of applications may be
-// thousands; DELUSER alone closes their connections, too.
+// thousands; DELUSER alone closes their connections, too, a moment later.
 func revocation(users []string) (commands [][]any) {
-	applications := []any{"ACL", "DELUSER"}
+	if len(users) == 0 {
+		return nil
+	}
+	all := []any{"ACL", "DELUSER"}
 	for _, user := range users {
-		if credentials.IsProxyUser(user) && strings.Contains(user, ":") {
-			applications = append(applications, user)
-			continue
+		all = append(all, user)
+		if !credentials.IsProxyUser(user) || !strings.Contains(user, ":") {
+			commands = append(commands, []any{"ACL", "SETUSER", user, "off"}, []any{"CLIENT", "KILL", "USER", user})
 		}
-		commands = append(commands,
-			[]any{"ACL", "SETUSER", user, "off"},
-			[]any{"CLIENT", "KILL", "USER", user},
-			[]any{"ACL", "DELUSER", user})
 	}
-	if len(applications) > 2 {
-		commands = append(commands, applications)
-	}
-	return commands
+	return append(commands, all)
 }
 
 // RevokeUsers removes users of applications, and closes their connections.

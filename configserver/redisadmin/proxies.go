@@ -12,8 +12,11 @@ import (
 // each seat of the cluster (credentials.ProxyUser), and those of applications.
 type Proxies struct {
 	Generation uint64
-	// Seats are the versions of the seats.
+	// Seats are the versions of the seats. Held are the numbers of those that proxies
+	// have; when set, the users of others are granted later: a user has so many rules
+	// that a server is busy with it for a tenth of a millisecond.
 	Seats []uint32
+	Held  []int
 	// Key makes the passwords of seats (credentials.SeatKey); Scripts is that of the
 	// users of applications.
 	Key, Scripts string
@@ -78,7 +81,7 @@ func (p *Proxies) missing(users []string) (commands [][]any) {
 		}
 	}
 	for i, version := range p.Seats {
-		if !has[i] {
+		if !has[i] && (p.Held == nil || slices.Contains(p.Held, i)) {
 			seat := credentials.Seat{Number: i, Version: version}
 			args := append([]any{"ACL", "SETUSER", credentials.ProxyUser(p.Generation, seat)}, proxyRules...)
 			commands = append(commands, append(args, "#"+hash(credentials.SeatPassword(p.Key, seat))))
@@ -123,6 +126,11 @@ func (c *Conn) OnlyProxies(ctx context.Context, p *Proxies) error {
 	return c.grantProxies(ctx, p, users, revocation(p.stale(users)))
 }
 
+// GrantMissing is GrantProxies for a server that has just these users.
+func (c *Conn) GrantMissing(ctx context.Context, p *Proxies, users []string) error {
+	return c.grantProxies(ctx, p, users, nil)
+}
+
 // grantProxies sends commands, and what is missing on a server that has users.
 func (c *Conn) grantProxies(ctx context.Context, p *Proxies, users []string, commands [][]any) error {
 	missing, _ := MatchUsers(users, p.Generation, p.Users)
@@ -130,11 +138,16 @@ func (c *Conn) grantProxies(ctx context.Context, p *Proxies, users []string, com
 	return err
 }
 
-// RevokeProxies shuts out all proxies but those that keep names; nil for none.
-func (c *Conn) RevokeProxies(ctx context.Context, keep *Proxies) error {
+// RevokeProxies shuts out all proxies but those that keep names; nil for none. left
+// are the users that stay.
+func (c *Conn) RevokeProxies(ctx context.Context, keep *Proxies) (left []string, err error) {
 	users, err := c.Users(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return c.revoke(ctx, keep.stale(users))
+	stale := keep.stale(users)
+	if err := c.revoke(ctx, stale); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(users, func(u string) bool { return slices.Contains(stale, u) }), nil
 }

@@ -109,4 +109,10 @@ func TestOneProxyIsShutOut(t *testing.T) {
 	if len(commands) != 1 || commands[0][2] != "basalt-proxy-7-2-1" {
 		t.Errorf("makes %v", commands)
 	}
+	// Nor is what nobody has, for now.
+	p := proxies(7, 2, 1, 1, 1)
+	p.Held = []int{0, 3}
+	if commands := p.missing(users); len(commands) != 1 || commands[0][2] != "basalt-proxy-7-3-1" {
+		t.Errorf("makes %v", commands)
+	}
 }

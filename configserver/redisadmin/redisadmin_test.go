@@ -88,7 +88,7 @@ func TestRevokeClosesConnections(t *testing.T) {
 			t.Errorf("%s: %v", allowed, err)
 		}
 	}
-	if err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := pinned.Get(t.Context(), "k").Err(); err == nil {
@@ -98,7 +98,7 @@ func TestRevokeClosesConnections(t *testing.T) {
 	if err != nil || slices.ContainsFunc(users, credentials.IsProxyUser) {
 		t.Errorf("users %v, %v", users, err)
 	}
-	if err := c.RevokeProxies(t.Context(), nil); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), nil); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
 }

@@ -111,7 +111,7 @@ func TestGrantUsers(t *testing.T) {
 		t.Error(err)
 	}
 	// A fence is one for all.
-	if err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
 		t.Error(err)
 	}
 	if err := odds.Eval(t.Context(), "return 1", nil).Err(); err == nil {
