@@ -170,9 +170,9 @@ func usernames(t *testing.T, list []*basaltv1.ShardCredential, seat credentials.
 // an epoch without a credential, and that one none until it has its seat again.
 func TestEachProxyHasItsSeat(t *testing.T) {
 	atBoth(t, 2, func(t *testing.T, at *configserver, loop *fakeLoop) {
-		p0, p1 := connect(t, at, "p-0"), (*proxy)(nil)
+		p0 := connect(t, at, "p-0")
 		first := p0.snapshot()
-		p1 = connect(t, at, "p-1")
+		p1 := connect(t, at, "p-1")
 		second := p1.snapshot()
 		seat0, seat1 := credentials.Seat{Version: 1}, credentials.Seat{Number: 1, Version: 1}
 		if got := usernames(t, first.GetCredentials(), seat0); !slices.Equal(got, []string{"basalt-proxy-1-0-1", "basalt-proxy-1-0-1"}) {
