@@ -231,7 +231,9 @@ func (l *Loop) reseat(s *stream) error {
 		return err
 	}
 	again.Seat, again.SeatVersion = seat.Number, seat.Version
-	if err := l.cfg.Ownership.PutMember(l.life, again); err != nil {
+	ctx, cancel := context.WithTimeout(l.life, storeTimeout)
+	defer cancel()
+	if err := l.cfg.Ownership.PutMember(ctx, again); err != nil {
 		return err
 	}
 	if err := l.cfg.Faults.Hit("seats/given"); err != nil {

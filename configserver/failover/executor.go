@@ -288,13 +288,14 @@ type secrets struct {
 	generation  uint64
 	proxies     redisadmin.Proxies
 	replication string
-	// users of applications, all of them.
+	// users of applications, all of them; held are the seats that proxies have.
 	users []redisadmin.NodeUser
+	held  []int
 }
 
 // secretsOf derives the secrets of a generation of a shard.
 func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets, error) {
-	set, r, users := x.host.Credentials(), x.host.Record(), x.host.NodeUsers()
+	set, r, users, o := x.host.Credentials(), x.host.Record(), x.host.NodeUsers(), x.host.Observe(shard)
 	key, err := set.SeatKey(secretID, r.UID, shard, generation)
 	if err != nil {
 		return secrets{}, err
@@ -306,13 +307,13 @@ func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets
 	replication, err := set.ReplicationPassword(secretID)
 	return secrets{generation, redisadmin.Proxies{
 		Generation: generation, Seats: r.Seats, Key: key, Scripts: scripts,
-		Leaving: x.host.Observe(shard).Leaving, Users: users[:min(usersAtOnce, len(users))],
-	}, replication, users}, err
+		Leaving: o.Leaving, Users: users[:min(usersAtOnce, len(users))],
+	}, replication, users, o.Held}, err
 }
 
 // urgent are the secrets while proxies wait: users are made for those that there are,
 // and none stays for one that may write by an older epoch.
-func (x *Executor) urgent(sec secrets) secrets {
-	sec.proxies.Held, sec.proxies.Leaving = x.host.Observe(x.shard).Held, nil
-	return sec
+func (s secrets) urgent() secrets {
+	s.proxies.Held, s.proxies.Leaving = s.held, nil
+	return s
 }

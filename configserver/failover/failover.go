@@ -293,7 +293,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
-	sec = x.urgent(sec)
+	sec = sec.urgent()
 	x.seats = sec.proxies.Seats
 	candidate := s.Node(op.Candidate)
 	if err := x.makeMaster(ctx, candidate, sec); err != nil {

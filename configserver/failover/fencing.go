@@ -90,7 +90,7 @@ func (x *Executor) onlySeats(ctx context.Context, s *topology.Shard, generation 
 	if err != nil {
 		return nil, err
 	}
-	sec = x.urgent(sec)
+	sec = sec.urgent()
 	sec.proxies.Alone = len(sec.users) == 0
 	return sec.proxies.Seats, x.onlyProxies(ctx, s, &sec.proxies)
 }

@@ -1456,7 +1456,8 @@ type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topology.
 	Topology *Topology `protobuf:"bytes,1,opt,name=topology,proto3" json:"topology,omitempty"`
-	// One entry per shard.
+	// One entry per shard. None for a proxy that was shut out: it gets them when it
+	// acked the epoch in which that happened.
 	Credentials []*ShardCredential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Passwords that clients may use with AUTH; none means no password needed.
 	// They are those of the default user in users, for proxies that do not know
@@ -1545,7 +1546,8 @@ type Delta struct {
 	Topology *Topology `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
 	// Ids of shards that are gone.
 	RemovedShards []string `protobuf:"bytes,3,rep,name=removed_shards,json=removedShards,proto3" json:"removed_shards,omitempty"`
-	// Credentials of the changed shards.
+	// Credentials of the changed shards; none for a proxy that was shut out, which
+	// keeps those it has.
 	Credentials []*ShardCredential `protobuf:"bytes,4,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Set when the clients' passwords changed.
 	ClientAuth *ClientAuth `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
