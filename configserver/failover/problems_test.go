@@ -257,3 +257,20 @@ func TestOwnPausesAreNotHeldAgainstAMaster(t *testing.T) {
 		t.Errorf("found %v", codes)
 	}
 }
+
+// A user that may stay for the moment is no problem, and one when the moment is over.
+func TestAUserThatLeavesIsNoProblem(t *testing.T) {
+	w := newWorld(2)
+	leaves := credentials.Seat{Number: 0, Version: 7}
+	w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(1, leaves))
+	w.o.Leaving = []credentials.Seat{leaves}
+	w.tick(step)
+	if codes := w.codes(); len(codes) > 0 {
+		t.Errorf("while it leaves: %v", codes)
+	}
+	w.o.Leaving = nil
+	w.tick(step)
+	if codes := w.codes(); !slices.Equal(codes, []string{"StaleUsers"}) {
+		t.Errorf("afterwards: %v", codes)
+	}
+}
