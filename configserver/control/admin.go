@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/resolve"
@@ -166,7 +167,7 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 		return redisadmin.Info{}, topology.Preconditionf("the server at %s says it is %s: deregister it there, and take the line \"user %s off\" out of its configuration, "+
 			"or register it with discard_data to make it another node", n.Address, strings.TrimPrefix(u, topology.MarkPrefix), u)
 	}
-	if len(redisadmin.StaleUsers(users)) > 0 && !discardData {
+	if slices.ContainsFunc(users, credentials.IsProxyUser) && !discardData {
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s lets proxies of a cluster in already: deregister it there or restart it, "+
 			"or register it with discard_data to take it away from them", n.ID, n.Address)
 	}

@@ -89,6 +89,7 @@ func (l *Loop) adopt(ctx context.Context, before uint64, a Adoption) (topology.C
 		for i := range a.Shards {
 			s := c.Shard(a.Shards[i].Shard)
 			a.Shards[i].Into(s)
+			a.Shards[i].SeatsInto(c)
 			if _, err := failover.BeginRotation(s.ID, newID(), "shuts out proxies that the record did not know", now)(c); err != nil {
 				return nil, err
 			}

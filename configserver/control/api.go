@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -101,6 +102,15 @@ type View struct {
 	Proxies []Proxy
 	// Users are in force instead of Cluster.Users.
 	Users []topology.User
+	// Seat is that of the proxy which the view is for; all else is the same for all
+	// proxies.
+	Seat credentials.Seat
+}
+
+// Seated tells if the proxy has its seat. One that has not gets no credentials: it
+// keeps those it knows, by which no server lets it in.
+func (v *View) Seated() bool {
+	return v.Seat.Number < len(v.Cluster.Seats) && v.Cluster.Seats[v.Seat.Number] == v.Seat.Version
 }
 
 // Proxy is where clients reach a proxy.
@@ -110,8 +120,16 @@ type Proxy struct{ ID, Address string }
 type ShardCredential struct {
 	Shard      string
 	Generation uint64
-	Username   string
-	Password   string
+	// Key makes the password of each proxy (Login); none is told of it.
+	Key string
+	// ScriptUsername and ScriptPassword are for users of applications with limits,
+	// which all proxies share.
+	ScriptUsername, ScriptPassword string
+}
+
+// Login is the user of the proxy that has a seat, and its password.
+func (c *ShardCredential) Login(seat credentials.Seat) (username, password string) {
+	return credentials.ProxyUser(c.Generation, seat), credentials.SeatPassword(c.Key, seat)
 }
 
 // NodeSight is what a proxy saw of a node.

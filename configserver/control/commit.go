@@ -3,9 +3,11 @@ package control
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -165,6 +167,7 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 	l.m.commitSeconds.WithLabelValues(l.cfg.Cluster).Observe(time.Since(begun).Seconds())
 	l.later(func() {
 		l.committing = false
+		seats := l.seatsVersion
 		l.setRecord(now)
 		switch {
 		case !landed && errors.Is(refusal, store.ErrTooLarge):
@@ -178,6 +181,9 @@ func (l *Loop) commit(next topology.Cluster, events []topology.Event, sharing []
 			l.deliver(events)
 		}
 		l.startCommit()
+		if l.seatsVersion != seats {
+			l.decide(l.allShards()) // somebody lost a seat
+		}
 	})
 }
 
@@ -240,6 +246,12 @@ func (l *Loop) setRecord(c topology.Cluster) {
 			}
 			l.kick(s)
 		}
+		if was != nil && (s.Master != was.Master || s.Generation != was.Generation) {
+			l.seatsAt[s.ID] = 0 // who waited for it was let in, and others were not yet
+		}
+	}
+	if !slices.Equal(before.Seats, c.Seats) {
+		l.noteSeats()
 	}
 	l.syncProbers(before.Policy != c.Policy)
 	l.judge(l.allShards(), time.Now())
@@ -264,23 +276,33 @@ func (l *Loop) makeView() {
 		if s.SecretID == "" {
 			continue // no node was admitted yet
 		}
-		password, err := set.ProxyPassword(s.SecretID, c.UID, s.ID, s.Generation)
+		credential, err := credentialOf(set, c, s)
 		if err != nil {
 			if l.reread() == nil && l.secrets.Load() != set {
 				set = l.secrets.Load()
-				password, err = set.ProxyPassword(s.SecretID, c.UID, s.ID, s.Generation)
+				credential, err = credentialOf(set, c, s)
 			}
 			if err != nil {
 				l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)
 				continue
 			}
 		}
-		view.Credentials = append(view.Credentials, ShardCredential{Shard: s.ID, Generation: s.Generation,
-			Username: proxyUser(s.Generation), Password: password})
+		view.Credentials = append(view.Credentials, credential)
 	}
 	passwords := set.ClientPasswordSHA256ByIDs(c.ClientSecretIDs)
 	view.ClientPasswordSHA256, view.Users = c.DefaultPasswords(passwords), c.EffectiveUsers(passwords)
 	l.view = view
+}
+
+// credentialOf derives how proxies log in to a shard.
+func credentialOf(set *credentials.Set, c *topology.Cluster, s *topology.Shard) (ShardCredential, error) {
+	key, err := set.SeatKey(s.SecretID, c.UID, s.ID, s.Generation)
+	if err != nil {
+		return ShardCredential{}, err
+	}
+	scripts, err := set.ScriptPassword(s.SecretID, c.UID, s.ID, s.Generation)
+	return ShardCredential{Shard: s.ID, Generation: s.Generation, Key: key,
+		ScriptUsername: credentials.ScriptUser(s.Generation), ScriptPassword: scripts}, err
 }
 
 // Tell implements failover.Host.

@@ -12,10 +12,6 @@ import (
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
-// awayTooLong is after how long a proxy that nothing was heard of is taken for
-// gone: it is fenced everywhere and forgotten.
-const awayTooLong = 10 * time.Minute
-
 // minSetting is the min-replicas-to-write a master was given.
 type minSetting struct {
 	incarnation string
@@ -34,6 +30,9 @@ func (l *Loop) decide(shards map[string]bool) {
 		return
 	}
 	c := l.record.Load()
+	if len(c.Seats) == 0 {
+		return // a record of before: nodes would lose the proxies' users and get no others
+	}
 	for i := range c.Shards {
 		if s := &c.Shards[i]; shards[s.ID] {
 			l.decideShard(c, s, now)
@@ -80,10 +79,7 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 		l.reconcile(s, nodes)
 		return
 	}
-	if l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) || l.renewSettings(c, s, now) || l.renewUsers(s, now) {
-		return
-	}
-	l.fenceAbsent(c, s, now)
+	_ = l.renewSeats(s, now) || l.trimReadSet(c, s, now) || l.trimMinReplicas(c, s, now) || l.renewSettings(c, s, now) || l.renewUsers(s, now)
 }
 
 // beginFailover replaces a lost master.
@@ -215,31 +211,6 @@ func (l *Loop) trimMinReplicas(c *topology.Cluster, s *topology.Shard, now time.
 	return true
 }
 
-// fenceAbsent begins a rotation of a shard for proxies that have been away too
-// long, so that they can be forgotten.
-func (l *Loop) fenceAbsent(c *topology.Cluster, s *topology.Shard, now time.Time) {
-	if c.Phase != topology.Serving || s.Master == "" {
-		return
-	}
-	var gone []string
-	for id, m := range l.members {
-		if m.stream == nil && !m.fenced[s.ID] && now.Sub(m.since) > awayTooLong {
-			gone = append(gone, id)
-		}
-	}
-	if len(gone) == 0 {
-		return
-	}
-	slices.Sort(gone)
-	change := failover.BeginRotation(s.ID, newID(), "proxies are gone without a goodbye: "+topology.Few(gone, topology.MaxUnacked), now)
-	l.start(s.ID, "rotation", true, func(ctx context.Context, x *failover.Executor) error {
-		if _, err := l.Commit(ctx, s.ID+": fences absent proxies", change); err != nil {
-			return err
-		}
-		return x.Run(ctx)
-	})
-}
-
 // everyTick sees to the cluster as a whole.
 func (l *Loop) everyTick(now time.Time) {
 	c := l.record.Load()
@@ -247,6 +218,7 @@ func (l *Loop) everyTick(now time.Time) {
 	if !l.listened(now) || l.older.Load() != nil {
 		return
 	}
+	l.seatsTick(now)
 	if c.Phase == topology.Deleting && l.activities[clusterWide] == nil && !now.Before(l.notBefore[clusterWide]) {
 		l.start(clusterWide, "delete", false, func(ctx context.Context, _ *failover.Executor) error { return l.remove(ctx) })
 		return

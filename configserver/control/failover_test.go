@@ -221,13 +221,17 @@ func TestAProxyThatDoesNotAckIsFenced(t *testing.T) {
 	if err := good.set("shard-0", "k", "w"); err != nil {
 		t.Error(err)
 	}
-	if got := r.shard("shard-0").Generation; got != 2 {
-		t.Errorf("generation %d", got)
+	if got := r.shard("shard-0").Generation; got != 1 {
+		t.Errorf("generation %d: everybody had to connect anew", got)
 	}
-	members, err := r.store.Members(t.Context(), "c")
-	if err != nil || len(members) != 1 || members[0].ID != "good" {
-		t.Errorf("members %v, %v", members, err)
+	if was := good.present("shard-0"); was.PoolStats().Misses != 1 {
+		t.Errorf("the other proxy connected %d times", was.PoolStats().Misses)
 	}
+	r.holdsNoCredential(mute)
+	r.eventually("forgotten", 5*time.Second, func() bool {
+		members := r.membersInStore()
+		return len(members) == 1 && members[0].ID == "good"
+	})
 	if report = r.switchover("shard-0"); report.Fenced || len(report.Unacked) > 0 {
 		t.Errorf("the next switchover waited for a proxy that was shut out: %+v", report)
 	}

@@ -1,11 +1,13 @@
 package control
 
 import (
-	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/acl"
 )
@@ -35,7 +37,8 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 		{"the master gets users of before and loses those of now", func(r *rig, s *topology.Shard) {
 			m := r.servers[s.Master]
 			m.MustDo("ACL", "SETUSER", "basalt-proxy-1", "on", ">late", "~*", "+@all")
-			m.MustDo("ACL", "DELUSER", fmt.Sprintf("basalt-proxy-%d", s.Generation))
+			m.MustDo("ACL", "DELUSER", credentials.ProxyUser(s.Generation, credentials.Seat{Version: 1}))
+			m.MustDo("ACL", "SETUSER", credentials.ProxyUser(s.Generation, credentials.Seat{Number: 1, Version: 9}), "on", ">late", "~*", "+@all")
 		}},
 		{"the nodes get an application's user of before", func(r *rig, s *topology.Shard) {
 			for _, id := range []string{s.Master, replicaOf(s)} {
@@ -72,8 +75,11 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 			s = r.shard("shard-0")
 			r.eventually("exactly the users of now", 10*time.Second, func() bool {
 				for _, n := range s.Nodes {
-					users := fmt.Sprint(r.servers[n.ID].MustDo("ACL", "USERS"))
-					if users != fmt.Sprintf("[basalt-admin basalt-node:c:shard-0:%s basalt-probe basalt-proxy-%d basalt-replication default]", n.ID, s.Generation) {
+					want := []any{credentials.AdminUser, credentials.ProbeUser, credentials.ReplicationUser, "default", "basalt-node:c:shard-0:" + n.ID}
+					for i, version := range r.loop.Topology().Seats {
+						want = append(want, credentials.ProxyUser(s.Generation, credentials.Seat{Number: i, Version: version}))
+					}
+					if !sameMembers(r.servers[n.ID].MustDo("ACL", "USERS").([]any), want) {
 						return false
 					}
 				}
@@ -83,6 +89,14 @@ func TestTheLateCommandOfAnOldOwnerIsPutRight(t *testing.T) {
 			t.Logf("writes after %v", took)
 		})
 	}
+}
+
+// sameMembers tells if two lists of texts are the same in some order.
+func sameMembers(a, b []any) bool {
+	order := func(list []any) []any {
+		return slices.SortedFunc(slices.Values(list), func(x, y any) int { return strings.Compare(x.(string), y.(string)) })
+	}
+	return slices.Equal(order(a), order(b))
 }
 
 func (r *rig) follow(node, address string) {

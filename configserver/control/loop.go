@@ -124,6 +124,17 @@ type Loop struct {
 	tending map[string]bool
 	// settingsAt is by node what it was given of the record's settings.
 	settingsAt map[string]settingsOf
+	// out are the members without their seat; leaving are the seats of before that
+	// nodes may keep for a while. seatsVersion grows whenever seats change, seatsAt is
+	// by shard the one that its nodes were given, and seating how many shards are given
+	// it now. growing, forgetting, dismissing: seats are made, members that were shut out
+	// everywhere are forgotten, and those that are away for too long are shut out.
+	out                             []string
+	leaving                         []leaving
+	seatsVersion                    uint64
+	seatsAt                         map[string]uint64
+	seating                         atomic.Int32
+	growing, forgetting, dismissing bool
 
 	// settingTurn holds the right to change settings; settingNodes, the
 	// connections for it, belongs to whoever has that.
@@ -167,13 +178,14 @@ func New(cfg Config) (*Loop, error) {
 		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
 		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
 		tending:  map[string]bool{},
+		seatsAt:  map[string]uint64{},
 		told:     map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
 		newer:    map[string]string{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
-		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}}
+		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}, Held: []int{}}
 	set, err := cfg.Credentials()
 	if err != nil {
 		return nil, err
@@ -262,6 +274,7 @@ func (l *Loop) load() error {
 	l.recallTold(events)
 	c.Complete()
 	l.setRecord(c)
+	l.noteSeats()
 	return nil
 }
 

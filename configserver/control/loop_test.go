@@ -56,9 +56,10 @@ func newRig(t *testing.T, shards, nodes int, change func(p *topology.Policy)) *r
 		change(&p)
 	}
 	now := time.Now().UTC()
-	err := r.store.Create(t.Context(), topology.Cluster{Name: "c", Epoch: 1, CommittedAt: now, CreatedAt: now, Reason: "created",
-		Phase: topology.Forming, WantShards: shards, WantNodes: nodes, Policy: p})
-	if err != nil {
+	c := topology.Cluster{Name: "c", Epoch: 1, CommittedAt: now, CreatedAt: now, Reason: "created",
+		Phase: topology.Forming, WantShards: shards, WantNodes: nodes, Policy: p}
+	c.MoreSeats()
+	if err := r.store.Create(t.Context(), c); err != nil {
 		t.Fatal(err)
 	}
 	r.run()
@@ -242,8 +243,10 @@ type fakeProxy struct {
 	r  *rig
 	id string
 	mu sync.Mutex
-	// view is obeyed; sends count commands in flight.
+	// view is obeyed; sends count commands in flight. logins are by shard: they stay
+	// as long as no view brings others.
 	view    View
+	logins  map[string]login
 	clients map[string]*redis.Client
 	changed chan struct{}
 	sending *sync.WaitGroup
@@ -252,9 +255,12 @@ type fakeProxy struct {
 	mute    bool
 }
 
+// login is what a proxy logs in to a shard with.
+type login struct{ username, password string }
+
 func (r *rig) proxy(id string) *fakeProxy {
 	r.t.Helper()
-	p := &fakeProxy{r: r, id: id, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
+	p := &fakeProxy{r: r, id: id, logins: map[string]login{}, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
 	close(p.before)
 	p.mu.Lock()
 	first := p.changed
@@ -285,6 +291,12 @@ func (p *fakeProxy) connect() {
 				return
 			}
 			p.view = v
+			for i := range v.Credentials {
+				if v.Seated() {
+					username, password := v.Credentials[i].Login(v.Seat)
+					p.logins[v.Credentials[i].Shard] = login{username, password}
+				}
+			}
 			close(p.changed)
 			p.changed = make(chan struct{})
 			mute, sending, before, answered := p.mute, p.sending, p.before, make(chan struct{})
@@ -328,11 +340,10 @@ func (p *fakeProxy) do(shard string, f func(c *redis.Client) error) error {
 
 func (p *fakeProxy) client(s *topology.Shard) *redis.Client {
 	m := s.MasterNode()
-	i := slices.IndexFunc(p.view.Credentials, func(c ShardCredential) bool { return c.Shard == s.ID })
-	cred := p.view.Credentials[i]
-	key := m.Endpoint() + " " + m.Incarnation + " " + cred.Username
+	cred := p.logins[s.ID]
+	key := m.Endpoint() + " " + m.Incarnation + " " + cred.username
 	if p.clients[key] == nil {
-		p.clients[key] = redis.NewClient(&redis.Options{Addr: m.Endpoint(), Username: cred.Username, Password: cred.Password,
+		p.clients[key] = redis.NewClient(&redis.Options{Addr: m.Endpoint(), Username: cred.username, Password: cred.password,
 			Protocol: 2, MaxRetries: -1, DisableIdentity: true, DialerRetries: 1, ReadTimeout: 5 * time.Second})
 	}
 	return p.clients[key]

@@ -9,13 +9,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
-
-func proxyUser(generation uint64) string { return credentials.ProxyUser(generation) }
 
 // member is a proxy that was given credentials. It is owned by the loop's
 // goroutine.
@@ -28,12 +25,13 @@ type member struct {
 	sights map[string]health.ProxySight
 	// greeted: it said hello to this loop.
 	greeted bool
-	// hung: its stream is open, but it did not say in time that it obeys, and is
-	// waited for like one that is away, until it says something.
-	hung bool
-	// fenced are the shards it was shut out of while it was away. It holds no
-	// credential that works there, so what it acks does not matter there.
-	fenced map[string]bool
+	// outSince is the epoch in which it lost its seat, 0 when it has one. fenced are
+	// the shards it was shut out of since: it holds no credential that works there, so
+	// what it acks does not matter there.
+	outSince uint64
+	fenced   map[string]bool
+	// reseating: it is being given its seat again.
+	reseating bool
 }
 
 // stream is one proxy's connection.
@@ -58,10 +56,15 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 	if l.Topology().Phase == topology.Deleting {
 		return nil, topology.Preconditionf("cluster %s is being deleted", l.cfg.Cluster)
 	}
+	seat, err := l.takeSeat(ctx, hello.ID)
+	if err != nil {
+		return nil, fmt.Errorf("a seat for proxy %s: %w", hello.ID, err)
+	}
+	m.Seat, m.SeatVersion = seat.Number, seat.Version
 	if err := l.cfg.Ownership.PutMember(ctx, m); err != nil {
 		return nil, fmt.Errorf("register proxy %s: %w", hello.ID, err)
 	}
-	err := l.do(ctx, func() {
+	err = l.do(ctx, func() {
 		now := l.members[hello.ID]
 		known := now != nil
 		if !known {
@@ -70,12 +73,13 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 		} else if now.stream != nil {
 			now.stream.end()
 		}
-		now.Member, now.stream, now.since = m, s, time.Now()
-		now.sights, now.fenced, now.hung, now.greeted = map[string]health.ProxySight{}, nil, false, true
+		now.sit(m)
+		now.stream, now.since, now.sights, now.greeted = s, time.Now(), map[string]health.ProxySight{}, true
 		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
 		l.heardOf(hello.ID, hello.UID, hello.Epoch)
+		l.noteSeats()
 		if !l.listProxies() {
-			s.offer(l.view)
+			s.offer(l.viewOf(now))
 		}
 		l.checkWaiters()
 	})
@@ -143,8 +147,9 @@ func (s *stream) with(f func(m *member)) {
 func (s *stream) Ack(epoch uint64) {
 	s.with(func(m *member) {
 		if epoch <= s.l.record.Load().Epoch {
-			m.acked, m.hung = max(m.acked, epoch), false
+			m.acked = max(m.acked, epoch)
 			s.l.checkWaiters()
+			s.l.reseatObedient()
 		}
 	})
 }
@@ -223,7 +228,7 @@ func (l *Loop) listProxies() bool {
 func (l *Loop) publish() {
 	for _, m := range l.members {
 		if m.stream != nil {
-			m.stream.offer(l.view)
+			m.stream.offer(l.viewOf(m))
 		}
 	}
 }
@@ -241,27 +246,39 @@ func (l *Loop) shutStreams() {
 type ackWaiter struct {
 	shard string // "" for all
 	epoch uint64
-	done  chan struct{}
+	// all: it waits for those that are out, too, until they were shut out at the
+	// servers.
+	all  bool
+	done chan struct{}
 }
 
 // missing lists the members that have not acked an epoch and may still use a
-// shard, or any shard.
-func (l *Loop) missing(shard string, epoch uint64) (connected, away []string) {
+// shard, or any shard. Those that are out may, as long as its servers let them in.
+func (l *Loop) missing(shard string, epoch uint64) (connected, away, out []string) {
 	for id, m := range l.members {
-		switch {
-		case m.acked >= epoch || shard != "" && m.fenced[shard]:
-		case m.stream != nil && !m.hung:
+		switch seated := l.seated(m); {
+		case m.acked >= epoch || !seated && l.fencedFrom(m, shard):
+		case !seated:
+			out = append(out, id)
+		case m.stream != nil:
 			connected = append(connected, id)
 		default:
 			away = append(away, id)
 		}
 	}
-	return connected, away
+	return connected, away, out
+}
+
+// late is all of missing, in order.
+func (l *Loop) late(shard string, epoch uint64) []string {
+	connected, away, out := l.missing(shard, epoch)
+	return slices.Sorted(slices.Values(slices.Concat(connected, away, out)))
 }
 
 func (l *Loop) checkWaiters() {
 	l.waiters = slices.DeleteFunc(l.waiters, func(w *ackWaiter) bool {
-		if connected, away := l.missing(w.shard, w.epoch); len(connected)+len(away) > 0 {
+		connected, away, out := l.missing(w.shard, w.epoch)
+		if len(connected)+len(away) > 0 || w.all && len(out) > 0 {
 			return false
 		}
 		close(w.done)
@@ -270,8 +287,8 @@ func (l *Loop) checkWaiters() {
 }
 
 // wait registers a waiter; the returned function takes it away.
-func (l *Loop) wait(ctx context.Context, shard string, epoch uint64) (*ackWaiter, func(), error) {
-	w := &ackWaiter{shard: shard, epoch: epoch, done: make(chan struct{})}
+func (l *Loop) wait(ctx context.Context, shard string, epoch uint64, all bool) (*ackWaiter, func(), error) {
+	w := &ackWaiter{shard: shard, epoch: epoch, all: all, done: make(chan struct{})}
 	err := l.do(ctx, func() {
 		l.waiters = append(l.waiters, w)
 		l.checkWaiters()
@@ -285,87 +302,45 @@ func (l *Loop) wait(ctx context.Context, shard string, epoch uint64) (*ackWaiter
 
 // AwaitAcks implements failover.Host.
 func (l *Loop) AwaitAcks(ctx context.Context, shard string, epoch uint64, connected, away time.Duration) []string {
-	w, forget, err := l.wait(ctx, shard, epoch)
+	w, forget, err := l.wait(ctx, shard, epoch, false)
 	if err != nil {
 		return nil
 	}
 	defer forget()
+	late := func() (late []string) {
+		_ = l.do(ctx, func() { late = l.late(shard, epoch) })
+		return late
+	}
 	short := time.NewTimer(min(away, connected))
 	defer short.Stop()
 	long := time.NewTimer(connected)
 	defer long.Stop()
 	var poll <-chan time.Time
 	for {
-		var late []string
 		waiting := 0
 		select {
 		case <-w.done:
-			return nil
+			return late()
 		case <-ctx.Done():
 			return nil
 		case <-l.life.Done():
 			return nil
 		case <-long.C:
-			_ = l.do(ctx, func() {
-				a, b := l.missing(shard, epoch)
-				late = append(a, b...)
-			})
-			slices.Sort(late)
-			return late
+			return late()
 		case <-short.C:
 		case <-poll:
 		}
 		// From here on only members whose stream is open are waited for; one that
 		// closes it counts as away.
 		_ = l.do(ctx, func() {
-			var a []string
-			a, late = l.missing(shard, epoch)
-			waiting = len(a)
+			connected, _, _ := l.missing(shard, epoch)
+			waiting = len(connected)
 		})
 		if waiting == 0 {
-			slices.Sort(late)
-			return late
+			return late()
 		}
 		poll = time.After(10 * time.Millisecond)
 	}
-}
-
-// Fenced implements failover.Host.
-func (l *Loop) Fenced(ctx context.Context, shard string, members []string) {
-	l.memberMu.Lock()
-	defer l.memberMu.Unlock()
-	var gone []string
-	err := l.do(ctx, func() {
-		c := l.record.Load()
-		for _, id := range members {
-			m := l.members[id]
-			if m == nil || m.stream != nil {
-				continue // it came back: it has the new credentials and will ack
-			}
-			if m.fenced == nil {
-				m.fenced = map[string]bool{}
-			}
-			m.fenced[shard] = true
-			if !slices.ContainsFunc(c.Shards, func(s topology.Shard) bool { return !m.fenced[s.ID] }) {
-				gone = append(gone, id)
-			}
-		}
-		l.checkWaiters()
-	})
-	if err != nil || len(gone) == 0 {
-		return
-	}
-	if err := l.cfg.Ownership.RemoveMembers(ctx, gone...); err != nil {
-		l.log.Warn("fenced proxies could not be forgotten; they are fenced again next time", "error", err)
-		return
-	}
-	_ = l.do(ctx, func() {
-		for _, id := range gone {
-			delete(l.members, id)
-		}
-		l.checkWaiters()
-	})
-	l.log.Info("forgot proxies that were fenced everywhere", "proxies", gone)
 }
 
 // Barrier implements API.
@@ -377,7 +352,7 @@ func (l *Loop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, err
 	if epoch > newest {
 		return epoch, nil, topology.Invalidf("epoch", "%d is in the future; the newest is %d", epoch, newest)
 	}
-	w, forget, err := l.wait(ctx, "", epoch)
+	w, forget, err := l.wait(ctx, "", epoch, true)
 	if err != nil {
 		return epoch, nil, err
 	}
@@ -388,11 +363,7 @@ func (l *Loop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, err
 		return epoch, nil, ErrStopped
 	case <-ctx.Done():
 		var late []string
-		_ = l.do(context.WithoutCancel(ctx), func() {
-			a, b := l.missing("", epoch)
-			late = append(a, b...)
-		})
-		slices.Sort(late)
+		_ = l.do(context.WithoutCancel(ctx), func() { late = l.late("", epoch) })
 		return epoch, nil, fmt.Errorf("epoch %d: no ack from %s: %w", epoch, topology.Few(late, topology.MaxUnacked), ctx.Err())
 	}
 	var acked []string

@@ -136,8 +136,7 @@ func (l *Loop) renewUsers(s *topology.Shard, now time.Time) bool {
 	users := l.nodeUsers.Load()
 	surplus := now.Sub(users.since) > usersKept
 	if surplus {
-		connected, away := l.missing("", users.epoch)
-		surplus = len(connected)+len(away) == 0
+		surplus = len(l.late("", users.epoch)) == 0
 	}
 	var nodes []topology.Node
 	for _, n := range s.Nodes {

@@ -27,7 +27,8 @@ func (r *rig) exact(node string) bool {
 	c := r.loop.Topology()
 	s, _ := c.Node(node)
 	missing, surplus := redisadmin.MatchUsers(has, s.Generation, r.loop.NodeUsers())
-	return slices.Contains(has, credentials.ProxyUser(s.Generation)) && len(missing)+len(surplus)+len(redisadmin.StaleUsers(has, s.Generation)) == 0
+	_, exact := (&redisadmin.Proxies{Generation: s.Generation, Seats: c.Seats}).Match(has)
+	return exact && len(missing)+len(surplus) == 0
 }
 
 func (r *rig) allExact() bool {
@@ -42,21 +43,27 @@ func (r *rig) allExact() bool {
 // missing are the nodes that do not have a user of an application.
 func (r *rig) missingAt(name string) (nodes []string) {
 	r.t.Helper()
-	c := r.loop.Topology()
-	for id, s := range r.servers {
-		shard, _ := c.Node(id)
-		for _, u := range r.loop.Users() {
-			if acl.NameOf(u.Rules) != name {
-				continue
-			}
-			want := acl.NodeUser(credentials.ProxyUser(shard.Generation), acl.Rights(u.Rules))
-			if !slices.Contains(s.MustDo("ACL", "USERS").([]any), any(want)) {
-				nodes = append(nodes, id)
-			}
+	for id := range r.servers {
+		if r.isMissing(id, name) {
+			nodes = append(nodes, id)
 		}
 	}
 	slices.Sort(nodes)
 	return nodes
+}
+
+// isMissing tells if a node does not have a user of an application.
+func (r *rig) isMissing(node, name string) bool {
+	r.t.Helper()
+	c := r.loop.Topology()
+	shard, _ := c.Node(node)
+	for _, u := range r.loop.Users() {
+		want := acl.NodeUser(credentials.ScriptUser(shard.Generation), acl.Rights(u.Rules))
+		if acl.NameOf(u.Rules) == name && !slices.Contains(r.servers[node].MustDo("ACL", "USERS").([]any), any(want)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *rig) setUser(name string, modifiers ...string) {
@@ -92,7 +99,7 @@ func TestNodesHaveTheUsers(t *testing.T) {
 	r.servers["shard-0-1"].Restart()
 	r.servers["shard-1-0"].Kill()
 	r.eventually("replaced", 10*time.Second, func() bool { return r.shard("shard-1").Master == "shard-1-1" })
-	if !r.exact("shard-1-1") {
+	if r.isMissing("shard-1-1", "app") {
 		t.Error("the new master does not have the users")
 	}
 	r.servers["shard-1-0"].Restart()
@@ -119,7 +126,7 @@ func TestUsersStayUntilProxiesObey(t *testing.T) {
 	t.Parallel()
 	r := settledRig(t, 1, 1, nil)
 	r.setUser("app", "on", "nopass", "~app:*", "+@all")
-	old := acl.NodeUser(credentials.ProxyUser(r.shard("shard-0").Generation), r.loop.NodeUsers()[0].Rights)
+	old := acl.NodeUser(credentials.ScriptUser(r.shard("shard-0").Generation), r.loop.NodeUsers()[0].Rights)
 	s := r.hello("p1", r.loop.Topology().Epoch)
 	go func() {
 		for range s.Updates() {
@@ -183,9 +190,9 @@ func TestAnotherOwnerGivesTheUsers(t *testing.T) {
 	}
 	// One that a server lost, and one that nobody knows of.
 	generation := r.shard("shard-0").Generation
-	r.servers["shard-0-0"].MustDo("ACL", "DELUSER", acl.NodeUser(credentials.ProxyUser(generation), r.loop.NodeUsers()[0].Rights))
-	r.servers["shard-0-1"].MustDo("ACL", "SETUSER", acl.NodeUser(credentials.ProxyUser(generation), "unknown"), "on", "nopass", "+@all")
-	r.servers["shard-0-1"].MustDo("ACL", "SETUSER", acl.NodeUser(credentials.ProxyUser(generation+7), "unknown"), "on", "nopass", "+@all")
+	r.servers["shard-0-0"].MustDo("ACL", "DELUSER", acl.NodeUser(credentials.ScriptUser(generation), r.loop.NodeUsers()[0].Rights))
+	r.servers["shard-0-1"].MustDo("ACL", "SETUSER", acl.NodeUser(credentials.ScriptUser(generation), "unknown"), "on", "nopass", "+@all")
+	r.servers["shard-0-1"].MustDo("ACL", "SETUSER", acl.NodeUser(credentials.ScriptUser(generation+7), "unknown"), "on", "nopass", "+@all")
 	r.eventually("exact again", 10*time.Second, r.allExact)
 }
 

@@ -2,14 +2,10 @@ package control
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/topology"
-	"github.com/basalt-redis/basalt/internal/lifecycle"
 )
 
 // The users of applications.
@@ -22,11 +18,9 @@ import (
 //  2. The answer waits for the acks. A proxy that is connected gets usersAck,
 //     one that is away the policy's ack timeout.
 //  3. A proxy that did not say so may be cut off from here and still serve by the
-//     rights it knew. The servers know the proxies: a rotation in every shard shuts
-//     it out, and does not wait long for it again. That happens once for a proxy
-//     that died: afterwards it is no member any more. One that hangs is away when
-//     its stream ends. Meanwhile the nodes are told what scripts may do
-//     (nodeusers.go).
+//     rights it knew. The servers know the proxies: it loses its seat, and every
+//     shard shuts it out (seats.go). Nobody waits for it again, until it obeys.
+//     Meanwhile the nodes are told what scripts may do (nodeusers.go).
 //  4. If that is not possible now (a shard is failing over), the answer says so.
 //     The change stays; asking for it again waits again.
 //
@@ -109,7 +103,7 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 	}
 	err = ctx.Err()
 	if err == nil && len(late) > 0 {
-		err = l.shutOut(ctx, late)
+		err = l.shutOut(ctx, late, c.Epoch)
 	}
 	if err == nil {
 		err = l.Owned() // AwaitAcks ends with the loop, too
@@ -120,34 +114,11 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 	return c, nil
 }
 
-// shutOut takes the credentials of proxies that do not answer away from them.
-func (l *Loop) shutOut(ctx context.Context, late []string) error {
+// shutOut takes the credentials of proxies that do not obey an epoch away from them.
+func (l *Loop) shutOut(ctx context.Context, late []string, epoch uint64) error {
 	l.log.Warn("proxies do not obey a change of users: shuts them out", "proxies", late)
-	var (
-		mu   sync.Mutex
-		errs []error
-	)
-	_ = l.do(ctx, func() {
-		for _, id := range late {
-			if m := l.members[id]; m != nil {
-				m.hung = true
-			}
-		}
-	})
-	c := l.Topology()
-	lifecycle.Parallel(len(c.Shards), rotateAtOnce, func(i int) {
-		s := &c.Shards[i]
-		if s.SecretID == "" {
-			return // no node was admitted yet, no proxy has credentials
-		}
-		if err := l.rotateShard(ctx, s.ID, "proxies did not obey a change of users"); err != nil {
-			mu.Lock()
-			errs = append(errs, fmt.Errorf("%s: %w", s.ID, err))
-			mu.Unlock()
-		}
-	})
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("%s did not answer and could not be shut out: %s", strings.Join(late, ", "), strings.ReplaceAll(err.Error(), "\n", "; "))
+	if err := l.ShutOut(ctx, late, false); err != nil {
+		return err
 	}
-	return nil
+	return l.awaitFenced(ctx, late, epoch)
 }

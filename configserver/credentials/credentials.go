@@ -44,11 +44,6 @@ const (
 	ReplicationUser = "basalt-replication"
 )
 
-// ProxyUser is the ACL user of a generation: "basalt-proxy-7".
-func ProxyUser(generation uint64) string {
-	return "basalt-proxy-" + strconv.FormatUint(generation, 10)
-}
-
 const (
 	// minSecret is the length in bytes below which a secret is refused: an
 	// HMAC is only as strong as its key.
@@ -168,18 +163,6 @@ func (s *Set) SecretByID(id string) (string, error) {
 	}
 	return "", topology.Preconditionf("cluster %s uses the secret with id %s, which is no longer in %s: "+
 		"put it back on line 2 until the rotation has ended", s.cluster, id, SecretFile)
-}
-
-// ProxyPassword returns the password of ProxyUser(generation) on a shard's
-// nodes, derived from the secret an id names. uid is the cluster's: one that was
-// deleted and created again begins with generation 1 again, and a proxy that
-// missed it must not get in by what it knows.
-func (s *Set) ProxyPassword(secretID, uid, shard string, generation uint64) (string, error) {
-	of := s.cluster
-	if uid != "" { // clusters of before there were uids go on as they are
-		of += "\x00" + uid
-	}
-	return s.derive(secretID, "proxy\x00"+of+"\x00"+shard+"\x00"+strconv.FormatUint(generation, 10))
 }
 
 // ReplicationPassword returns the password of ReplicationUser on a shard's nodes,

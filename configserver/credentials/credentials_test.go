@@ -61,9 +61,9 @@ func TestDerived(t *testing.T) {
 	if got, want := ids[1], fmt.Sprintf("%x", sha256.Sum256([]byte("basalt-secret-id:"+secretOne)))[:16]; got != want {
 		t.Errorf("secret id %s, want %s", got, want)
 	}
-	password, err := s.ProxyPassword(ids[1], "", "shard-0", 7)
+	password, err := s.ScriptPassword(ids[1], "", "shard-0", 7)
 	if err != nil || password != "ada5f64defb6d085abd4cccfa826bb7e8630362d2a4c1678f867983936c135fe" {
-		t.Errorf("proxy password %s, %v", password, err)
+		t.Errorf("password of scripts %s, %v", password, err)
 	}
 	seen := map[string]bool{}
 	for _, of := range []struct{ uid, shard string }{{"", "shard-0"}, {"", "shard-1"}, {"uid-1", "shard-0"}, {"uid-1", "shard-1"}} {
@@ -76,16 +76,23 @@ func TestDerived(t *testing.T) {
 	for _, of := range []struct{ id, uid string }{{ids[0], ""}, {ids[1], ""}, {ids[0], "uid-1"}, {ids[1], "uid-1"}, {ids[0], "uid-2"}} {
 		for _, shard := range []string{"shard-0", "shard-1"} {
 			for generation := range uint64(3) {
-				p, err := s.ProxyPassword(of.id, of.uid, shard, generation)
-				if err != nil || seen[p] {
-					t.Errorf("password of %v %s %d is not new: %v", of, shard, generation, err)
+				scripts, err := s.ScriptPassword(of.id, of.uid, shard, generation)
+				key, err2 := s.SeatKey(of.id, of.uid, shard, generation)
+				made := []string{scripts, key}
+				for _, seat := range []Seat{{0, 1}, {0, 2}, {1, 1}, {1, 11}, {11, 1}} {
+					made = append(made, SeatPassword(key, seat))
 				}
-				seen[p] = true
+				for i, p := range made {
+					if err != nil || err2 != nil || seen[p] {
+						t.Errorf("password %d of %v %s %d is not new: %v, %v", i, of, shard, generation, err, err2)
+					}
+					seen[p] = true
+				}
 			}
 		}
 	}
 	var precondition *topology.PreconditionError
-	if _, err := s.ProxyPassword("0000000000000000", "uid", "shard-0", 1); !errors.As(err, &precondition) {
+	if _, err := s.SeatKey("0000000000000000", "uid", "shard-0", 1); !errors.As(err, &precondition) {
 		t.Errorf("unknown secret: %v", err)
 	}
 	sum := sha256.Sum256([]byte("client-1"))
@@ -94,9 +101,6 @@ func TestDerived(t *testing.T) {
 	}
 	if got := s.ClientPasswordSHA256ByIDs(append(s.ClientSecretIDs(), "unknown")); len(got) != 1 || !bytes.Equal(got[0], sum[:]) {
 		t.Errorf("client passwords by id %x", got)
-	}
-	if ProxyUser(7) != "basalt-proxy-7" {
-		t.Error(ProxyUser(7))
 	}
 }
 

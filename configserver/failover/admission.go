@@ -58,7 +58,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.RevokeProxies(ctx); err != nil {
+	if _, err := c.RevokeProxies(ctx, nil); err != nil {
 		return err
 	}
 	m, err := x.dialAdmitted(ctx, master)
@@ -142,7 +142,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.RevokeProxies(ctx); err != nil {
+	if _, err := c.RevokeProxies(ctx, nil); err != nil {
 		return err
 	}
 	unsettled := func(r *topology.Cluster, s *topology.Shard) bool {
@@ -232,13 +232,10 @@ func (x *Executor) Regrant(ctx context.Context, node string) error {
 	if err := configure(ctx, c, x.host.Record(), node, sec.replication); err != nil {
 		return err
 	}
-	if err := grant(ctx, c, sec); err != nil {
-		return err
-	}
 	if r := x.host.Record(); r.Shard(x.shard) == nil || r.Shard(x.shard).Generation != sec.generation {
 		return ErrSuperseded
 	}
-	return c.RevokeProxies(ctx, sec.generation)
+	return grantOnly(ctx, c, sec)
 }
 
 // Dismiss fences a node that left the cluster: nobody but the administrator
@@ -256,7 +253,7 @@ func (x *Executor) Dismiss(ctx context.Context, n *topology.Node) error {
 		return err
 	}
 	defer c.Close()
-	if err := c.RevokeProxies(ctx); err != nil {
+	if _, err := c.RevokeProxies(ctx, nil); err != nil {
 		return err
 	}
 	if err := c.Promote(ctx); err != nil {

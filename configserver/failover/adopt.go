@@ -56,6 +56,9 @@ type Adopted struct {
 	SecretID         string
 	// History is the master_replid.
 	History string
+	// Seats are the versions of the proxies' seats that the master knows, by number;
+	// 0 for those that it does not.
+	Seats []uint32
 	// Incarnations by node, of the master and of those that follow it.
 	Incarnations map[string]string
 	Followers    []string
@@ -92,6 +95,7 @@ func Adopt(c *topology.Cluster, s *topology.Shard, said map[string]Said) (Adopte
 	}
 	m := masters[0]
 	a.Master, a.History, a.SecretID = m.ID, said[m.ID].Info.ReplID, said[m.ID].SecretID
+	a.Seats = seatsOf(said[m.ID].Users, a.Generation)
 	if a.SecretID == "" {
 		return a, topology.Preconditionf("%s: the password of the proxies at %s fits no secret in %s: put the secret that was in force there on line 1 or 2",
 			s.ID, m.ID, credentials.SecretFile)
@@ -125,6 +129,32 @@ func notOne(s *topology.Shard, generation uint64, masters []*topology.Node) erro
 	}
 	return topology.Preconditionf("%s: %s are masters, and let proxies of generation %d in: find out which one has the data, and end the others",
 		s.ID, strings.Join(ids, " and "), generation)
+}
+
+// seatsOf are the versions of seats in the names of users of a generation.
+func seatsOf(users []string, generation uint64) (seats []uint32) {
+	for _, u := range users {
+		seat, ok := credentials.SeatOf(u, generation)
+		if !ok || seat.Number >= topology.MaxSeats {
+			continue
+		}
+		for len(seats) <= seat.Number {
+			seats = append(seats, 0)
+		}
+		seats[seat.Number] = max(seats[seat.Number], seat.Version)
+	}
+	return seats
+}
+
+// SeatsInto puts the newer versions of seats into a record: proxies that it does not
+// know have those, and are asked to take others.
+func (a *Adopted) SeatsInto(c *topology.Cluster) {
+	for i, version := range a.Seats {
+		if i == len(c.Seats) {
+			c.Seats = append(c.Seats, 1)
+		}
+		c.Seats[i] = max(c.Seats[i], version)
+	}
 }
 
 // Into puts it into the record of the shard.
@@ -167,23 +197,36 @@ func (x *Executor) hear(ctx context.Context, s *topology.Shard, n *topology.Node
 		said.Info, said.Reached = c.Info, c.Reached()
 		said.Users, err = c.Users(ctx)
 	}
-	set, uid := x.host.Credentials(), x.host.Record().UID
-	generation := redisadmin.Generation(said.Users)
-	for _, id := range set.SecretIDs() {
-		if err != nil || generation == 0 {
-			break
-		}
-		var password string
-		has := false
-		if password, err = set.ProxyPassword(id, uid, s.ID, generation); err == nil {
-			has, err = c.HasPassword(ctx, credentials.ProxyUser(generation), password)
-		}
-		if has {
-			said.SecretID = id
-		}
+	if err == nil {
+		said.SecretID, err = x.secretIn(ctx, c, s, said.Users)
 	}
 	if err != nil {
 		_, said.Error = redisadmin.SightOf(err)
 	}
 	return said
+}
+
+// secretIn names the secret that the password of a user of proxies is derived from;
+// "" for none that is on file.
+func (x *Executor) secretIn(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, users []string) (string, error) {
+	set, uid := x.host.Credentials(), x.host.Record().UID
+	generation := redisadmin.Generation(users)
+	i := slices.IndexFunc(users, func(u string) bool {
+		_, ok := credentials.SeatOf(u, generation)
+		return ok
+	})
+	if i < 0 {
+		return "", nil
+	}
+	seat, _ := credentials.SeatOf(users[i], generation)
+	for _, id := range set.SecretIDs() {
+		key, err := set.SeatKey(id, uid, s.ID, generation)
+		if err != nil {
+			return "", err
+		}
+		if has, err := c.HasPassword(ctx, users[i], credentials.SeatPassword(key, seat)); err != nil || has {
+			return id, err
+		}
+	}
+	return "", nil
 }

@@ -11,7 +11,7 @@ import (
 
 // said is three nodes of which n1 was made the master after the record was written.
 func said() map[string]Said {
-	users := []string{credentials.AdminUser, credentials.ProxyUser(3), credentials.ReplicationUser}
+	users := []string{credentials.AdminUser, credentials.ProxyUser(3, credentials.Seat{Number: 0, Version: 1}), credentials.ReplicationUser}
 	follows := func(run string) Said {
 		return Said{Info: redisadmin.Info{RunID: run, MasterAddress: "n1:6379"}, Users: users, SecretID: "y"}
 	}

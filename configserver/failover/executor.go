@@ -53,12 +53,19 @@ type Host interface {
 	Tell(ctx context.Context, events ...topology.Event)
 	// AwaitAcks waits until every member that may still use a shard acked an
 	// epoch; at most connected for members whose stream is open, and away for the
-	// others. It returns who did not, in order.
+	// others. It returns who did not, in order, and with them those who lost their
+	// seat, for whom it does not wait.
 	AwaitAcks(ctx context.Context, shard string, epoch uint64, connected, away time.Duration) []string
-	// Fenced tells that members were shut out of a shard. Those that are not
-	// connected need not ack for it any more, and are forgotten once that holds
-	// for every shard.
-	Fenced(ctx context.Context, shard string, members []string)
+	// ShutOut takes the seats of members away by a commit: no server may let them in
+	// any more, and AwaitAcks does not wait for them, until they show that they obey.
+	// With gently, the connections of those whose stream is open may stay for a
+	// moment, where nobody removes them at once.
+	ShutOut(ctx context.Context, members []string, gently bool) error
+	// Fenced tells that members were shut out of a shard, whose master lets in only
+	// who has a seat in these versions. Those that have it in one of before need not
+	// ack for the shard any more, and are forgotten once that holds for every shard,
+	// unless they are connected.
+	Fenced(ctx context.Context, shard string, seats []uint32, members []string)
 	// Observe is what is known about a shard now; nothing once the loop ended.
 	Observe(shard string) health.Observations
 	// NodeUsers are the users of applications that nodes have for them now.
@@ -101,6 +108,8 @@ type Executor struct {
 	unnamed int      // how many more there were
 	fenced  bool
 	granted uint64 // the generation that nodes were given before any commit
+	// seats are those that the master was given.
+	seats []uint32
 	// told is what a blocked election came to when that was committed last.
 	told string
 	// failed are nodes that could not be promoted, the last one last; failures counts
@@ -290,19 +299,35 @@ func (x *Executor) report(s *topology.Shard, op *topology.Operation, endEpoch ui
 
 // secrets are what the nodes of a shard must know.
 type secrets struct {
-	generation         uint64
-	proxy, replication string
-	// users of applications that log in with the proxies' password.
+	generation  uint64
+	proxies     redisadmin.Proxies
+	replication string
+	// users of applications, all of them; held are the seats that proxies have.
 	users []redisadmin.NodeUser
+	held  []int
 }
 
 // secretsOf derives the secrets of a generation of a shard.
 func (x *Executor) secretsOf(shard, secretID string, generation uint64) (secrets, error) {
-	set := x.host.Credentials()
-	proxy, err := set.ProxyPassword(secretID, x.host.Record().UID, shard, generation)
+	set, r, users, o := x.host.Credentials(), x.host.Record(), x.host.NodeUsers(), x.host.Observe(shard)
+	key, err := set.SeatKey(secretID, r.UID, shard, generation)
 	if err != nil {
 		return secrets{}, err
 	}
-	replication, err := set.ReplicationPassword(secretID, x.host.Record().UID, shard)
-	return secrets{generation, proxy, replication, x.host.NodeUsers()}, err
+	scripts, err := set.ScriptPassword(secretID, r.UID, shard, generation)
+	if err != nil {
+		return secrets{}, err
+	}
+	replication, err := set.ReplicationPassword(secretID, r.UID, shard)
+	return secrets{generation, redisadmin.Proxies{
+		Generation: generation, Seats: r.Seats, Key: key, Scripts: scripts,
+		Leaving: o.Leaving, Users: users[:min(usersAtOnce, len(users))],
+	}, replication, users, o.Held}, err
+}
+
+// urgent are the secrets while proxies wait: users are made for those that there are,
+// and none stays for one that may write by an older epoch.
+func (s secrets) urgent() secrets {
+	s.proxies.Held, s.proxies.Leaving = s.held, nil
+	return s
 }

@@ -26,7 +26,8 @@ import (
 //     what is in flight to the old master, and ack.
 //  2. Fencing waits for the acks, at most policy.AckTimeout, and meanwhile tries
 //     to shut the proxies out of the old master, in case it is alive after all.
-//     A proxy that does not ack is noted: it may still write to the old master if
+//     A proxy that does not ack loses its seat: no server that can be reached lets
+//     it in, and nobody waits for it again. It may still write to the old master if
 //     both are alive and cut off from here, and those writes are lost.
 //  3. Electing reads the offsets from the nodes themselves, anew, and chooses.
 //     Nobody is eligible: say why, try again.
@@ -136,6 +137,12 @@ func (x *Executor) fence(ctx context.Context, s *topology.Shard) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	if len(x.unacked) > 0 {
+		// Before the new master lets anybody in: they get in nowhere any more.
+		if err := x.host.ShutOut(ctx, x.unacked, true); err != nil {
+			return err
+		}
+	}
 	if err := x.hit("fenced"); err != nil {
 		return err
 	}
@@ -155,7 +162,8 @@ func (x *Executor) shutOut(ctx context.Context, old *topology.Node) bool {
 		return false
 	}
 	defer c.Close()
-	return c.RevokeProxies(ctx) == nil
+	_, err = c.RevokeProxies(ctx, nil)
+	return err == nil
 }
 
 // elect is step 3 and the commit of step 4.
@@ -330,6 +338,8 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	if err != nil {
 		return err
 	}
+	sec = sec.urgent()
+	x.seats = sec.proxies.Seats
 	candidate := s.Node(op.Candidate)
 	master, err := x.makeMaster(ctx, candidate, sec)
 	if err != nil {
@@ -348,7 +358,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	var mu sync.Mutex
 	joined := map[string]redisadmin.Info{}
 	x.each(ctx, x.reachable(s, candidate.ID), glimpse, func(ctx context.Context, n *topology.Node, c *redisadmin.Conn) error {
-		before, err := join(ctx, c, x.host.Record(), candidate.Endpoint(), &master, sec, sec.generation)
+		before, err := join(ctx, c, x.host.Record(), candidate.Endpoint(), &master, sec)
 		if err == nil {
 			err = x.afterPause(ctx, c, n.ID == op.OldMaster)
 		}
@@ -422,10 +432,7 @@ func (x *Executor) makeMaster(ctx context.Context, n *topology.Node, sec secrets
 		err = x.afterPause(bounded, c, true)
 	}
 	if err == nil {
-		err = grant(bounded, c, sec)
-	}
-	if err == nil {
-		err = c.RevokeProxies(bounded, sec.generation)
+		err = grantOnly(bounded, c, sec)
 	}
 	if err != nil {
 		return redisadmin.Info{}, err
@@ -487,8 +494,8 @@ func (x *Executor) finish(ctx context.Context, generation uint64, master redisad
 	x.log.Info("finished", "operation", x.kind, "master", report.NewMaster, "was", report.OldMaster, "cause", report.Cause,
 		"took", report.Phases[len(report.Phases)-1].StartedAt.Sub(report.StartedAt).Round(time.Millisecond).String())
 	if len(x.unacked) > 0 {
-		// Their generation is off wherever a server can be reached.
-		x.host.Fenced(ctx, x.shard, x.unacked)
+		// Their users are off wherever a server can be reached.
+		x.host.Fenced(ctx, x.shard, x.seats, x.unacked)
 	}
 	return x.hit("finished")
 }

@@ -60,7 +60,10 @@ func Newer(c *topology.Cluster, s *topology.Shard, o *health.Observations, now t
 			return later(s, n.ID, generation)
 		}
 		live++
-		if generation == next && !slices.Contains(seen.Users, credentials.ProxyUser(s.Generation)) {
+		if generation == next && !slices.ContainsFunc(seen.Users, func(u string) bool {
+			of, ok := credentials.GenerationOf(u)
+			return ok && of == s.Generation
+		}) {
 			moved++
 			master = master || n.ID == s.Master
 			if s.Operation == nil && seen.Info.Master && n.ID != s.Master {

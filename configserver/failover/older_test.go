@@ -11,7 +11,7 @@ import (
 // What an operation, or one that was rolled back, leaves at servers is not taken for
 // a record that is older than they are.
 func TestTheRecordIsNotOlder(t *testing.T) {
-	next := []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
+	next := []string{credentials.ReplicationUser, credentials.ProxyUser(2, credentials.Seat{Number: 0, Version: 1})}
 	for name, make := range map[string]func(w *world){
 		"a failover grants before it commits": func(w *world) {
 			w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Failover, Phase: Promoting, OldMaster: "n0", Candidate: "n1"}
@@ -22,7 +22,7 @@ func TestTheRecordIsNotOlder(t *testing.T) {
 		"a rotation grants before it commits": func(w *world) {
 			w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Rotation, Phase: Granting, OldMaster: "n0"}
 			for _, s := range w.servers {
-				s.users = append(s.users, credentials.ProxyUser(2))
+				s.users = append(s.users, credentials.ProxyUser(2, credentials.Seat{Number: 0, Version: 1}))
 			}
 		},
 		"a replica was fenced by an owner that died": func(w *world) { w.servers["n1"].users = next },
@@ -32,14 +32,14 @@ func TestTheRecordIsNotOlder(t *testing.T) {
 			w.kill("n2")
 		},
 		"a server of another cluster took the address": func(w *world) {
-			w.boot("n1").users = []string{credentials.ProxyUser(50)}
+			w.boot("n1").users = []string{credentials.ProxyUser(50, credentials.Seat{Number: 0, Version: 1})}
 		},
 		"a marked server of another cluster took the address": func(w *world) {
-			w.servers["n1"].users = []string{credentials.ProxyUser(50), topology.Mark(&topology.Cluster{UID: "other"}, "s", "n1")}
+			w.servers["n1"].users = []string{credentials.ProxyUser(50, credentials.Seat{Number: 0, Version: 1}), topology.Mark(&topology.Cluster{UID: "other"}, "s", "n1")}
 		},
 		"the cluster is being deleted": func(w *world) {
 			w.c.Phase = topology.Deleting
-			w.servers["n1"].users = []string{credentials.ProxyUser(50)}
+			w.servers["n1"].users = []string{credentials.ProxyUser(50, credentials.Seat{Number: 0, Version: 1})}
 		},
 	} {
 		w := newWorld(3)
@@ -51,7 +51,7 @@ func TestTheRecordIsNotOlder(t *testing.T) {
 	}
 	w := newWorld(3)
 	w.c.UID = "u"
-	w.boot("n1").users = []string{credentials.ProxyUser(50), topology.Mark(&topology.Cluster{UID: "u"}, "s", "n1")}
+	w.boot("n1").users = []string{credentials.ProxyUser(50, credentials.Seat{Number: 0, Version: 1}), topology.Mark(&topology.Cluster{UID: "u"}, "s", "n1")}
 	w.tick(step)
 	if !slices.Contains(w.codes(), "RecordIsOlder") {
 		t.Error("a node that restarted and is marked as ours is not believed")

@@ -377,7 +377,13 @@ func (x *situation) stale(n *topology.Node, seen *health.Node) bool {
 
 // writable tells if a node lets the proxies of the present generation in.
 func (x *situation) writable(seen *health.Node) bool {
-	return slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) && x.o.Fresh(x.s.ID, seen.UsersAt)
+	letsIn, _ := x.proxies().Match(seen.Users)
+	return letsIn && x.o.Fresh(x.s.ID, seen.UsersAt)
+}
+
+// proxies are those that nodes should let in.
+func (x *situation) proxies() *redisadmin.Proxies {
+	return &redisadmin.Proxies{Generation: x.s.Generation, Seats: x.c.Seats, Leaving: x.o.Leaving}
 }
 
 func twoWritableMasters(x *situation) []found {
@@ -452,10 +458,9 @@ func staleUsers(x *situation) (list []found) {
 		if !x.o.Admitted(n, x.now) || !x.o.Fresh(x.s.ID, seen.UsersAt) {
 			continue
 		}
-		missing := !slices.Contains(seen.Users, credentials.ProxyUser(x.s.Generation)) || !slices.Contains(seen.Users, credentials.ReplicationUser) ||
-			!slices.Contains(seen.Users, topology.Mark(x.c, x.s.ID, n.ID))
-		if missing || len(redisadmin.StaleUsers(seen.Users, x.s.Generation)) > 0 {
-			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation"})
+		_, exact := x.proxies().Match(seen.Users)
+		if !exact || !slices.Contains(seen.Users, credentials.ReplicationUser) || !slices.Contains(seen.Users, topology.Mark(x.c, x.s.ID, n.ID)) {
+			list = append(list, found{node: n.ID, message: n.ID + " does not have exactly the users of this generation and of the proxies' seats"})
 		}
 	}
 	return list

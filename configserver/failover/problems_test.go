@@ -28,17 +28,17 @@ var situations = []situationTest{
 	{name: "RecordIsOlder: another master has the next generation", nodes: 2, make: func(w *world) {
 		w.kill("n0")
 		w.tick(step)
-		w.servers["n1"].master, w.servers["n1"].users = true, []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
+		w.servers["n1"].master, w.servers["n1"].users = true, []string{credentials.ReplicationUser, credentials.ProxyUser(2, credentials.Seat{Number: 0, Version: 1})}
 		w.tick(50 * time.Millisecond)
 	}, code: "RecordIsOlder", also: []string{"DeadMaster", "FailoverBlocked", "StaleUsers", "StaleMaster"}, message: "n1 accepts proxies of generation 2, the record of s says 1"},
 	{name: "RecordIsOlder: every node has the next generation", nodes: 2, make: func(w *world) {
 		for _, s := range w.servers {
-			s.users = []string{credentials.ReplicationUser, credentials.ProxyUser(2)}
+			s.users = []string{credentials.ReplicationUser, credentials.ProxyUser(2, credentials.Seat{Number: 0, Version: 1})}
 		}
 		w.tick(step)
 	}, code: "RecordIsOlder", also: []string{"StaleUsers"}, message: "basaltctl topology adopt c"},
 	{name: "RecordIsOlder: a much later generation", nodes: 2, make: func(w *world) {
-		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(9))
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(9, credentials.Seat{Number: 0, Version: 1}))
 		w.tick(step)
 	}, code: "RecordIsOlder", also: []string{"StaleUsers"}, message: "generation 9"},
 	{name: "DeadMaster", nodes: 3, make: func(w *world) { w.kill("n0"); w.tick(50 * time.Millisecond) },
@@ -248,7 +248,7 @@ var situations = []situationTest{
 	}, code: "ReplicaLagging", node: "n1"},
 	{name: "StaleMaster", nodes: 2, make: func(w *world) {
 		w.shard().Generation = 2
-		w.servers["n0"].users = []string{credentials.ProxyUser(2), credentials.ReplicationUser, w.mark("n0")}
+		w.servers["n0"].users = append(w.users(), w.mark("n0"))
 		w.servers["n1"].master, w.servers["n1"].linkUp = true, false
 		w.tick(3 * step)
 	}, code: "StaleMaster", node: "n1", remedy: Admit, also: []string{"StaleUsers", "ReplicaOutOfSync"}},
@@ -263,10 +263,25 @@ var situations = []situationTest{
 	{name: "NodeRefusesAdmin", nodes: 2, make: func(w *world) { w.servers["n1"].password = false; w.tick(step) },
 		code: "NodeRefusesAdmin", node: "n1"},
 	{name: "StaleUsers", nodes: 2, make: func(w *world) {
-		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(0))
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ScriptUser(1)) // of before there were seats
 		w.tick(step)
 	},
 		code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: of another generation", nodes: 2, make: func(w *world) {
+		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(0, credentials.Seat{Version: 1}))
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: a proxy was shut out", nodes: 2, make: func(w *world) {
+		w.servers["n0"].users = append(w.users(), w.mark("n0"))
+		w.servers["n0"].users[2] = credentials.ProxyUser(1, credentials.Seat{Version: 7})
+		w.c.Seats[0] = 7
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
+	{name: "StaleUsers: new seats", nodes: 2, make: func(w *world) {
+		w.c.Seats = append(w.c.Seats, 1)
+		w.servers["n0"].users = append(w.users(), w.mark("n0"))
+		w.tick(step)
+	}, code: "StaleUsers", node: "n1", remedy: Regrant},
 	{name: "FirstNodeNotAdmitted", nodes: 1, make: func(w *world) {
 		w.c.Phase = topology.Forming
 		w.shard().Master, w.shard().Nodes[0].Incarnation, w.shard().Nodes[0].InReadSet = "", "", false
@@ -366,5 +381,22 @@ func TestOwnPausesAreNotHeldAgainstAMaster(t *testing.T) {
 	w.tick(2100 * time.Millisecond)
 	if codes := w.codes(); !slices.Contains(codes, "HungMaster") {
 		t.Errorf("found %v", codes)
+	}
+}
+
+// A user that may stay for the moment is no problem, and one when the moment is over.
+func TestAUserThatLeavesIsNoProblem(t *testing.T) {
+	w := newWorld(2)
+	leaves := credentials.Seat{Number: 0, Version: 7}
+	w.servers["n1"].users = append(w.servers["n1"].users, credentials.ProxyUser(1, leaves))
+	w.o.Leaving = []credentials.Seat{leaves}
+	w.tick(step)
+	if codes := w.codes(); len(codes) > 0 {
+		t.Errorf("while it leaves: %v", codes)
+	}
+	w.o.Leaving = nil
+	w.tick(step)
+	if codes := w.codes(); !slices.Equal(codes, []string{"StaleUsers"}) {
+		t.Errorf("afterwards: %v", codes)
 	}
 }

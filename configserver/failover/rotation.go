@@ -22,7 +22,8 @@ import (
 //     those of the present generation.
 //  2. A commit publishes generation+1. Proxies open new connections, end what is
 //     in flight on the old ones, and ack.
-//  3. Draining waits for them. A proxy that stays away is shut out by step 4.
+//  3. Draining waits for them. A proxy that does not ack loses its seat, so that no
+//     other shard waits for it, and is shut out of this one by step 4.
 //  4. Finishing removes the old generation's users, the old replication password
 //     and the old admin passwords.
 //
@@ -36,7 +37,8 @@ import (
 const drainFor = 30 * time.Second
 
 // BeginRotation is the change that begins a rotation of one shard, or of a
-// shard whose proxies are to be fenced although no secret changed.
+// shard that a proxy is to be shut out of that knows what others know, too
+// (Executor.ShutOut).
 func BeginRotation(shard, id, cause string, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
 		s, err := beginOn(c, shard)
@@ -69,6 +71,11 @@ func (x *Executor) rotate(ctx context.Context, s *topology.Shard) error {
 		x.missed(x.host.AwaitAcks(ctx, x.shard, s.Operation.StartEpoch, drainFor, max(x.policy().AckTimeout, reconnect)))
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if len(x.unacked) > 0 {
+			if err := x.host.ShutOut(ctx, x.unacked, true); err != nil {
+				return err
+			}
 		}
 		return x.commit(ctx, "rotation removes the old credentials", func(_ *topology.Cluster, _ *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
 			op.Phase = Finishing
@@ -161,7 +168,7 @@ func (x *Executor) removeOld(ctx context.Context, s *topology.Shard) error {
 	}
 	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
 		return errors.Join(
-			c.RevokeProxies(ctx, s.Generation),
+			c.OnlyProxies(ctx, &sec.proxies),
 			c.GrantReplication(ctx, sec.replication),
 			c.OnlyAdmin(ctx, admin))
 	})
@@ -170,7 +177,7 @@ func (x *Executor) removeOld(ctx context.Context, s *topology.Shard) error {
 	}
 	if len(x.unacked) > 0 {
 		x.fenced = true
-		x.host.Fenced(ctx, x.shard, x.unacked)
+		x.host.Fenced(ctx, x.shard, sec.proxies.Seats, x.unacked)
 	}
 	err = x.commit(ctx, "rotation finished", func(c *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
 		s.Operation = nil

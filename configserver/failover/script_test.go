@@ -203,7 +203,11 @@ func (w *world) act() string {
 }
 
 func (w *world) users() []string {
-	return []string{credentials.AdminUser, credentials.ReplicationUser, credentials.ProxyUser(w.shard().Generation)}
+	users := []string{credentials.AdminUser, credentials.ReplicationUser}
+	for i, version := range w.c.Seats {
+		users = append(users, credentials.ProxyUser(w.shard().Generation, credentials.Seat{Number: i, Version: version}))
+	}
+	return users
 }
 
 func (w *world) failOver() string {

@@ -96,18 +96,20 @@ func number(ctx context.Context, c *redisadmin.Conn, name string) (int64, error)
 }
 
 // join makes an admitted node of a shard follow its new master, and returns what it
-// said before: proxies are shut out until it is no longer writable, then let in with
-// the generation of sec. keep are generations whose connections may stay, for a node
-// that is a replica already. A node that may have more than its master is only fenced:
-// its admission comes next, and keeps what it has.
-func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, address string, master *redisadmin.Info, sec secrets, keep ...uint64) (before redisadmin.Info, err error) {
+// said before: proxies are shut out until it is no longer writable, then let in by the
+// users of sec. A node that is a replica already keeps the connections of these. One
+// that may have more than its master is only fenced: its admission comes next, and
+// keeps what it has.
+func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, address string, master *redisadmin.Info, sec secrets) (before redisadmin.Info, err error) {
 	if before, err = c.Replication(ctx); err != nil {
 		return before, err
 	}
+	keep := &sec.proxies
 	if before.Master {
 		keep = nil
 	}
-	if err := c.RevokeProxies(ctx, keep...); err != nil {
+	users, err := c.RevokeProxies(ctx, keep)
+	if err != nil {
 		return before, err
 	}
 	if beyond(&before, master) {
@@ -122,7 +124,10 @@ func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, addr
 			return before, err
 		}
 	}
-	return before, grant(ctx, c, sec)
+	if err := c.GrantReplication(ctx, sec.replication); err != nil {
+		return before, err
+	}
+	return before, c.GrantMissing(ctx, &sec.proxies, users)
 }
 
 // beyond tells if a node may have something of the stream of writes that a master
@@ -143,6 +148,14 @@ func grant(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
 		return err
 	}
 	return letProxiesIn(ctx, c, sec)
+}
+
+// grantOnly is grant, and shuts all other proxies out.
+func grantOnly(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
+	if err := c.GrantReplication(ctx, sec.replication); err != nil {
+		return err
+	}
+	return c.OnlyProxies(ctx, &sec.proxies)
 }
 
 // without returns the admitted nodes of a shard except those named.

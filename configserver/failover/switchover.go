@@ -21,9 +21,9 @@ import (
 //     to every node, because dialing takes longer than everything below.
 //  1. BeginSwitchover commits the freeze with the candidate in it. Proxies hold
 //     new requests, wait for the answers to those they sent, and ack.
-//  2. A proxy that does not ack in time is shut out at the servers: the others
-//     get generation+1, the old generation's users go, its connections are
-//     closed. Then nobody can write whom the freeze did not reach.
+//  2. A proxy that does not ack in time loses its seat, by a commit, and the servers
+//     switch its user off and close its connections. Then nobody can write whom the
+//     freeze did not reach. The other proxies notice nothing. (fencing.go)
 //  3. The master's stream is stopped altogether (CLIENT PAUSE WRITE holds
 //     expiry and eviction too, and its pings are turned off), so its offset is
 //     final. The candidate's offset is polled until it is the same.
@@ -128,7 +128,7 @@ func (x *Executor) freeze(ctx context.Context, c *topology.Cluster, s *topology.
 	// After the fence nobody can write whom the freeze did not reach: waiting for
 	// them again would only hold everybody else's requests.
 	var unacked []string
-	if !op.Fenced {
+	if !x.fenced {
 		timeout := c.Policy.AckTimeout
 		if time.Since(op.StartedAt) > takenOver {
 			timeout = max(timeout, reconnect)
@@ -139,10 +139,14 @@ func (x *Executor) freeze(ctx context.Context, c *topology.Cluster, s *topology.
 		return err
 	}
 	if len(unacked) > 0 {
+		x.enter(Fencing)
+		if err := x.host.ShutOut(ctx, unacked, true); err != nil {
+			return err
+		}
 		if err := x.fenceShard(ctx, s, unacked); err != nil {
 			return x.rollBack(ctx, s, err)
 		}
-		return nil // the record has another generation now: read it again
+		return nil // the record may have another generation now: read it again
 	}
 	if err := x.hit("fenced"); err != nil {
 		return err
@@ -164,42 +168,6 @@ func (x *Executor) freeze(ctx context.Context, c *topology.Cluster, s *topology.
 		}
 		return nil, nil
 	})
-}
-
-// fenceShard is step 2. The master must have done it; a replica that cannot be
-// reached serves reads at most.
-func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []string) error {
-	x.enter(Fencing)
-	if err := x.host.Owned(); err != nil {
-		return err
-	}
-	generation := s.Generation + 1
-	sec, err := x.secretsOf(s.ID, s.SecretID, generation)
-	if err != nil {
-		return err
-	}
-	nodes := append(x.reachable(s, s.Master), *s.MasterNode())
-	x.granted = generation
-	left := x.each(ctx, nodes, redisadmin.CallTimeout, func(ctx context.Context, _ *topology.Node, c *redisadmin.Conn) error {
-		if err := letProxiesIn(ctx, c, sec); err != nil {
-			return err
-		}
-		return c.RevokeProxies(ctx, sec.generation)
-	})
-	if err := left[s.Master]; err != nil {
-		return fmt.Errorf("fence at the master: %w", err)
-	}
-	x.missed(unacked)
-	x.fenced = true
-	err = x.commit(ctx, "fenced proxies that do not ack", func(_ *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
-		s.Generation = max(s.Generation, generation)
-		return nil, nil
-	})
-	if err != nil {
-		return err
-	}
-	x.host.Fenced(ctx, x.shard, unacked)
-	return nil
 }
 
 // catchUp is step 3; it returns the offset at which both stand.

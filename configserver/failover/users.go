@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -18,7 +17,7 @@ const usersAtOnce = 256
 // letProxiesIn lets the proxies of one generation in, and what they need for the
 // users of applications.
 func letProxiesIn(ctx context.Context, c *redisadmin.Conn, sec secrets) error {
-	return c.GrantProxy(ctx, sec.generation, sec.proxy, sec.users[:min(usersAtOnce, len(sec.users))]...)
+	return c.GrantProxies(ctx, &sec.proxies)
 }
 
 // MatchUsers gives a node the users of applications that it should have and does not.
@@ -47,7 +46,7 @@ func (x *Executor) MatchUsers(ctx context.Context, node string, surplus bool) (r
 	if err != nil {
 		return nil, err
 	}
-	if !slices.Contains(has, credentials.ProxyUser(sec.generation)) {
+	if letsIn, _ := sec.proxies.Match(has); !letsIn {
 		return nil, fmt.Errorf("%s does not let proxies of generation %d in", node, sec.generation)
 	}
 	missing, old := redisadmin.MatchUsers(has, sec.generation, sec.users)
@@ -56,7 +55,7 @@ func (x *Executor) MatchUsers(ctx context.Context, node string, surplus bool) (r
 		if r := x.host.Record(); r.Shard(x.shard) == nil || r.Shard(x.shard).Generation != sec.generation || r.Shard(x.shard).Operation != nil {
 			return nil, ErrSuperseded
 		}
-		no, err := c.GrantUsers(ctx, sec.generation, sec.proxy, some)
+		no, err := c.GrantUsers(ctx, sec.generation, sec.proxies.Scripts, some)
 		if err != nil {
 			return nil, err
 		}

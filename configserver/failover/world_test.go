@@ -71,7 +71,7 @@ func newWorld(nodes int) *world {
 	w := &world{now: epoch0, pace: step, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, cut: map[string]bool{}}
 	p := topology.DefaultPolicy()
 	w.c = topology.Cluster{Name: "c", Epoch: 1, CommittedAt: epoch0.Add(-time.Minute), CreatedAt: epoch0, Phase: topology.Serving,
-		WantShards: 1, WantNodes: nodes, Policy: p, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
+		WantShards: 1, WantNodes: nodes, Policy: p, Seats: []uint32{1, 2}, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
 			Histories: []topology.History{{ReplID: "h0"}}}}}
 	w.o = health.Observations{ID: "cs", Started: epoch0, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
 		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}}
@@ -79,7 +79,7 @@ func newWorld(nodes int) *world {
 		id := fmt.Sprintf("n%d", i)
 		s := w.boot(id)
 		s.history, s.offset, s.keys = "h0", 1000, 10
-		s.users = append(s.users, credentials.ProxyUser(1), credentials.ReplicationUser, w.mark(id))
+		s.users = append(w.users(), w.mark(id))
 		if i > 0 {
 			s.master, s.follows, s.linkUp = false, w.address("n0"), true
 		}

@@ -50,6 +50,7 @@ func (s clusterService) CreateCluster(ctx context.Context, req *basaltv1.CreateC
 		WantNodes:   int(req.GetNodesPerShard()),
 		Policy:      policy,
 	}
+	c.MoreSeats()
 	if err := s.cfg.Store.Create(ctx, c); err != nil {
 		return nil, toStatus(aboutCluster(name, err))
 	}

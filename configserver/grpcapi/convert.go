@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
@@ -335,9 +336,12 @@ func divergedToProto(shard string, n *topology.Node) *basaltv1.Diverged {
 	}
 }
 
-func credentialToProto(c control.ShardCredential) *basaltv1.ShardCredential {
+// credentialToProto is how the proxy that has a seat logs in.
+func credentialToProto(c *control.ShardCredential, seat credentials.Seat) *basaltv1.ShardCredential {
+	username, password := c.Login(seat)
 	return &basaltv1.ShardCredential{
-		Shard: c.Shard, Generation: c.Generation, Username: c.Username, Password: c.Password,
+		Shard: c.Shard, Generation: c.Generation, Username: username, Password: password,
+		ScriptUsername: c.ScriptUsername, ScriptPassword: c.ScriptPassword,
 	}
 }
 

@@ -26,19 +26,21 @@ func difference(sent, next *control.View) *basaltv1.WatchTopologyResponse {
 	for i := range sent.Cluster.Shards {
 		before[sent.Cluster.Shards[i].ID] = &sent.Cluster.Shards[i]
 	}
+	// All that is about this proxy alone is its seat.
+	seated, sameSeat := next.Seated(), sent.Seated() && sent.Seat == next.Seat
 	for i := range next.Cluster.Shards {
 		shard := shardToProto(&next.Cluster.Shards[i])
 		old, known := before[shard.Id]
 		delete(before, shard.Id)
 		credential, has := credentialOf(next, shard.Id)
 		oldCredential, had := credentialOf(sent, shard.Id)
-		sameCredential := has == had && credential == oldCredential
+		sameCredential := !seated || sameSeat && has == had && credential == oldCredential
 		if known && sameCredential && proto.Equal(shardToProto(old), shard) {
 			continue
 		}
 		delta.Topology.Shards = append(delta.Topology.Shards, shard)
-		if has {
-			delta.Credentials = append(delta.Credentials, credentialToProto(credential))
+		if has && seated {
+			delta.Credentials = append(delta.Credentials, credentialToProto(&credential, next.Seat))
 		}
 	}
 	for id := range before {
@@ -67,8 +69,10 @@ func snapshot(view *control.View) *basaltv1.WatchTopologyResponse {
 		Proxies:    proxyList(view),
 		Users:      &basaltv1.Users{Users: usersToProto(view.Users)},
 	}
-	for _, c := range view.Credentials {
-		out.Credentials = append(out.Credentials, credentialToProto(c))
+	if view.Seated() {
+		for i := range view.Credentials {
+			out.Credentials = append(out.Credentials, credentialToProto(&view.Credentials[i], view.Seat))
+		}
 	}
 	return &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Snapshot{Snapshot: out}}
 }

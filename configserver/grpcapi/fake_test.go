@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/client"
 	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/store/memstore"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -43,6 +45,13 @@ type fakeStream struct {
 	loop    *fakeLoop
 	id      string
 	updates chan control.View
+	seat    credentials.Seat
+}
+
+func (s *fakeStream) view() control.View {
+	v := s.loop.view()
+	v.Seat = s.seat
+	return v
 }
 
 func (l *fakeLoop) Topology() topology.Cluster {
@@ -55,8 +64,8 @@ func (l *fakeLoop) view() control.View {
 	v := control.View{Cluster: l.cluster, ClientPasswordSHA256: [][]byte{{1, 2, 3}}}
 	for _, s := range l.cluster.Shards {
 		v.Credentials = append(v.Credentials, control.ShardCredential{
-			Shard: s.ID, Generation: s.Generation,
-			Username: fmt.Sprintf("basalt-proxy-%d", s.Generation), Password: fmt.Sprintf("secret of %s %d", s.ID, s.Generation),
+			Shard: s.ID, Generation: s.Generation, Key: fmt.Sprintf("key of %s %d", s.ID, s.Generation),
+			ScriptUsername: credentials.ScriptUser(s.Generation), ScriptPassword: fmt.Sprintf("secret of %s %d", s.ID, s.Generation),
 		})
 	}
 	return v
@@ -68,12 +77,12 @@ func (l *fakeLoop) commit(change func(*topology.Cluster)) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	next := l.cluster
-	next.Shards = append([]topology.Shard(nil), l.cluster.Shards...)
+	next.Shards, next.Seats = slices.Clone(l.cluster.Shards), slices.Clone(l.cluster.Seats)
 	next.Epoch++
 	change(&next)
 	l.cluster = next
 	for _, s := range l.streams {
-		s.offer(l.view())
+		s.offer(s.view())
 	}
 	return next.Epoch
 }
@@ -92,10 +101,19 @@ func (l *fakeLoop) Connect(_ context.Context, h control.Hello) (control.ProxyStr
 	if l.err != nil {
 		return nil, l.err
 	}
-	s := &fakeStream{loop: l, id: h.ID, updates: make(chan control.View, 1)}
-	s.offer(l.view())
+	s := &fakeStream{loop: l, id: h.ID, updates: make(chan control.View, 1), seat: credentials.Seat{Number: len(l.streams), Version: 1}}
+	s.offer(s.view())
 	l.streams[h.ID] = s
 	return s, nil
+}
+
+// reseat gives a proxy its seat in the present version, without a new epoch.
+func (l *fakeLoop) reseat(id string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.streams[id]
+	s.seat.Version = l.cluster.Seats[s.seat.Number]
+	s.offer(s.view())
 }
 
 // stop ends every stream, as a loop does that lost its cluster.
@@ -277,6 +295,7 @@ func (c *configserver) own(t *testing.T, st *memstore.Store, cluster string) *fa
 	if err != nil {
 		t.Fatal(err)
 	}
+	record.MoreSeats()
 	loop := newFakeLoop(record)
 	c.loops.set(cluster, loop)
 	return loop

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/basalt-redis/basalt/configserver/control"
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
@@ -113,7 +115,7 @@ func TestWatchTopology(t *testing.T) {
 		d := p.delta()
 		if d.GetFromEpoch() != 2 || d.GetTopology().GetEpoch() != 3 || len(d.GetTopology().GetShards()) != 1 ||
 			d.GetTopology().GetShards()[0].GetMaster() != "shard-1-0" || d.GetClientAuth() != nil ||
-			len(d.GetCredentials()) != 1 || d.GetCredentials()[0].GetUsername() != "basalt-proxy-2" {
+			len(d.GetCredentials()) != 1 || d.GetCredentials()[0].GetUsername() != "basalt-proxy-2-0-1" || d.GetCredentials()[0].GetScriptUsername() != "basalt-proxy-2" {
 			t.Fatalf("delta %v", d)
 		}
 		loop.commit(func(c *topology.Cluster) { c.Shards = c.Shards[:1] })
@@ -146,6 +148,83 @@ func TestWatchTopology(t *testing.T) {
 			t.Fatal("the loop heard no goodbye")
 		}
 	})
+}
+
+// usernames of credentials, which must fit the seat and share what scripts need.
+func usernames(t *testing.T, list []*basaltv1.ShardCredential, seat credentials.Seat) (names []string) {
+	t.Helper()
+	for _, c := range list {
+		of := control.ShardCredential{Generation: c.GetGeneration(), Key: fmt.Sprintf("key of %s %d", c.GetShard(), c.GetGeneration())}
+		if username, password := of.Login(seat); c.GetUsername() != username || c.GetPassword() != password {
+			t.Errorf("%v logs in as %s", seat, c.GetUsername())
+		}
+		if c.GetScriptPassword() != fmt.Sprintf("secret of %s %d", c.GetShard(), c.GetGeneration()) {
+			t.Errorf("the password of scripts is %s", c.GetScriptPassword())
+		}
+		names = append(names, c.GetUsername())
+	}
+	return names
+}
+
+// Each proxy gets the password of its own seat. When one is shut out, the others get
+// an epoch without a credential, and that one none until it has its seat again.
+func TestEachProxyHasItsSeat(t *testing.T) {
+	atBoth(t, 2, func(t *testing.T, at *configserver, loop *fakeLoop) {
+		p0 := connect(t, at, "p-0")
+		first := p0.snapshot()
+		p1 := connect(t, at, "p-1")
+		second := p1.snapshot()
+		seat0, seat1 := credentials.Seat{Version: 1}, credentials.Seat{Number: 1, Version: 1}
+		if got := usernames(t, first.GetCredentials(), seat0); !slices.Equal(got, []string{"basalt-proxy-1-0-1", "basalt-proxy-1-0-1"}) {
+			t.Errorf("the first proxy logs in as %q", got)
+		}
+		if got := usernames(t, second.GetCredentials(), seat1); !slices.Equal(got, []string{"basalt-proxy-1-1-1", "basalt-proxy-1-1-1"}) {
+			t.Errorf("the second proxy logs in as %q", got)
+		}
+		epoch := loop.commit(func(c *topology.Cluster) { c.Seats[1]++ })
+		for _, p := range []*proxy{p0, p1} {
+			if d := p.delta(); d.GetTopology().GetEpoch() != epoch || len(d.GetCredentials())+len(d.GetTopology().GetShards()) > 0 {
+				t.Errorf("the epoch in which a proxy lost its seat: %v", d)
+			}
+		}
+		// What changes meanwhile it gets without the credential.
+		loop.commit(func(c *topology.Cluster) { c.Shards[1].Generation = 2 })
+		if got := usernames(t, p0.delta().GetCredentials(), seat0); !slices.Equal(got, []string{"basalt-proxy-2-0-1"}) {
+			t.Errorf("the first proxy logs in as %q", got)
+		}
+		if d := p1.delta(); len(d.GetCredentials()) > 0 || len(d.GetTopology().GetShards()) != 1 {
+			t.Errorf("a proxy that lost its seat: %v", d)
+		}
+		again := connect(t, at, "p-2") // takes the seat after those two
+		again.snapshot()
+		seat1.Version = 2
+		loop.reseat("p-1")
+		if got := usernames(t, p1.delta().GetCredentials(), seat1); !slices.Equal(got, []string{"basalt-proxy-1-1-2", "basalt-proxy-2-1-2"}) {
+			t.Errorf("with its seat it logs in as %q", got)
+		}
+		last := loop.commit(func(c *topology.Cluster) { c.Shards[0].Frozen = true })
+		if d := p1.delta(); d.GetTopology().GetEpoch() != last || len(d.GetCredentials()) != 1 {
+			t.Errorf("afterwards: %v", d)
+		}
+		if d := p0.delta(); d.GetTopology().GetEpoch() != last || len(d.GetCredentials()) != 1 {
+			t.Errorf("the other proxy was told of something: %v", d)
+		}
+	})
+}
+
+// A proxy without its seat gets a whole topology, and nothing to log in with.
+func TestASnapshotWithoutASeat(t *testing.T) {
+	c := topology.Cluster{Name: "blue", Epoch: 3, Seats: []uint32{1, 2}}
+	addShards(2)(&c)
+	loop := newFakeLoop(c)
+	for seat, want := range map[credentials.Seat]int{{Number: 1, Version: 2}: 2, {Number: 1, Version: 1}: 0, {}: 0, {Number: 2, Version: 1}: 0} {
+		v := loop.view()
+		v.Seat = seat
+		s := difference(nil, &v).GetSnapshot()
+		if len(s.GetTopology().GetShards()) != 2 || len(s.GetCredentials()) != want {
+			t.Errorf("%v: %v", seat, s)
+		}
+	}
 }
 
 // A proxy that does not read delays nobody, and one delta takes it over all

@@ -9,6 +9,7 @@ package health
 import (
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -113,6 +114,11 @@ type Observations struct {
 	// Unlinked is by node id since when a replica, by its own word, has had no link to
 	// its master, or has been making a full copy.
 	Unlinked map[string]time.Time
+	// Leaving are seats of proxies in versions of before whose users may stay at the
+	// nodes for the moment.
+	Leaving []credentials.Seat
+	// Held are the numbers of the seats that proxies have, never nil.
+	Held []int
 	// Pauses are times in which this Configserver itself did not run; silence
 	// during them says nothing about a node. In order, without overlap.
 	Pauses []Interval

@@ -134,22 +134,6 @@ func (c *Conn) DefaultUser(ctx context.Context) (DefaultUser, error) {
 	return DefaultUser{}, nil
 }
 
-// What a proxy must not do: change roles, users, code or configuration, or
-// dump and move data behind the Configserver's back.
-var proxyRules = []any{
-	"reset", "on", "~*", "&*", "+@all",
-	"-acl", "-replicaof", "-slaveof", "-failover", "-shutdown", "-psync", "-sync", "-replconf",
-	"-module", "+module|list", "+module|help", "-debug", "-cluster", "-config|set", "-config|rewrite",
-	"-save", "-swapdb", "-migrate",
-	// What the proxies pass on of DEBUG. A server refuses all of it unless it was
-	// started with enable-debug-command.
-	"+debug|digest", "+debug|digest-value", "+debug|error", "+debug|help", "+debug|htstats", "+debug|htstats-key",
-	"+debug|listpack", "+debug|loadaof", "+debug|log", "+debug|object", "+debug|pause-cron", "+debug|protocol",
-	"+debug|quicklist", "+debug|quicklist-packed-threshold", "+debug|reload", "+debug|replybuffer", "+debug|sdslen",
-	"+debug|set-active-expire", "+debug|set-disable-deny-scripts", "+debug|set-skip-checksum-validation", "+debug|sleep",
-	"+debug|structsize",
-}
-
 // GrantReplication switches the replicas' user on, with exactly these passwords.
 func (c *Conn) GrantReplication(ctx context.Context, passwords ...string) error {
 	args := []any{"ACL", "SETUSER", credentials.ReplicationUser, "reset", "on", "resetchannels", "-@all", "+psync", "+replconf", "+ping"}
@@ -201,42 +185,32 @@ func (c *Conn) Revoke(ctx context.Context, users ...string) error {
 	return c.revoke(ctx, slices.DeleteFunc(slices.Clone(users), func(u string) bool { return !slices.Contains(existing, u) }))
 }
 
-// revoke is Revoke for users that exist. Those of applications may be thousands;
-// DELUSER alone closes their connections, too.
+// revoke is Revoke for users that exist.
 func (c *Conn) revoke(ctx context.Context, users []string) error {
-	var commands [][]any
-	applications := []any{"ACL", "DELUSER"}
-	for _, user := range users {
-		if strings.HasPrefix(user, proxyPrefix) && strings.Contains(user, ":") {
-			applications = append(applications, user)
-			continue
-		}
-		commands = append(commands,
-			[]any{"ACL", "SETUSER", user, "off"},
-			[]any{"CLIENT", "KILL", "USER", user},
-			[]any{"ACL", "DELUSER", user})
-	}
-	if len(applications) > 2 {
-		commands = append(commands, applications)
-	}
-	if len(commands) == 0 {
+	if len(users) == 0 {
 		return nil
 	}
-	return c.pipeline(ctx, commands...)
+	return c.pipeline(ctx, revocation(users)...)
+}
+
+// revocation are the commands that shut users out. Those of applications may be
+// thousands; DELUSER alone closes their connections, too, a moment later.
+func revocation(users []string) (commands [][]any) {
+	if len(users) == 0 {
+		return nil
+	}
+	all := []any{"ACL", "DELUSER"}
+	for _, user := range users {
+		all = append(all, user)
+		if !credentials.IsProxyUser(user) || !strings.Contains(user, ":") {
+			commands = append(commands, []any{"ACL", "SETUSER", user, "off"}, []any{"CLIENT", "KILL", "USER", user})
+		}
+	}
+	return append(commands, all)
 }
 
 // RevokeUsers removes users of applications, and closes their connections.
 func (c *Conn) RevokeUsers(ctx context.Context, users []string) error { return c.revoke(ctx, users) }
-
-// RevokeProxies shuts out the proxies of every generation except those kept, and
-// with them the users of applications.
-func (c *Conn) RevokeProxies(ctx context.Context, keep ...uint64) error {
-	users, err := c.Users(ctx)
-	if err != nil {
-		return err
-	}
-	return c.revoke(ctx, StaleUsers(users, keep...))
-}
 
 // Keys counts the keys in all databases.
 func (c *Conn) Keys(ctx context.Context) (int64, error) {

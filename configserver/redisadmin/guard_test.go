@@ -16,7 +16,8 @@ func TestGuard(t *testing.T) {
 	c.Guard = func() error { return lost }
 	for name, err := range map[string]error{
 		"follow":  c.Follow(t.Context(), "127.0.0.1:1"),
-		"grant":   c.GrantProxy(t.Context(), 7, "secret"),
+		"shut":    c.OnlyProxies(t.Context(), proxies(7, 1)),
+		"grant":   c.GrantProxies(t.Context(), proxies(7, 1)),
 		"config":  c.Config(t.Context(), "min-replicas-to-write", "3"),
 		"pause":   c.PauseWrites(t.Context(), 1e9),
 		"replica": c.GrantReplication(t.Context(), "secret"),
@@ -30,11 +31,11 @@ func TestGuard(t *testing.T) {
 		t.Errorf("the server changed: %+v, %v", info, err)
 	}
 	users, err := c.Users(t.Context())
-	if err != nil || len(StaleUsers(users)) > 0 {
+	if err != nil || len((*Proxies)(nil).stale(users)) > 0 {
 		t.Errorf("users %v, %v", users, err)
 	}
 	c.Guard = nil
-	if err := c.GrantProxy(t.Context(), 7, "secret"); err != nil {
+	if err := c.GrantProxies(t.Context(), proxies(7, 1)); err != nil {
 		t.Error(err)
 	}
 }

@@ -5,19 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
 )
 
 // Generation is the highest generation of proxies among ACL users, 0 for none.
 func Generation(users []string) (highest uint64) {
 	for _, user := range users {
-		if of, isProxies := strings.CutPrefix(user, proxyPrefix); isProxies {
-			if generation, err := strconv.ParseUint(of, 10, 64); err == nil {
-				highest = max(highest, generation)
-			}
+		if generation, ok := credentials.GenerationOf(user); ok {
+			highest = max(highest, generation)
 		}
 	}
 	return highest

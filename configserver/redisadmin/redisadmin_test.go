@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/redistest"
 )
@@ -60,10 +61,10 @@ func TestPreviousPassword(t *testing.T) {
 func TestRevokeClosesConnections(t *testing.T) {
 	s := redistest.Start(t, redistest.Options{})
 	c := dialTest(t, s)
-	if err := c.GrantProxy(t.Context(), 7, "secret"); err != nil {
+	if err := c.GrantProxies(t.Context(), proxies(7, 1)); err != nil {
 		t.Fatal(err)
 	}
-	proxy := s.Client("basalt-proxy-7", "secret")
+	proxy := seatClient(s, 7, credentials.Seat{Version: 1})
 	defer proxy.Close()
 	pinned := proxy.Conn()
 	if err := pinned.Set(t.Context(), "k", "v", 0).Err(); err != nil {
@@ -87,17 +88,17 @@ func TestRevokeClosesConnections(t *testing.T) {
 			t.Errorf("%s: %v", allowed, err)
 		}
 	}
-	if err := c.RevokeProxies(t.Context(), 8); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if err := pinned.Get(t.Context(), "k").Err(); err == nil {
 		t.Error("a revoked proxy still reads")
 	}
 	users, err := c.Users(t.Context())
-	if err != nil || slices.Contains(users, "basalt-proxy-7") {
+	if err != nil || slices.ContainsFunc(users, credentials.IsProxyUser) {
 		t.Errorf("users %v, %v", users, err)
 	}
-	if err := c.RevokeProxies(t.Context()); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), nil); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
 }
@@ -178,7 +179,8 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 	s := redistest.Start(t, redistest.Options{})
 	c := dialTest(t, s)
 	s.Kill()
-	for _, err := range []error{c.GrantProxy(t.Context(), 1, "hunter2"), c.Config(t.Context(), "masterauth", "hunter2")} {
+	_, granted := c.GrantUsers(t.Context(), 1, "hunter2", []NodeUser{{Rights: "some"}})
+	for _, err := range []error{granted, c.Config(t.Context(), "masterauth", "hunter2")} {
 		if err == nil || strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), hash("hunter2")) {
 			t.Errorf("error: %v", err)
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -21,9 +20,9 @@ import (
 //
 //  1. For each set of rights that some user with limits has who may run scripts, a
 //     server has a user beside the proxies' of a generation: "basalt-proxy-7:" and
-//     the name of the rights (acl.Rights). Its password is the proxies' of that
-//     generation, never an application's: so only a proxy can become it, and what
-//     shuts out the proxies of a generation shuts it out, too (StaleUsers).
+//     the name of the rights (acl.Rights). Its password is known to the proxies of
+//     that generation, never to an application: so only a proxy can become it, and
+//     what shuts out the proxies of a generation shuts it out, too (Proxies).
 //  2. Its rights never change, for other rights have another name. A proxy that
 //     obeys the newest users asks for those rights, and no server can give it the
 //     rights of before. Users that nobody has any more are removed later.
@@ -77,24 +76,14 @@ func NodeUsers(texts []string) []NodeUser {
 // set is the ACL SETUSER of a user. It is one command, so the user is never seen
 // with other rights.
 func (u *NodeUser) set(rules []string, generation uint64, password string) []any {
-	args := []any{"ACL", "SETUSER", acl.NodeUser(credentials.ProxyUser(generation), u.Rights), "reset", "on", "#" + hash(password)}
+	args := []any{"ACL", "SETUSER", acl.NodeUser(credentials.ScriptUser(generation), u.Rights), "reset", "on", "#" + hash(password)}
 	for _, rule := range rules {
 		args = append(args, rule)
 	}
 	return args
 }
 
-// GrantProxy switches the proxies' user of a generation on, with exactly this
-// password, and with it users of applications. Those that the server does not take
-// are left out.
-func (c *Conn) GrantProxy(ctx context.Context, generation uint64, password string, users ...NodeUser) error {
-	args := append([]any{"ACL", "SETUSER", credentials.ProxyUser(generation)}, proxyRules...)
-	commands := [][]any{append(args, "#"+hash(password))}
-	_, err := c.grantUsers(ctx, commands, generation, password, users)
-	return err
-}
-
-// GrantUsers makes users of applications beside the proxies' user of a generation.
+// GrantUsers makes users of applications beside the proxies' of a generation.
 // refused are the server's words about those that it does not take.
 func (c *Conn) GrantUsers(ctx context.Context, generation uint64, password string, users []NodeUser) (refused []string, err error) {
 	return c.grantUsers(ctx, nil, generation, password, users)
@@ -164,28 +153,11 @@ func (c *Conn) send(ctx context.Context, commands [][]any) (replies []error, err
 	return replies, nil
 }
 
-// StaleUsers picks the proxies' users of every generation except those kept, and
-// with them the users of applications of those generations.
-func StaleUsers(users []string, keep ...uint64) []string {
-	var stale []string
-	for _, user := range users {
-		if of, isProxies := strings.CutPrefix(user, proxyPrefix); isProxies {
-			of, _, _ = strings.Cut(of, ":")
-			if generation, err := strconv.ParseUint(of, 10, 64); err != nil || !slices.Contains(keep, generation) {
-				stale = append(stale, user)
-			}
-		}
-	}
-	return stale
-}
-
-var proxyPrefix = strings.TrimSuffix(credentials.ProxyUser(0), "0")
-
 // MatchUsers compares the users of applications of a generation that a server has
 // with those that it should have: missing are those that it does not have, surplus
 // the names of those that nobody needs.
 func MatchUsers(has []string, generation uint64, want []NodeUser) (missing []NodeUser, surplus []string) {
-	prefix := acl.NodeUser(credentials.ProxyUser(generation), "")
+	prefix := acl.NodeUser(credentials.ScriptUser(generation), "")
 	found := map[string]bool{}
 	for _, user := range has {
 		rights, ok := strings.CutPrefix(user, prefix)

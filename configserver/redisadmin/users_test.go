@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/internal/acl"
 	"github.com/basalt-redis/basalt/internal/redistest"
 )
@@ -17,19 +18,6 @@ func text(t *testing.T, name string, modifiers ...string) string {
 		t.Fatal(err)
 	}
 	return u.Text()
-}
-
-// TestStaleUsers: users of applications go with their generation.
-func TestStaleUsers(t *testing.T) {
-	users := []string{"basalt-admin", "basalt-proxy-7", "basalt-proxy-7:abc", "basalt-proxy-70", "basalt-proxy-70:abc", "basalt-proxy-8:x", "basalt-proxy-8:7",
-		"basalt-proxy-", "basalt-proxy-:7", "basalt-proxy-7x:y", "default", "basalt-proxy"}
-	want := []string{"basalt-proxy-70", "basalt-proxy-70:abc", "basalt-proxy-8:x", "basalt-proxy-8:7", "basalt-proxy-", "basalt-proxy-:7", "basalt-proxy-7x:y"}
-	if got := StaleUsers(users, 7); !slices.Equal(got, want) {
-		t.Errorf("%q", got)
-	}
-	if got := StaleUsers(users); len(got) != len(want)+2 {
-		t.Errorf("nothing is kept: %q", got)
-	}
 }
 
 // TestNodeUsers: those with limits who may run scripts have one, whatever their
@@ -53,7 +41,9 @@ func TestGrantUsers(t *testing.T) {
 	later := slices.IndexFunc(acl.Commands(), func(c acl.Command) bool { return c.Later })
 	odd := text(t, "odd", "~a:*", "+eval", "+get", "+"+acl.Commands()[later].Name)
 	users := NodeUsers([]string{rules, odd})
-	if err := c.GrantProxy(t.Context(), 7, "secret", users...); err != nil {
+	p := proxies(7, 1)
+	p.Users = users
+	if err := c.GrantProxies(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
 	has, err := c.Users(t.Context())
@@ -61,7 +51,7 @@ func TestGrantUsers(t *testing.T) {
 		t.Fatalf("missing %v, surplus %v, %v", missing, surplus, err)
 	}
 	name := acl.NodeUser("basalt-proxy-7", acl.Rights(rules))
-	for _, password := range []string{"of-the-application", "wrong", ""} {
+	for _, password := range []string{"of-the-application", "wrong", "", credentials.SeatPassword(p.Key, credentials.Seat{Version: 1})} {
 		other := s.Client(name, password)
 		if err := other.Ping(t.Context()).Err(); err == nil || !strings.HasPrefix(err.Error(), "WRONGPASS") && !strings.HasPrefix(err.Error(), "NOAUTH") {
 			t.Errorf("with %q: %v", password, err)
@@ -121,13 +111,13 @@ func TestGrantUsers(t *testing.T) {
 		t.Error(err)
 	}
 	// A fence is one for all.
-	if err := c.RevokeProxies(t.Context(), 8); err != nil {
+	if _, err := c.RevokeProxies(t.Context(), proxies(8, 1)); err != nil {
 		t.Error(err)
 	}
 	if err := odds.Eval(t.Context(), "return 1", nil).Err(); err == nil {
 		t.Error("a script ran after its generation was revoked")
 	}
-	if has, _ = c.Users(t.Context()); len(StaleUsers(has)) > 0 {
+	if has, _ = c.Users(t.Context()); len((*Proxies)(nil).stale(has)) > 0 {
 		t.Errorf("left: %q", has)
 	}
 }
@@ -141,7 +131,9 @@ func TestGrantUsersRefused(t *testing.T) {
 	if err != nil || len(refused) != 1 || !strings.Contains(refused[0], "nosuchcommand") {
 		t.Errorf("%q, %v", refused, err)
 	}
-	if err := c.GrantProxy(t.Context(), 7, "secret", users...); err != nil {
+	p := proxies(7, 1)
+	p.Users = users
+	if err := c.GrantProxies(t.Context(), p); err != nil {
 		t.Error(err)
 	}
 	has, err := c.Users(t.Context())

@@ -55,6 +55,10 @@ type Member struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	Version string `json:"version,omitempty"`
+	// Seat is a number of topology.Cluster.Seats, and SeatVersion what it was when
+	// the proxy was given credentials last; 0 in members of before there were seats.
+	Seat        int    `json:"seat,omitempty"`
+	SeatVersion uint32 `json:"seatVersion,omitempty"`
 }
 
 // Store is read by every Configserver and written through a Session.

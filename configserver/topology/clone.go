@@ -8,6 +8,7 @@ func (c Cluster) Clone() Cluster {
 	c.ClientSecretIDs = slices.Clone(c.ClientSecretIDs)
 	c.Settings = slices.Clone(c.Settings)
 	c.Users = slices.Clone(c.Users)
+	c.Seats = slices.Clone(c.Seats)
 	c.Shards = slices.Clone(c.Shards)
 	for i := range c.Shards {
 		c.Shards[i] = c.Shards[i].Clone()

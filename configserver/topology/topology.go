@@ -76,6 +76,9 @@ type Cluster struct {
 	// passwords were, too, and those that ClientSecretIDs name are of no meaning.
 	Users        []User `json:"users,omitempty"`
 	OwnPasswords bool   `json:"ownPasswords,omitempty"`
+	// Seats are the versions of the proxies' seats (see seats.go), none in records
+	// of before.
+	Seats []uint32 `json:"seats,omitempty"`
 }
 
 // Policy holds the thresholds of one cluster, all set (see DefaultPolicy).

@@ -27,6 +27,7 @@ func drawCluster(t *rapid.T) Cluster {
 		Phase:      rapid.SampledFrom([]Phase{Forming, Serving, Deleting}).Draw(t, "phase"),
 		WantShards: shards, WantNodes: 3, Policy: DefaultPolicy(),
 		ClientSecretIDs: rapid.SliceOfN(rapid.StringMatching(`[0-9a-f]{16}`), 0, 2).Draw(t, "client ids"),
+		Seats:           rapid.SliceOfN(rapid.Uint32Range(1, 9), 0, 20).Draw(t, "seats"),
 	}
 	for i := range shards {
 		s := c.AddShard(fmt.Sprintf("shard-%d", i))
@@ -143,6 +144,8 @@ func TestEveryBreachIsFound(t *testing.T) {
 		"frozen for ever":           func(c *Cluster) { c.Shards[0].Frozen = true },
 		"operation of unknown kind": func(c *Cluster) { c.Shards[0].Operation = &Operation{ID: "1", Phase: "x", Kind: "picnic"} },
 		"operation without id":      func(c *Cluster) { c.Shards[0].Operation = &Operation{Phase: "x", Kind: Failover} },
+		"version 0 of a seat":       func(c *Cluster) { c.Seats = []uint32{1, 0} },
+		"too many seats":            func(c *Cluster) { c.Seats = slices.Repeat([]uint32{1}, MaxSeats+1) },
 		"candidate in another shard": func(c *Cluster) {
 			c.Shards[0].Operation = &Operation{ID: "1", Phase: "x", Kind: Failover, Candidate: "shard-1-0"}
 		},
@@ -267,7 +270,7 @@ func scribble(v reflect.Value) {
 		v.SetString("scribbled")
 	case reflect.Int, reflect.Int64:
 		v.SetInt(-1)
-	case reflect.Uint64:
+	case reflect.Uint32, reflect.Uint64:
 		v.SetUint(99)
 	case reflect.Bool:
 		v.SetBool(!v.Bool())
@@ -289,7 +292,7 @@ func scribble(v reflect.Value) {
 }
 
 func TestValidateNext(t *testing.T) {
-	c := Cluster{Name: "a", Epoch: 4, Phase: Serving, Shards: []Shard{{ID: "shard-0", Generation: 3}}}
+	c := Cluster{Name: "a", Epoch: 4, Phase: Serving, Shards: []Shard{{ID: "shard-0", Generation: 3}}, Seats: []uint32{1, 5}}
 	next := func(change func(*Cluster)) Cluster {
 		n := c.Clone()
 		n.Epoch++
@@ -300,8 +303,14 @@ func TestValidateNext(t *testing.T) {
 	if c.ValidateNext(far) == nil || c.ValidateAdopted(far) != nil || c.ValidateAdopted(next(func(*Cluster) {})) == nil {
 		t.Errorf("epoch %d after epoch %d: next %v, adopted %v", far.Epoch, c.Epoch, c.ValidateNext(far), c.ValidateAdopted(far))
 	}
-	if err := c.ValidateNext(next(func(*Cluster) {})); err != nil {
-		t.Error(err)
+	for name, good := range map[string]Cluster{
+		"the same":      next(func(*Cluster) {}),
+		"more seats":    next(func(c *Cluster) { c.MoreSeats() }),
+		"newer version": next(func(c *Cluster) { c.Seats[0]++ }),
+	} {
+		if err := c.ValidateNext(good); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 	for name, bad := range map[string]Cluster{
 		"another name":       next(func(c *Cluster) { c.Name = "b" }),
@@ -309,6 +318,8 @@ func TestValidateNext(t *testing.T) {
 		"skipped an epoch":   next(func(c *Cluster) { c.Epoch++ }),
 		"back to forming":    next(func(c *Cluster) { c.Phase = Forming }),
 		"generation returns": next(func(c *Cluster) { c.Shards[0].Generation = 2 }),
+		"version returns":    next(func(c *Cluster) { c.Seats[1] = 4 }),
+		"fewer seats":        next(func(c *Cluster) { c.Seats = c.Seats[:1] }),
 	} {
 		if c.ValidateNext(bad) == nil {
 			t.Errorf("%s: not found", name)

@@ -113,6 +113,9 @@ func (c Cluster) Validate() error {
 	if err := c.validateUsers(); err != nil {
 		return err
 	}
+	if err := c.validateSeats(); err != nil {
+		return err
+	}
 	var (
 		owned        slot.Set
 		nodes        = map[string]string{}
@@ -245,7 +248,7 @@ func (s *Shard) validate(phase Phase) error {
 
 // ValidateNext checks what must hold between a record and the one that is to
 // replace it: same cluster, the next epoch, no way back out of serving or
-// deleting, and no generation that returns.
+// deleting, and no generation or version of a seat that returns.
 func (c Cluster) ValidateNext(next Cluster) error {
 	if next.Epoch != c.Epoch+1 {
 		return fmt.Errorf("cluster %s: epoch %d after epoch %d", c.Name, next.Epoch, c.Epoch)
@@ -277,5 +280,5 @@ func (c Cluster) validateAfter(next Cluster) error {
 			return fmt.Errorf("shard %s: generation %d after generation %d", was.ID, is.Generation, was.Generation)
 		}
 	}
-	return nil
+	return c.validateNextSeats(next)
 }

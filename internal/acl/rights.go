@@ -34,9 +34,8 @@ func Rights(text string) string {
 	return hex.EncodeToString(sum.Sum(nil)[:16])
 }
 
-// NodeUser is the name at a server of the user that has these Rights, for the
-// proxies whose own user is proxies. What is known of the proxies' user by its name
-// (its generation) is known of this one, too: it goes as far as ":".
+// NodeUser is the name at a server of the user that has these Rights. proxies is what
+// the names of all proxies' users of a generation begin with; it goes as far as ":".
 func NodeUser(proxies, rights string) string { return proxies + ":" + rights }
 
 // scripting are the commands that run code in a server.

@@ -8,16 +8,16 @@
 // the proxies. They do not, for two reasons. Clients of a proxy share connections to
 // the servers; with users of their own they could not. And what keeps a stale proxy
 // away from a server that changed hands is the server's list of users: it accepts
-// the proxies' user of the newest generation and nobody else. A user of an
+// the proxies' users of the newest generation and nobody else. A user of an
 // application that could log in there would be a way around the epochs, for it would
 // be valid at servers that are no masters any more.
 //
 // So the proxies know the applications, and check what they send. Of a script or a
 // function a proxy sees the arguments only: what it touches is decided in the server.
-// Therefore every server has, beside the proxies' user of a generation, one user for
-// each set of rights of users with limits who may run scripts. Its name is the
-// proxies' and that of the rights (Limits.Rights); its password is the proxies', so
-// no application can log in as it, and it goes with the generation. The proxy runs
+// Therefore every server has, beside the proxies' users of a generation, one user for
+// each set of rights of users with limits who may run scripts. Its name is that of
+// the generation and that of the rights (Limits.Rights); only proxies know its
+// password, and it goes with the generation. The proxy runs
 // the scripts of such users over connections that are logged in as it
 // (session.Client.changeOver). As the rights are in the name, a proxy that obeys a
 // change of users cannot get the rights of before from a server that was not told of

@@ -130,6 +130,9 @@ type Target struct {
 	Node, Address, Incarnation string
 	Username, Password         string
 	Generation                 uint64
+	// ScriptUsername begins the names of the users of identities (acl.NodeUser), and
+	// ScriptPassword is theirs.
+	ScriptUsername, ScriptPassword string
 	// Proto is 2 or 3.
 	Proto int
 	// DB is the database.

@@ -6,12 +6,12 @@ package backend
 // and closed when they are not.
 //
 // An Identity is told from others by its address. What it holds is the last part of
-// the login of its connections: they log in as the proxies first, like all others,
+// the login of its connections: they log in as the proxy first, like all others,
 // then become what the identity says, and take requests only when the server
 // confirmed that. So no request can run as anybody else.
 type Identity struct {
 	// User has the rights of the requests at the servers: the part of the name of
-	// their user that follows the proxies' (acl.NodeUser); "" for the proxies' own.
+	// their user that follows ScriptUsername (acl.NodeUser); "" for the proxy's own.
 	// It may change: connections keep what they logged in as (Target.User).
 	User string
 	// Private: it is of one client that does not want to hear of its own changes

@@ -180,7 +180,7 @@ func Auth(t *Target) []byte { return appendCommand(nil, "AUTH", t.Username, t.Pa
 // AuthAs is the request by which a connection that is logged in becomes the user of
 // an identity.
 func AuthAs(t *Target, user string) []byte {
-	return appendCommand(nil, "AUTH", acl.NodeUser(t.Username, user), t.Password)
+	return appendCommand(nil, "AUTH", acl.NodeUser(t.ScriptUsername, user), t.ScriptPassword)
 }
 
 func appendCommand(dst []byte, args ...string) []byte {

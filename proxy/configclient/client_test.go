@@ -291,6 +291,10 @@ func TestSnapshotDeltasAcks(t *testing.T) {
 	if shard.Password != secret || shard.Username != "basalt-proxy-1" || shard.Nodes[1].Incarnation != "y" {
 		t.Errorf("shard %+v", shard)
 	}
+	// A Configserver that does not know seats.
+	if shard.ScriptUsername != "basalt-proxy-1" || shard.ScriptPassword != secret {
+		t.Errorf("scripts log in as %s", shard.ScriptUsername)
+	}
 	if st := p.Status(); st.Epoch != 10 || st.AckedEpoch != 10 || st.Phase != "serving" || st.Server != f.address || st.Connects != 1 {
 		t.Errorf("status %+v", st)
 	}
@@ -489,6 +493,38 @@ func TestASecretWithoutANewEpochIsApplied(t *testing.T) {
 	defer p.mu.Unlock()
 	if len(p.tables) != 3 || p.tables[1].Users.Open || p.tables[2].Users.Open || p.tables[2].Epoch != 7 {
 		t.Errorf("%d tables", len(p.tables))
+	}
+}
+
+// A proxy that was shut out keeps what it knows, obeys what it is told, and gets its
+// seat without a new epoch.
+func TestASeatIsGivenWithoutANewEpoch(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(5, "a"))
+	s.acked(5)
+	s.delta(5, topologyAt(6, "b"))
+	s.acked(6)
+	s.out <- &basaltv1.WatchTopologyResponse{Message: &basaltv1.WatchTopologyResponse_Delta{Delta: &basaltv1.Delta{
+		FromEpoch: 6, Topology: topologyAt(6, "b"), Credentials: []*basaltv1.ShardCredential{{Shard: "shard-0", Generation: 1,
+			Username: "basalt-proxy-1-3-2", Password: secret + "-2", ScriptUsername: "basalt-proxy-1", ScriptPassword: secret + "-3"}},
+	}}}
+	s.delta(6, topologyAt(7, "b"))
+	s.acked(7)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.tables) != 4 {
+		t.Fatalf("%d tables", len(p.tables))
+	}
+	if sh := p.tables[1].Shards[0]; sh.Master != "b" || sh.Username != "basalt-proxy-1" || sh.Password != secret {
+		t.Errorf("while it is shut out: master %s, user %s", sh.Master, sh.Username)
+	}
+	for _, table := range p.tables[2:] {
+		if sh := table.Shards[0]; sh.Username != "basalt-proxy-1-3-2" || sh.Password != secret+"-2" ||
+			sh.ScriptUsername != "basalt-proxy-1" || sh.ScriptPassword != secret+"-3" {
+			t.Errorf("epoch %d: logs in as %s, scripts as %s", table.Epoch, sh.Username, sh.ScriptUsername)
+		}
 	}
 }
 

@@ -173,6 +173,10 @@ func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, er
 	}
 	if credential, ok := s.credentials[r.ID]; ok {
 		r.Username, r.Password = credential.GetUsername(), credential.GetPassword()
+		r.ScriptUsername, r.ScriptPassword = credential.GetScriptUsername(), credential.GetScriptPassword()
+		if r.ScriptUsername == "" { // a Configserver whose proxies share one user
+			r.ScriptUsername, r.ScriptPassword = r.Username, r.Password
+		}
 	} else if r.Master != "" {
 		log.Error("no credential for a shard, holding its requests", "shard", r.ID, "epoch", s.epoch())
 		r.Master, r.Frozen = "", true

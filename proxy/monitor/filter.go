@@ -29,7 +29,8 @@ const maxHeld = 1 << 20
 
 // Filter is what is known of one server's connections.
 type Filter struct {
-	// prefix begins the names of the proxies' users, whatever their generation.
+	// prefix begins the names of the proxies' users, whatever their generation and
+	// seat.
 	prefix  string
 	sources map[string]*source
 	held    [][]byte
@@ -52,8 +53,11 @@ func NewFilter(user string) *Filter {
 	if user == "" {
 		user = "default"
 	}
-	return &Filter{prefix: strings.TrimRight(user, "0123456789"), sources: map[string]*source{}}
+	return &Filter{prefix: prefix(user), sources: map[string]*source{}}
 }
+
+// prefix is the part of a name that all users of proxies share.
+func prefix(user string) string { return strings.TrimRight(user, "-0123456789") }
 
 // Take takes a line, with its line end, and gives what is to be shown to show,
 // at once or later. It returns true when CLIENT LIST should be asked for.
@@ -87,7 +91,7 @@ func (f *Filter) Listed(reply []byte, show func([]byte)) (again bool) {
 		if addr == "" {
 			continue
 		}
-		proxy := strings.TrimRight(user, "0123456789") == f.prefix
+		proxy := prefix(user) == f.prefix
 		s := old[addr]
 		if s == nil || s.proxy != proxy {
 			s = &source{proxy: proxy}

@@ -31,8 +31,8 @@ func list(users ...string) []byte {
 // shown runs lines "address words" through a filter that knows three sources.
 func shown(t *testing.T, lines ...string) (got []string) {
 	t.Helper()
-	f := NewFilter("basalt-proxy-3")
-	f.Listed(list(proxyAddr, "basalt-proxy-3", otherProxy, "basalt-proxy-4", control, "basalt-admin"), nil)
+	f := NewFilter("basalt-proxy-3-10-1")
+	f.Listed(list(proxyAddr, "basalt-proxy-3-10-1", otherProxy, "basalt-proxy-4-2-17", control, "basalt-admin"), nil)
 	for _, l := range lines {
 		addr, words, _ := strings.Cut(l, " ")
 		if f.Take(line(addr, words), func(b []byte) { got = append(got, string(b)) }) {
@@ -72,13 +72,13 @@ func TestOwnBusinessIsNotShown(t *testing.T) {
 // TestUnknownAddress: its lines, and all behind them, wait for the list; one that
 // is not in it is judged by its commands.
 func TestUnknownAddress(t *testing.T) {
-	f := NewFilter("basalt-proxy-3")
+	f := NewFilter("basalt-proxy-3-10-1")
 	var got []string
 	show := func(b []byte) {
 		addr, words := parse(b)
 		got = append(got, addr+" "+string(words[0]))
 	}
-	known := []string{proxyAddr, "basalt-proxy-3"}
+	known := []string{proxyAddr, "basalt-proxy-3-10-1"}
 	f.Listed(list(known...), show)
 	for _, l := range [][2]string{{proxyAddr, "GET k"}, {fresh, "HELLO 3"}, {fresh, "INFO server"}, {fresh, "SET k v"}, {proxyAddr, "DEL k"}} {
 		f.Take(line(l[0], l[1]), show)
@@ -86,7 +86,7 @@ func TestUnknownAddress(t *testing.T) {
 	if want := []string{proxyAddr + " GET"}; !slices.Equal(got, want) {
 		t.Fatalf("before the list: %q", got)
 	}
-	if f.Listed(list(append(known, fresh, "basalt-proxy-4")...), show) {
+	if f.Listed(list(append(known, fresh, "basalt-proxy-4-2-17")...), show) {
 		t.Error("another list is wanted though all is known")
 	}
 	want := []string{proxyAddr + " GET", fresh + " SET", proxyAddr + " DEL"}

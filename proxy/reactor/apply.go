@@ -210,6 +210,7 @@ func (s *shard) adopt(old []*node, ts *routing.TableShard, i int) *node {
 	target := backend.Target{
 		Node: tn.ID, Address: tn.Address, Incarnation: tn.Incarnation,
 		Username: ts.Username, Password: ts.Password, Generation: ts.Generation,
+		ScriptUsername: ts.ScriptUsername, ScriptPassword: ts.ScriptPassword,
 	}
 	n := &node{shard: s, target: target, watch: s.loop.eng.watchOf(tn.ID)}
 	for _, o := range old {

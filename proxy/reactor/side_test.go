@@ -32,16 +32,24 @@ type limited struct {
 	texts      []string
 }
 
-const proxyPassword = "of-the-proxies"
+const proxyPassword, scriptPassword = "of-the-proxy", "of-all-proxies"
 
-func proxyName(generation uint64) string { return fmt.Sprintf("basalt-proxy-%d", generation) }
+func proxyName(generation uint64) string { return scriptName(generation) + "-3-1" }
+
+func scriptName(generation uint64) string { return fmt.Sprintf("basalt-proxy-%d", generation) }
+
+// setGeneration tells of the users of a generation.
+func setGeneration(sh *routing.Shard, generation uint64) {
+	sh.Generation, sh.Username, sh.Password = generation, proxyName(generation), proxyPassword
+	sh.ScriptUsername, sh.ScriptPassword = scriptName(generation), scriptPassword
+}
 
 // startLimited starts n shards; cfg may be zero.
 func startLimited(t *testing.T, n int, cfg reactor.Config) *limited {
 	shards, servers := realShards(t, n)
 	l := &limited{servers: servers, generation: 1}
 	for i := range shards {
-		shards[i].Generation, shards[i].Username, shards[i].Password = 1, proxyName(1), proxyPassword
+		setGeneration(&shards[i], 1)
 	}
 	l.grant()
 	l.keeper = &keeper{users: map[string]*rules.User{}, created: map[string]uint64{}}
@@ -76,7 +84,7 @@ func (l *limited) grantLocked() {
 			if err != nil || u.Full() || !u.RunsScripts() {
 				continue
 			}
-			args := []any{"ACL", "SETUSER", rules.NodeUser(proxyName(l.generation), rules.Rights(text)), "reset", "on", ">" + proxyPassword}
+			args := []any{"ACL", "SETUSER", rules.NodeUser(scriptName(l.generation), rules.Rights(text)), "reset", "on", ">" + scriptPassword}
 			for _, m := range u.Modifiers(nil, "-acl") {
 				args = append(args, m)
 			}
@@ -327,10 +335,10 @@ func TestScriptsOfLimitedUsersAtNewMaster(t *testing.T) {
 	l.grantLocked()
 	l.mu.Unlock()
 	l.waitAck(l.commit(func(cl *routing.Cluster) {
-		cl.Shards[0].Generation, cl.Shards[0].Username = 2, proxyName(2)
+		setGeneration(&cl.Shards[0], 2)
 	}))
 	for _, name := range l.servers[0].MustDo("ACL", "USERS").([]any) {
-		if strings.HasPrefix(name.(string), proxyName(1)) {
+		if strings.HasPrefix(name.(string), scriptName(1)) {
 			l.servers[0].MustDo("ACL", "DELUSER", name)
 		}
 	}
@@ -348,7 +356,8 @@ func TestScriptsOfLimitedUsersAtNewMaster(t *testing.T) {
 	l.mu.Unlock()
 	l.commit(func(cl *routing.Cluster) {
 		cl.Shards[0].Nodes = append(cl.Shards[0].Nodes, routing.Node{ID: "shard-0-1", Address: fresh.Address})
-		cl.Shards[0].Master, cl.Shards[0].Generation, cl.Shards[0].Username = "shard-0-1", 3, proxyName(3)
+		cl.Shards[0].Master = "shard-0-1"
+		setGeneration(&cl.Shards[0], 3)
 	})
 	c.wantNext("1")
 	if got := c.do("EVAL", script, "1", "app:k", "x"); !strings.Contains(got, cantAccess) {

@@ -76,6 +76,9 @@ type Shard struct {
 	// Username and Password log the proxy in to every node of the shard. An
 	// empty Username logs in as nobody (servers without ACL).
 	Username, Password string
+	// ScriptUsername begins the names of the servers' users that stand for users of
+	// applications (acl.NodeUser), and ScriptPassword is theirs.
+	ScriptUsername, ScriptPassword string
 }
 
 // Node is one server.

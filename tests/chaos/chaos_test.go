@@ -114,6 +114,7 @@ func impatient(p *pb.Policy) {
 // and all accept proxies of the present generation only.
 func oneMaster(t *testing.T, c *harness.Cluster) error {
 	var errs []error
+	var seats []string // the same at all nodes
 	for _, sh := range c.Topology(t).GetShards() {
 		for _, node := range sh.GetNodes() {
 			conn, err := consistency.Dial(t.Context(), node.GetAddress(), "basalt-admin", c.AdminPassword(t))
@@ -138,12 +139,27 @@ func oneMaster(t *testing.T, c *harness.Cluster) error {
 					users = append(users, string(u.Text))
 				}
 			}
-			if present := fmt.Sprintf("basalt-proxy-%d", sh.GetGeneration()); !slices.Equal(users, []string{present}) {
+			present := fmt.Sprintf("basalt-proxy-%d-", sh.GetGeneration())
+			if len(users) == 0 || slices.ContainsFunc(users, func(u string) bool { return !strings.HasPrefix(u, present) }) {
 				errs = append(errs, fmt.Errorf("%s has the users %v, want %s only", node.GetId(), users, present))
+			}
+			slices.Sort(users)
+			if seats == nil {
+				seats = seatsOf(users, present)
+			} else if now := seatsOf(users, present); !slices.Equal(now, seats) {
+				errs = append(errs, fmt.Errorf("%s knows the seats %v, another node %v", node.GetId(), now, seats))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// seatsOf are the parts of users' names behind that of their generation.
+func seatsOf(users []string, prefix string) (seats []string) {
+	for _, u := range users {
+		seats = append(seats, strings.TrimPrefix(u, prefix))
+	}
+	return seats
 }
 
 // newSecret puts a cluster secret on the first line of its file, and leaves the

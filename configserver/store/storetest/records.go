@@ -161,9 +161,9 @@ func members(t *testing.T, s *suite) {
 	for _, id := range []string{"p2", "p1", "p3"} {
 		ok(t, o.PutMember(s.ctx, store.Member{ID: id, Address: "127.0.0.1:1", Version: "v1"}))
 	}
-	ok(t, o.PutMember(s.ctx, store.Member{ID: "p1", Address: "127.0.0.1:2"}))
+	ok(t, o.PutMember(s.ctx, store.Member{ID: "p1", Address: "127.0.0.1:2", Seat: 3, SeatVersion: 7}))
 	got := must[[]store.Member](t)(s.Other.Members(s.ctx, "a"))
-	want := []store.Member{{ID: "p1", Address: "127.0.0.1:2"}, {ID: "p2", Address: "127.0.0.1:1", Version: "v1"}, {ID: "p3", Address: "127.0.0.1:1", Version: "v1"}}
+	want := []store.Member{{ID: "p1", Address: "127.0.0.1:2", Seat: 3, SeatVersion: 7}, {ID: "p2", Address: "127.0.0.1:1", Version: "v1"}, {ID: "p3", Address: "127.0.0.1:1", Version: "v1"}}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("members %v, want %v", got, want)
 	}

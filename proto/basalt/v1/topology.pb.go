@@ -1474,7 +1474,8 @@ type Snapshot struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The topology.
 	Topology *Topology `protobuf:"bytes,1,opt,name=topology,proto3" json:"topology,omitempty"`
-	// One entry per shard.
+	// One entry per shard. None for a proxy that was shut out: it gets them when it
+	// acked the epoch in which that happened.
 	Credentials []*ShardCredential `protobuf:"bytes,2,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Passwords that clients may use with AUTH; none means no password needed.
 	// They are those of the default user in users, for proxies that do not know
@@ -1563,7 +1564,8 @@ type Delta struct {
 	Topology *Topology `protobuf:"bytes,2,opt,name=topology,proto3" json:"topology,omitempty"`
 	// Ids of shards that are gone.
 	RemovedShards []string `protobuf:"bytes,3,rep,name=removed_shards,json=removedShards,proto3" json:"removed_shards,omitempty"`
-	// Credentials of the changed shards.
+	// Credentials of the changed shards; none for a proxy that was shut out, which
+	// keeps those it has.
 	Credentials []*ShardCredential `protobuf:"bytes,4,rep,name=credentials,proto3" json:"credentials,omitempty"`
 	// Set when the clients' passwords changed.
 	ClientAuth *ClientAuth `protobuf:"bytes,5,opt,name=client_auth,json=clientAuth,proto3" json:"client_auth,omitempty"`
@@ -1764,12 +1766,20 @@ type ShardCredential struct {
 	Shard string `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	// Generation of the credential.
 	Generation uint64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
-	// ACL user, "basalt-proxy-7".
+	// ACL user, "basalt-proxy-7-3-1". It is that of this proxy alone.
 	Username string `protobuf:"bytes,3,opt,name=username,proto3" json:"username,omitempty"`
-	// Password, an HMAC of the cluster's secret, the shard and the generation.
-	Password      string `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Password, an HMAC of the cluster's secret, the shard, the generation and the
+	// proxy's seat.
+	Password string `protobuf:"bytes,4,opt,name=password,proto3" json:"password,omitempty"`
+	// How the names of the ACL users begin that run scripts of users with limits:
+	// "basalt-proxy-7"; ":" and the name of the rights follow. All proxies share
+	// them. Empty from a Configserver whose proxies share one user; then username
+	// and password are what scripts need, too.
+	ScriptUsername string `protobuf:"bytes,5,opt,name=script_username,json=scriptUsername,proto3" json:"script_username,omitempty"`
+	// Password of those users.
+	ScriptPassword string `protobuf:"bytes,6,opt,name=script_password,json=scriptPassword,proto3" json:"script_password,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *ShardCredential) Reset() {
@@ -1826,6 +1836,20 @@ func (x *ShardCredential) GetUsername() string {
 func (x *ShardCredential) GetPassword() string {
 	if x != nil {
 		return x.Password
+	}
+	return ""
+}
+
+func (x *ShardCredential) GetScriptUsername() string {
+	if x != nil {
+		return x.ScriptUsername
+	}
+	return ""
+}
+
+func (x *ShardCredential) GetScriptPassword() string {
+	if x != nil {
+		return x.ScriptPassword
 	}
 	return ""
 }
@@ -2422,14 +2446,16 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\aproxies\x18\x01 \x03(\v2\x10.basalt.v1.ProxyR\aproxies\"1\n" +
 	"\x05Proxy\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\x84\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xdb\x01\n" +
 	"\x0fShardCredential\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12\x1a\n" +
 	"\busername\x18\x03 \x01(\tR\busername\x12\x1f\n" +
-	"\bpassword\x18\x04 \x01(\tB\x03\x80\x01\x01R\bpassword\":\n" +
+	"\bpassword\x18\x04 \x01(\tB\x03\x80\x01\x01R\bpassword\x12'\n" +
+	"\x0fscript_username\x18\x05 \x01(\tR\x0escriptUsername\x12,\n" +
+	"\x0fscript_password\x18\x06 \x01(\tB\x03\x80\x01\x01R\x0escriptPassword\":\n" +
 	"\n" +
 	"ClientAuth\x12,\n" +
 	"\x0fpassword_sha256\x18\x01 \x03(\fB\x03\x80\x01\x01R\x0epasswordSha256\".\n" +
