@@ -52,15 +52,15 @@ func ScriptUser(generation uint64) string {
 // generation.
 func IsProxyUser(name string) bool { return strings.HasPrefix(name, proxyPrefix) }
 
-// GenerationOf finds the generation in the name of a user of proxies, or of one that
-// they share.
+// GenerationOf finds the generation in the name of a user of proxies, with or without
+// a seat; not of those that they share.
 func GenerationOf(name string) (uint64, bool) {
 	rest, ok := strings.CutPrefix(name, proxyPrefix)
 	if !ok {
 		return 0, false
 	}
 	generation, rest, ok := number(rest)
-	return generation, ok && (rest == "" || rest[0] == '-' || rest[0] == ':')
+	return generation, ok && (rest == "" || rest[0] == '-')
 }
 
 // SeatOf finds the seat in the name of a user of a generation. It fails for every
