@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
@@ -76,6 +77,10 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		return err
 	}
 	was := c.Info
+	unmarked, err := x.unmarked(ctx, c, s, n)
+	if err != nil {
+		return err
+	}
 	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
 		s := r.Shard(x.shard)
 		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Operation != nil || s.Master != master.ID ||
@@ -86,6 +91,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		old := n.Incarnation == was.RunID
 		n.InReadSet = n.InReadSet && old && !was.Master
 		admit(n, &was, c.Remote(), time.Now())
+		n.Unmarked = unmarked
 		n.History = s.History().ReplID
 		e := topology.Event{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
 			Message: fmt.Sprintf("%s is admitted as a replica of %s", node, master.ID)}
@@ -145,6 +151,10 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 	if _, err := c.RevokeProxies(ctx, nil); err != nil {
 		return err
 	}
+	unmarked, err := x.unmarked(ctx, c, s, n)
+	if err != nil {
+		return err
+	}
 	unsettled := func(r *topology.Cluster, s *topology.Shard) bool {
 		return r.Phase != topology.Forming || s == nil || s.Node(node) == nil || s.Master != "" || s.Operation != nil || s.Generation != sec.generation
 	}
@@ -154,6 +164,7 @@ func (x *Executor) AdmitMaster(ctx context.Context, node string) error {
 			return nil, ErrSuperseded
 		}
 		admit(s.Node(node), &c.Info, c.Remote(), time.Now())
+		s.Node(node).Unmarked = unmarked
 		return nil, nil
 	})
 	if err != nil {
@@ -323,6 +334,17 @@ func (x *Executor) judge(ctx context.Context, c *redisadmin.Conn, s *topology.Sh
 		err = fmt.Errorf("%s: %w: %s", n.ID, ErrStranger, elsewhere)
 	}
 	return err
+}
+
+// unmarked tells if a server that is to be admitted does not say by itself which node
+// it is; of one that was admitted, what was found then.
+func (x *Executor) unmarked(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n *topology.Node) (bool, error) {
+	if c.Info.RunID == n.Incarnation {
+		return n.Unmarked, nil // Basalt has marked it
+	}
+	users, err := c.Users(ctx)
+	record := x.host.Record()
+	return !slices.Contains(users, topology.Mark(&record, s.ID, n.ID)), err
 }
 
 // dialAdmitted connects to the admitted incarnation of a node, for as long as

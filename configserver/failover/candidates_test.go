@@ -76,10 +76,24 @@ func TestElectIntact(t *testing.T) {
 			w.tick(2 * time.Second)
 			e.Begun = w.now
 		}, chosen: "n2"},
-		{name: "not one that is not in sync, whatever it says", make: func(w *world, _ *Election) {
+		{name: "not one that is not in sync and has no more than a member", make: func(w *world, _ *Election) {
+			w.shard().Node("n1").InSync = false
+		}, chosen: "n2", refused: map[string]string{"n1": "is not in sync"}},
+		{name: "one that is not in sync and has more than every member, on the same history", make: func(w *world, _ *Election) {
 			w.shard().Node("n1").InSync = false
 			w.servers["n1"].offset = 5000
-		}, chosen: "n2", refused: map[string]string{"n1": "is not in sync"}},
+		}, chosen: "n1", refused: map[string]string{"n2": "3500 bytes behind n1"}},
+		{name: "not one that is not in sync and says more of another history", make: func(w *world, _ *Election) {
+			w.shard().Node("n1").InSync = false
+			w.servers["n1"].offset, w.servers["n1"].history = 5000, "other"
+		}, chosen: "n2", refused: map[string]string{"n1": "older history"}},
+		{name: "one that left the set a moment ago and is silent is waited for", make: func(w *world, e *Election) {
+			n := w.shard().Node("n1")
+			n.InSync, n.Out = false, &topology.OutOfSync{Since: w.now.Add(-time.Second), Why: "a test"}
+			w.servers["n1"].hung = true
+			w.tick(2 * time.Second)
+			e.Begun = w.now
+		}, waiting: []string{"n1"}},
 		{name: "not one that was not admitted", make: func(w *world, _ *Election) { w.shard().Nodes[1].Incarnation = "" }, chosen: "n2",
 			refused: map[string]string{"n1": "not admitted"}},
 		{name: "not one that is loading", make: func(w *world, _ *Election) { w.servers["n1"].loading = true }, chosen: "n2",

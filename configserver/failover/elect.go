@@ -19,9 +19,10 @@ import (
 //
 //  1. Members of the in-sync set that never stopped (intact) and answer are
 //     candidates. Members that live and are silent may have more: they are waited for,
-//     at most policy.ElectionWait. Then the highest offset is taken; among equals not
-//     the master that is being replaced, then the lowest priority number, then the
-//     lowest id.
+//     at most policy.ElectionWait. Then the highest offset is taken, also of a node
+//     that is not in the set and has more on the same history than every member that
+//     answers; among equals not the master that is being replaced, then the lowest
+//     priority number, then the lowest id.
 //  2. No member is intact and answers, but one that lives is silent: it is waited for.
 //  3. Every member that is back restarted. What decides is what they found on their
 //     disks, the old master's first, as it had every write. An append-only file, or a
@@ -167,10 +168,13 @@ func (x *election) requested() *standing {
 	return v
 }
 
-// silence waits for members that live and are silent, for they may have more than
-// those that answer.
+// silence waits for members that live and are silent, or were members a moment ago,
+// for they may have more than those that answer.
 func (x *election) silence() bool {
-	silentOnes := x.nodes(func(v *standing) bool { return v.member && v.is == silent && v.Node != x.Old })
+	silentOnes := x.nodes(func(v *standing) bool {
+		recent := v.n.Out != nil && x.Since.Sub(v.n.Out.Since) < x.c.Policy.MaxReplicaAge && v.n.Incarnation != ""
+		return (v.member || recent) && v.is == silent && v.Node != x.Old
+	})
 	if until := x.Begun.Add(x.c.Policy.ElectionWait); len(silentOnes) > 0 && x.now.Before(until) {
 		x.Waiting, x.Until = silentOnes, until
 	}
@@ -188,12 +192,26 @@ func (x *election) intact() *standing {
 		if x.silence() {
 			return nil
 		}
-		return best
+		return x.more(best)
 	}
 	if !x.lossAllowed() {
 		x.Waiting = x.nodes(func(v *standing) bool { return v.member && (v.is == silent || v.withheld) })
 	}
 	return nil
+}
+
+// more is who has all that a member has, and more: a node that left the set a moment
+// ago and has caught up, for example. The same process on the same history with a
+// greater offset lacks nothing of it.
+func (x *election) more(member *standing) *standing {
+	better := x.best(func(v *standing) bool {
+		return v.ok() && !v.member && v.history == member.history && v.Offset > member.Offset && !(x.Asked && v.Node == x.Old)
+	})
+	if better == nil {
+		return member
+	}
+	better.member = true // as good as one
+	return better
 }
 
 // complete is step 3.

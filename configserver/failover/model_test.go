@@ -243,7 +243,12 @@ func (m *model) check(outcome *Outcome, chosen string) {
 	}
 	m.checkMember(outcome, c)
 	everything := outcome.Restarted && s.Node(chosen).InSync && outcome.Lost == ""
-	if !s.Node(chosen).InSync && !allBack {
+	more := false // than a member that answers, on the same history
+	for _, n := range s.Nodes {
+		x := m.servers[n.ID]
+		more = more || n.InSync && answers(x) && x.runID == n.Incarnation && x.history == c.history && x.offset <= c.offset
+	}
+	if !s.Node(chosen).InSync && !allBack && !more {
 		m.fail("%s is promoted, which is not in sync, while %s is away", chosen, missing)
 	}
 	if outcome.Restarted && !everything && !allBack {
@@ -254,7 +259,7 @@ func (m *model) check(outcome *Outcome, chosen string) {
 		if !answers(x) || x.runID != n.Incarnation || x.syncing {
 			continue // what a restarted node has is compared by what it says only
 		}
-		if !n.InSync && s.Node(chosen).InSync && !outcome.Restarted {
+		if !n.InSync && !outcome.Restarted && x.history != c.history {
 			continue
 		}
 		for _, write := range x.data {

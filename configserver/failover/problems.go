@@ -99,6 +99,7 @@ var Table = []Row{
 	{Code: "ReplicaLagging", Severity: topology.Warning, Event: "ReplicaLagging", match: lagging},
 	{Code: "ReplicaOutOfSync", Severity: topology.Warning, Event: "ReplicaOutOfSync", After: 5 * time.Second, match: replicaOutOfSync},
 	{Code: "SlowMaster", Severity: topology.Warning, Event: "SlowMaster", match: slowMaster},
+	{Code: "NodeWithoutMark", Severity: topology.Warning, Event: "NodeWithoutMark", After: 5 * time.Second, match: withoutMark},
 	{Code: "FirstNodeNotAdmitted", Severity: topology.Info, Remedy: AdmitMaster, match: firstNode},
 	{Code: "NodeNotAdmitted", Severity: topology.Info, Remedy: Admit, match: notAdmitted},
 }
@@ -309,6 +310,19 @@ func wrongServer(x *situation) (list []found) {
 		if stranger := x.o.Stranger(x.c, x.s, n); stranger != "" && x.o.Live(n.ID, x.now) {
 			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s: %s; it is not touched: see that the address leads to %s, "+
 				"or deregister the node and register it with its new one", n.ID, stranger, n.ID)})
+		}
+	}
+	return list
+}
+
+// withoutMark: a server with an append-only file, which says nothing about where its
+// data is from, would not be known again when it restarts.
+func withoutMark(x *situation) (list []found) {
+	for i := range x.s.Nodes {
+		n := &x.s.Nodes[i]
+		if n.Unmarked && x.o.Admitted(n, x.now) && x.o.Nodes[n.ID].Info.AppendOnly {
+			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s keeps an append-only file and does not say by its configuration which node it is: "+
+				"put \"user %s off\" there, or it is not known when it restarts with data", n.ID, topology.Mark(x.c, x.s.ID, n.ID))})
 		}
 	}
 	return list

@@ -95,6 +95,11 @@ var situations = []situationTest{
 	{name: "WrongServerAtAddress: the master's, while its replica still hears it", nodes: 2, make: func(w *world) {
 		w.strangerAt("n0")
 	}, code: "WrongServerAtAddress", node: "n0", also: []string{"MasterUnreachableFromConfigserver"}},
+	{name: "NodeWithoutMark", nodes: 2, make: func(w *world) {
+		w.servers["n1"].appendOnly = true
+		w.shard().Node("n1").Unmarked = true
+		w.tick(step)
+	}, code: "NodeWithoutMark", node: "n1", message: `"user basalt-node:c:s:n1 off"`},
 	{name: "ReplicaOutOfSync", nodes: 2, make: func(w *world) {
 		w.servers["n1"].hung = true
 		w.tick(11 * time.Second)

@@ -24,9 +24,9 @@ const formWithin = 3 * time.Minute
 // form brings the playground from nothing to serving:
 //
 //  1. etcd, when it is a process of its own, since Configservers need it;
-//  2. Configservers and redis-servers together;
-//  3. the cluster is created, and the proxies are started, which follow it from
-//     its first epoch;
+//  2. Configservers, and the cluster is created: what it is called is part of what
+//     servers say of themselves from their start on;
+//  3. redis-servers, and the proxies, which follow the cluster from its first epoch;
 //  4. its nodes are registered, first those that become masters; what an
 //     earlier run did is found and left as it is;
 //  5. done when a value can be written and read in every shard at every proxy.
@@ -51,7 +51,7 @@ func (g *playground) form(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.startAll(KindConfigserver, KindNode); err != nil {
+	if err := g.startAll(KindConfigserver); err != nil {
 		return err
 	}
 	clusters := basaltv1.NewClusterServiceClient(g.conn)
@@ -65,13 +65,13 @@ func (g *playground) form(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := g.nodesAnswer(ctx); err != nil {
-		return err
-	}
 	if err := g.createCluster(ctx, clusters); err != nil {
 		return err
 	}
-	if err := g.startAll(KindProxy); err != nil {
+	if err := g.startAll(KindNode, KindProxy); err != nil {
+		return err
+	}
+	if err := g.nodesAnswer(ctx); err != nil {
 		return err
 	}
 	if err := g.registerNodes(ctx, clusters); err != nil {

@@ -193,6 +193,8 @@ type Node struct {
 	InSync bool `json:"inSync,omitempty"`
 	// Out says since when and why a node is not in sync that was before.
 	Out *OutOfSync `json:"out,omitempty"`
+	// Unmarked: its server did not say by its configuration which node it is.
+	Unmarked bool `json:"unmarked,omitempty"`
 	// Diverged is what the node had written alone, if that was found.
 	Diverged *Diverged `json:"diverged,omitempty"`
 }
