@@ -2,7 +2,6 @@ package control
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"testing"
 	"time"
@@ -52,7 +51,7 @@ func TestAnUpgradeSurvivesACommitThatIsDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.store.Uncertain(memstore.Dropped)
-	l, err := New(Config{Cluster: "c", ID: "new", Store: old, Ownership: own, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+	l, err := New(Config{Cluster: "c", ID: "new", Store: old, Ownership: own, Logger: slog.New(slog.DiscardHandler),
 		Credentials: func() (*credentials.Set, error) { return credentials.Open(r.dir, "c") }})
 	if err != nil {
 		t.Fatal(err)

@@ -83,10 +83,10 @@ func (m *model) node(ok func(s *server) bool) *server {
 // write lets the master take a write and acknowledge it, as proxies would that obey
 // the record.
 func (m *model) write() {
-	n := m.shard().MasterNode()
-	if n == nil || m.shard().Operation != nil {
+	if m.shard().Master == "" || m.shard().Operation != nil {
 		m.t.Skip("held")
 	}
+	n := *m.shard().MasterNode()
 	s := m.servers[n.ID]
 	if !s.up || s.hung || !s.master || s.runID != n.Incarnation {
 		m.t.Skip("no answer")
@@ -304,10 +304,10 @@ func (m *model) checkMember(outcome *Outcome, c *server) {
 // mustFailOver kills a master that has a replica which is well and in sync.
 func (m *model) mustFailOver() {
 	s := m.shard()
-	n := s.MasterNode()
-	if m.unwatched || n == nil || s.Operation != nil {
+	if m.unwatched || s.Master == "" || s.Operation != nil {
 		m.t.Skip("not now")
 	}
+	n := *s.MasterNode()
 	x := m.servers[n.ID]
 	able := slices.ContainsFunc(s.Nodes, func(r topology.Node) bool {
 		y := m.servers[r.ID]
@@ -368,10 +368,11 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"while": func(t *rapid.T) {
 			m.pass(time.Duration(rapid.IntRange(1, 300).Draw(t, "10 ms")) * 10 * time.Millisecond)
 		},
-		"long":  func(*rapid.T) { m.pass(12 * time.Second) },
-		"kill":  func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
-		"start": func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
-		"hang":  func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
+		"long":    func(*rapid.T) { m.pass(12 * time.Second) },
+		"replace": func(*rapid.T) { m.mustFailOver() },
+		"kill":    func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
+		"start":   func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
+		"hang":    func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
 		"wake": func(*rapid.T) {
 			s := m.node(func(s *server) bool { return s.up && s.hung })
 			m.say("wake %s", s.id)

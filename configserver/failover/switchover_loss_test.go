@@ -10,11 +10,11 @@ import (
 // a node that has been out of sync for long.
 func TestASwitchoverGoneWrongPromotesOnlyWhoHasEverything(t *testing.T) {
 	w := newWorld(3)
-	n2, node := w.servers["n2"], w.shard().Node("n2")
+	n2 := w.servers["n2"]
 	n2.linkUp, n2.follows, n2.linkLost = false, "nowhere:1", w.now
 	w.write(1 << 30)
 	w.tick(300 * step)
-	if node = w.shard().Node("n2"); node.InSync {
+	if node := w.shard().Node("n2"); node.InSync {
 		t.Fatalf("n2 was to be out of sync: %+v", node)
 	}
 	offset := w.servers["n0"].offset
