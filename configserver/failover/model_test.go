@@ -301,6 +301,25 @@ func (m *model) checkMember(outcome *Outcome, c *server) {
 	}
 }
 
+// bestHangs lets one replica alone get a write, and hang for a moment while its
+// master dies.
+func (m *model) bestHangs() {
+	best := m.node(func(s *server) bool { return s.up && !s.hung && !s.master && s.linkUp && !s.slow })
+	for _, s := range m.servers {
+		s.slow = s != best && !s.master
+	}
+	m.say("%s alone follows closely, and hangs when its master dies", best.id)
+	m.write()
+	m.pass(m.pace)
+	best.hung = true
+	m.kill(m.shard().Master)
+	m.pass(time.Second)
+	best.hung = false
+	for _, s := range m.servers {
+		s.slow = false
+	}
+}
+
 // mustFailOver kills a master that has a replica which is well and in sync.
 func (m *model) mustFailOver() {
 	s := m.shard()
@@ -368,11 +387,12 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"while": func(t *rapid.T) {
 			m.pass(time.Duration(rapid.IntRange(1, 300).Draw(t, "10 ms")) * 10 * time.Millisecond)
 		},
-		"long":    func(*rapid.T) { m.pass(12 * time.Second) },
-		"replace": func(*rapid.T) { m.mustFailOver() },
-		"kill":    func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
-		"start":   func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
-		"hang":    func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
+		"long":       func(*rapid.T) { m.pass(12 * time.Second) },
+		"replace":    func(*rapid.T) { m.mustFailOver() },
+		"best hangs": func(*rapid.T) { m.bestHangs() },
+		"kill":       func(*rapid.T) { s := m.node(up); m.say("kill %s", s.id); m.kill(s.id) },
+		"start":      func(*rapid.T) { m.start(m.node(func(s *server) bool { return !s.up }).id) },
+		"hang":       func(*rapid.T) { s := m.node(runs); m.say("hang %s", s.id); s.hung = true },
 		"wake": func(*rapid.T) {
 			s := m.node(func(s *server) bool { return s.up && s.hung })
 			m.say("wake %s", s.id)
