@@ -55,51 +55,74 @@ const (
 // Tend returns a shard with its in-sync set, history and diverged data as they should
 // be by what is seen, and says why; no reasons when the record is right.
 func Tend(c *topology.Cluster, s *topology.Shard, o *health.Observations, now time.Time) (topology.Shard, []string) {
-	next := s.Clone()
-	m := next.MasterNode()
+	m := s.MasterNode()
 	if m == nil || s.Operation != nil && s.Operation.Kind != topology.Rotation || !o.Admitted(m, now) {
-		return next, nil
+		return *s, nil
 	}
 	seen := o.Nodes[m.ID]
 	h := o.Histories[s.ID]
-	if !seen.Info.Master || h.ReplID == "" || !seen.InfoAt.After(o.Since[s.ID]) {
-		return next, nil
+	if !seen.Info.Master || h.ReplID == "" || !o.Fresh(s.ID, seen.InfoAt) {
+		return *s, nil
 	}
 	var why []string
-	if next.History().ReplID != h.ReplID {
+	if s.History().ReplID != h.ReplID {
 		// A master that had no replica for long, or gets its first, begins another
 		// history. Nobody else wrote meanwhile, so nobody has more than it has.
-		next.Continue(topology.History{ReplID: h.ReplID, Start: h.Offset})
 		why = append(why, m.ID+" writes another history")
 	}
-	if !m.InSync || m.History != h.ReplID {
-		m.InSync, m.Out, m.History = true, nil, h.ReplID
+	for i := range s.Nodes {
+		if reason := tendNode(c, s, &s.Nodes[i], o, now, nil); reason != "" {
+			why = append(why, reason)
+		}
 	}
+	if len(why) == 0 {
+		return *s, nil // looked at many times a second: nothing is copied for that
+	}
+	next := s.Clone()
+	next.Continue(topology.History{ReplID: h.ReplID, Start: h.Offset})
+	next.MasterNode().History = h.ReplID
 	for i := range next.Nodes {
-		n := &next.Nodes[i]
-		if n.ID == m.ID {
-			continue
-		}
-		switch reason := outOfSync(c, s, n, o, now); {
-		case n.InSync && reason != "":
-			n.InSync = false
-			n.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: reason, Offset: knownOffset(s, n, o), MasterOffset: h.Offset}
-			why = append(why, n.ID+" is not in sync: "+reason)
-		case !n.InSync && mayEnter(c, s, n, o, now):
-			n.InSync, n.Out, n.History = true, nil, h.ReplID
-			why = append(why, n.ID+" is in sync")
-		}
-		switch d := n.Diverged; {
-		case d == nil || !n.InSync:
-		case d.Until.IsZero():
-			d.Until = now.Add(c.Policy.KeepDiverged).UTC().Round(time.Microsecond)
-			why = append(why, n.ID+" has copied its master's data")
-		case now.After(d.Until):
-			n.Diverged = nil
-			why = append(why, n.ID+": diverged data need not be kept any more")
-		}
+		tendNode(c, s, &s.Nodes[i], o, now, &next.Nodes[i])
 	}
 	return next, why
+}
+
+// tendNode says what has to change about one node, and does so in next, if given.
+func tendNode(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *health.Observations, now time.Time, next *topology.Node) string {
+	if next == nil {
+		next = &topology.Node{}
+	}
+	h := o.Histories[s.ID]
+	protect := func() { // what it had alone, from now on for that long
+		if d := next.Diverged; d != nil {
+			d.Until = now.Add(c.Policy.KeepDiverged).UTC().Round(time.Microsecond)
+		}
+	}
+	switch {
+	case n.ID == s.Master:
+		return ""
+	case !n.InSync && mayEnter(c, s, n, o, now):
+		next.InSync, next.Out, next.History = true, nil, h.ReplID
+		protect()
+		return n.ID + " is in sync"
+	case !n.InSync:
+		return ""
+	}
+	if reason := outOfSync(c, s, n, o, now); reason != "" {
+		next.InSync = false
+		next.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: reason, Offset: knownOffset(s, n, o), MasterOffset: h.Offset}
+		return n.ID + " is not in sync: " + reason
+	}
+	switch d := n.Diverged; {
+	case d == nil:
+	case d.Until.IsZero():
+		protect()
+		return n.ID + " has copied its master's data"
+	case now.After(d.Until):
+		next.Diverged = nil
+		return n.ID + ": diverged data need not be kept any more"
+	}
+	return ""
 }
 
 // knownOffset is how much a replica is known to have of its master's stream, in
