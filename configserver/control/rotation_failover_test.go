@@ -31,7 +31,10 @@ func TestAFailoverInARotationLetsProxiesIn(t *testing.T) {
 	r.run()
 	<-answer
 	p.connect()
-	r.eventually("replaced", 10*time.Second, func() bool { s := r.shard("shard-0"); return s.Master != "" && s.Master != "shard-0-0" && s.Operation == nil })
+	r.eventually("replaced", 10*time.Second, func() bool {
+		s := r.shard("shard-0")
+		return s.Master != "" && s.Master != "shard-0-0" && s.Operation == nil
+	})
 	t.Logf("%s, generation %d", r.shard("shard-0").Master, r.shard("shard-0").Generation)
 	var err error
 	for begun := time.Now(); time.Since(begun) < 8*time.Second; time.Sleep(100 * time.Millisecond) {
