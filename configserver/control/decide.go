@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -70,7 +72,8 @@ func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time
 	for _, p := range problems {
 		switch p.Remedy {
 		case failover.Admit, failover.AdmitMaster, failover.Relocate, failover.Regrant:
-			if !slices.ContainsFunc(nodes, func(q failover.Problem) bool { return q.Node == p.Node }) {
+			due := !now.Before(l.retries[p.Node].at)
+			if due && !slices.ContainsFunc(nodes, func(q failover.Problem) bool { return q.Node == p.Node }) {
 				nodes = append(nodes, p)
 			}
 		}
@@ -108,7 +111,6 @@ func (l *Loop) resume(s *topology.Shard) {
 // reconcile admits nodes and renews users, each node bounded in time.
 func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 	l.start(s.ID, "reconcile", true, func(ctx context.Context, x *failover.Executor) error {
-		var failed error
 		for _, p := range nodes {
 			bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
 			var err error
@@ -123,22 +125,54 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 				err = x.Regrant(bounded, p.Node)
 			}
 			cancel()
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 			_ = l.do(ctx, func() {
 				delete(l.minSet, p.Node)
 				delete(l.settingsAt, p.Node) // given again, in case they changed meanwhile
 				if r := l.probers[p.Node]; r != nil {
 					r.prober.LookAgain() // it may have been admitted at another place
 				}
+				l.retry(s.ID, p, err)
 			})
-			if err != nil {
-				failed = fmt.Errorf("%s %s: %w", p.Remedy, p.Node, err)
-			}
-			if ctx.Err() != nil {
-				return ctx.Err()
+			if errors.Is(err, store.ErrLeaseLost) {
+				return err
 			}
 		}
-		return failed
+		return nil
 	})
+}
+
+// retry says when a remedy of a node may be tried again. One that fails again and
+// again leaves its shard time for everything else.
+type retry struct {
+	at       time.Time
+	failures int
+}
+
+// retryMost is the longest pause between two attempts at a node.
+const retryMost = 5 * time.Second
+
+// retry notes how a remedy went.
+func (l *Loop) retry(shard string, p failover.Problem, err error) {
+	switch {
+	case err == nil:
+		delete(l.retries, p.Node)
+		return
+	case errors.Is(err, failover.ErrSuperseded):
+		return
+	case errors.Is(err, failover.ErrSaving):
+		l.retries[p.Node] = retry{at: time.Now().Add(retryAfter)}
+		return
+	}
+	r := l.retries[p.Node]
+	pause := min(retryMost, retryAfter<<min(r.failures, 8))
+	if r.failures++; r.failures&(r.failures-1) == 0 { // the first, second, fourth …
+		l.log.Warn("will be tried again", "shard", shard, "node", p.Node, "remedy", p.Remedy, "failures", r.failures, "error", err)
+	}
+	r.at = time.Now().Add(pause)
+	l.retries[p.Node] = r
 }
 
 // trimReadSet commits the read set when it should be another one.

@@ -110,6 +110,7 @@ type Loop struct {
 	activities map[string]*activity
 	notBefore  map[string]time.Time // by shard: retry after an error
 	reserved   map[string]int       // by shard: calls that wait for their turn
+	retries    map[string]retry     // by node: remedies that failed
 	minSet     map[string]minSetting
 	told       map[problemKey]*problemState
 	problems   map[string][]failoverProblem
@@ -174,6 +175,7 @@ func New(cfg Config) (*Loop, error) {
 		activities: map[string]*activity{},
 		notBefore:  map[string]time.Time{},
 		reserved:   map[string]int{},
+		retries:    map[string]retry{},
 		minSet:     map[string]minSetting{},
 		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
 		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),

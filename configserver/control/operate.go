@@ -121,7 +121,9 @@ func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wis
 		return topology.Preconditionf("%s is the master of %s already", wish.Node, s.ID)
 	}
 	outcome := l.wished(c, s, wish, &o, now)
-	if chosen := outcome.Chosen(); chosen == "" || wish.Node != "" && chosen != wish.Node || chosen == s.Master && !outcome.Restarted {
+	chosen := outcome.Chosen()
+	waits := chosen == "" && !outcome.Until.IsZero() // somebody is taken when the wait is over
+	if !waits && (chosen == "" || wish.Node != "" && chosen != wish.Node || chosen == s.Master && !outcome.Restarted) {
 		return refusedWish(c, s, wish, &outcome)
 	}
 	evidence := health.AssessMaster(c, s, &o, now).Evidence
@@ -144,7 +146,7 @@ func (l *Loop) wished(c *topology.Cluster, s *topology.Shard, wish *failover.Wis
 	} else if h := o.Histories[s.ID]; h.ReplID != "" {
 		e.Offset = h.Offset
 	}
-	e.Asked, e.Requested, e.AcceptLoss, e.Since = true, wish.Node, wish.AcceptLoss, now
+	e.Asked, e.Requested, e.AcceptLoss, e.Since, e.Begun = true, wish.Node, wish.AcceptLoss, now, now
 	return failover.Elect(c, s, e, o, now)
 }
 
@@ -168,7 +170,7 @@ func (l *Loop) mayInsist(c *topology.Cluster, s *topology.Shard, wish *failover.
 	}
 	o := l.observe(s.ID)
 	outcome := l.wished(c, s, wish, &o, time.Now())
-	if chosen := outcome.Chosen(); chosen == "" || wish.Node != "" && chosen != wish.Node {
+	if chosen := outcome.Chosen(); outcome.Until.IsZero() && (chosen == "" || wish.Node != "" && chosen != wish.Node) {
 		return refusedWish(c, s, wish, &outcome)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -77,31 +78,7 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		return err
 	}
 	was := c.Info
-	unmarked, err := x.unmarked(ctx, c, s, n)
-	if err != nil {
-		return err
-	}
-	_, err = x.host.Commit(ctx, x.shard+": admits "+node, func(r *topology.Cluster) ([]topology.Event, error) {
-		s := r.Shard(x.shard)
-		if r.Phase == topology.Deleting || s == nil || s.Node(node) == nil || s.Operation != nil || s.Master != master.ID ||
-			s.MasterNode().Incarnation != master.Incarnation || s.Generation != sec.generation {
-			return nil, ErrSuperseded
-		}
-		n := s.Node(node)
-		old := n.Incarnation == was.RunID
-		n.InReadSet = n.InReadSet && old && !was.Master
-		admit(n, &was, c.Remote(), time.Now())
-		n.Unmarked = unmarked
-		n.History = s.History().ReplID
-		e := topology.Event{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: node, Epoch: r.Epoch,
-			Message: fmt.Sprintf("%s is admitted as a replica of %s", node, master.ID)}
-		if was.Master && old {
-			e.Kind = "OldMasterReturned"
-			e.Message = fmt.Sprintf("%s still was a master: it was fenced and is a replica of %s now", node, master.ID)
-		}
-		return []topology.Event{e}, nil
-	})
-	if err != nil {
+	if err := x.commitReplica(ctx, c, s, n, master, sec.generation); err != nil {
 		return err
 	}
 	if err := x.host.Faults().Hit("admission/committed"); err != nil {
@@ -125,6 +102,44 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 		}
 	}
 	return grant(ctx, c, sec)
+}
+
+// commitReplica is step 5; nothing when the record says it already, as after an
+// attempt that ended there.
+func (x *Executor) commitReplica(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n, master *topology.Node, generation uint64) error {
+	was := c.Info
+	unmarked, err := x.unmarked(ctx, c, s, n)
+	if err != nil {
+		return err
+	}
+	admitted := func(n *topology.Node) topology.Node {
+		next := n.Clone()
+		next.InReadSet = n.InReadSet && n.Incarnation == was.RunID && !was.Master
+		admit(&next, &was, c.Remote(), time.Now())
+		next.Unmarked, next.History = unmarked, s.History().ReplID
+		return next
+	}
+	if next := admitted(n); reflect.DeepEqual(next, n.Clone()) {
+		return nil
+	}
+	_, err = x.host.Commit(ctx, x.shard+": admits "+n.ID, func(r *topology.Cluster) ([]topology.Event, error) {
+		s := r.Shard(x.shard)
+		if r.Phase == topology.Deleting || s == nil || s.Node(n.ID) == nil || s.Operation != nil || s.Master != master.ID ||
+			s.MasterNode().Incarnation != master.Incarnation || s.Generation != generation {
+			return nil, ErrSuperseded
+		}
+		n := s.Node(n.ID)
+		old := n.Incarnation == was.RunID
+		*n = admitted(n)
+		e := topology.Event{Time: time.Now(), Kind: "NodeAdmitted", Severity: topology.Info, Shard: s.ID, Node: n.ID, Epoch: r.Epoch,
+			Message: fmt.Sprintf("%s is admitted as a replica of %s", n.ID, master.ID)}
+		if was.Master && old {
+			e.Kind = "OldMasterReturned"
+			e.Message = fmt.Sprintf("%s still was a master: it was fenced and is a replica of %s now", n.ID, master.ID)
+		}
+		return []topology.Event{e}, nil
+	})
+	return err
 }
 
 // AdmitMaster makes the first node of a forming shard its master. It may hold

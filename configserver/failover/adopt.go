@@ -59,8 +59,9 @@ type Adopted struct {
 	// Seats are the versions of the proxies' seats that the master knows, by number;
 	// 0 for those that it does not.
 	Seats []uint32
-	// Incarnations by node, of the master and of those that follow it.
-	Incarnations map[string]string
+	// Incarnations by node, of the master and of those that follow it, and the
+	// "ip:port" at which they were asked.
+	Incarnations, Places map[string]string
 	Followers    []string
 	// Notes are what an admin should know before.
 	Notes []string
@@ -69,7 +70,7 @@ type Adopted struct {
 // Adopt judges what the nodes of a shard said. The error says what is contradictory
 // or missing, and what to do.
 func Adopt(c *topology.Cluster, s *topology.Shard, said map[string]Said) (Adopted, error) {
-	a := Adopted{Shard: s.ID, Recorded: s.Master, Incarnations: map[string]string{}}
+	a := Adopted{Shard: s.ID, Recorded: s.Master, Incarnations: map[string]string{}, Places: map[string]string{}}
 	var live []*topology.Node
 	for i := range s.Nodes {
 		n := &s.Nodes[i]
@@ -104,11 +105,11 @@ func Adopt(c *topology.Cluster, s *topology.Shard, said map[string]Said) (Adopte
 		heard := said[n.ID]
 		switch follows := heard.Info.MasterAddress; {
 		case n == m:
-			a.Incarnations[n.ID] = heard.Info.RunID
+			a.Incarnations[n.ID], a.Places[n.ID] = heard.Info.RunID, heard.Reached
 		case heard.Info.Master:
 			a.Notes = append(a.Notes, n.ID+" is a master without the proxies' present credentials: what it alone has is discarded when it becomes a replica")
 		case follows == m.Address || follows == m.Endpoint() || follows == said[m.ID].Reached:
-			a.Incarnations[n.ID] = heard.Info.RunID
+			a.Incarnations[n.ID], a.Places[n.ID] = heard.Info.RunID, heard.Reached
 			a.Followers = append(a.Followers, n.ID)
 		default:
 			return a, topology.Preconditionf("%s: %s is the master by the proxies' credentials, but %s follows %s: find out which one has the data, "+
@@ -166,6 +167,7 @@ func (a *Adopted) Into(s *topology.Shard) {
 		n := &s.Nodes[i]
 		if now := a.Incarnations[n.ID]; now != n.Incarnation {
 			n.Incarnation, n.Resolved = now, ""
+			n.ReachedAt(a.Places[n.ID])
 		}
 		n.InSync, n.Out = n.ID == a.Master, nil
 		n.InReadSet, n.History = n.ID == a.Master && n.Readable, ""
@@ -191,10 +193,10 @@ func (x *Executor) Ask(ctx context.Context, s *topology.Shard) map[string]Said {
 }
 
 func (x *Executor) hear(ctx context.Context, s *topology.Shard, n *topology.Node) (said Said) {
-	c, err := redisadmin.Dial(ctx, n.Address, x.host.Credentials().AdminPasswords())
+	c, err := x.dial(ctx, n)
 	if err == nil {
 		defer c.Close()
-		said.Info, said.Reached = c.Info, c.Reached()
+		said.Info, said.Reached = c.Info, c.Remote()
 		said.Users, err = c.Users(ctx)
 	}
 	if err == nil {

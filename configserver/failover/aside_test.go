@@ -45,7 +45,7 @@ func (a *aside) save() (string, error) {
 			a.t.Fatal(err)
 		}
 		file, err := a.x.saveAside(a.t.Context(), a.c, a.d, func(int64) error { return nil })
-		if !errors.Is(err, errSaving) {
+		if !errors.Is(err, ErrSaving) {
 			return file, err
 		}
 		if time.Since(begun) > 20*time.Second {

@@ -107,7 +107,7 @@ func stand(c *topology.Cluster, s *topology.Shard, n *topology.Node, e *Election
 		v.refuse(loading, false, "is loading its data")
 	case isMisconfigured(&seen):
 		v.refuse(unfit, false, "is misconfigured")
-		v.withheld = admitted
+		v.withheld = admitted || info.Keys > 0
 	case !admitted:
 		v.restart(s, &seen)
 	default:
@@ -165,6 +165,10 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 		v.refuse(intact, true, "priority 0: never master")
 		v.withheld = true
 	}
+	if v.is == intact && !known(info.ReplID) && known(info.ReplID2) && info.SecondOffset > 0 {
+		// It was promoted, and nobody was told: what counts is the shard's own stream.
+		v.Offset = min(v.Offset, info.SecondOffset-1)
+	}
 	v.fallBack(s, &info)
 	if why := v.evidence(c, s, e, o); why != "" {
 		v.member, v.lag = false, why
@@ -178,7 +182,7 @@ func (v *standing) judge(c *topology.Cluster, s *topology.Shard, e *Election, o 
 // evidence is what was seen to speak against a replica that the record says to be in
 // sync; "" when nothing was.
 func (v *standing) evidence(c *topology.Cluster, s *topology.Shard, e *Election, o *health.Observations) string {
-	if o.Nodes[v.Node].Info.Master || v.Node == e.Old {
+	if v.Node == e.Old || slices.Contains(e.Promoted, v.Node) {
 		return ""
 	}
 	if why := o.Apart(c, s, v.n); why != "" {
@@ -235,8 +239,9 @@ func linkAge(s *topology.Shard, n *topology.Node, old string, o *health.Observat
 	return max(0, alive.Sub(since))
 }
 
-// refuseOlderHistories drops candidates whose history another candidate's
-// continues: they missed a promotion, so their offsets count something else.
+// refuseOlderHistories drops candidates whose history another candidate's continues,
+// when it is not known which is the shard's: they missed a promotion, so their
+// offsets count something else.
 func refuseOlderHistories(list []standing) {
 	for i := range list {
 		for j := range list {
@@ -258,10 +263,13 @@ func compare(a, b *standing, e *Election) int {
 		return 0
 	}
 	failed := func(v *standing) int {
-		if slices.Contains(e.Failed, v.Node) {
-			return 1
+		switch {
+		case slices.Contains(e.Failed, v.Node):
+			return 2
+		case slices.Contains(e.Promoted, v.Node):
+			return 0 // others may follow it already
 		}
-		return 0
+		return 1
 	}
 	return cmp.Or(
 		cmp.Compare(b.Offset, a.Offset),

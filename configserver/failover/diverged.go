@@ -38,8 +38,9 @@ import (
 // divergedFiles are the names, one in use at a time.
 var divergedFiles = [2]string{"basalt-diverged.rdb", "basalt-diverged-2.rdb"}
 
-// errSaving: the node is writing what it had alone; admission is tried again.
-var errSaving = errors.New("the node is writing aside what it had written alone")
+// ErrSaving: the node is writing what it had alone; its admission is to be tried again
+// soon.
+var ErrSaving = errors.New("the node is writing aside what it had written alone")
 
 // divergence tells if a node may hold writes that its shard's master lacks, and how
 // many bytes of them; -1 when that is not known.
@@ -66,7 +67,7 @@ type notKept string
 func (e notKept) Error() string { return string(e) }
 
 // keepDiverged is steps 1 to 4 for a node that is about to be admitted as a replica.
-// It fails with errSaving until the file is there.
+// It fails with ErrSaving until the file is there.
 func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topology.Shard, n *topology.Node) error {
 	bytes, diverged := divergence(s, n, &c.Info)
 	if !diverged || n.Discard == c.Info.RunID {
@@ -179,15 +180,15 @@ func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topolog
 	case err != nil:
 		return "", err
 	case info.Saving:
-		return "", errSaving // perhaps an ordinary one, under the name of before
+		return "", ErrSaving // perhaps an ordinary one, under the name of before
 	case d.SavedBefore < 0:
 		if err := note(info.Saved); err != nil {
 			return "", err
 		}
 		d.SavedBefore = info.Saved
-		return "", cmp.Or(c.BackgroundSave(ctx), errSaving)
+		return "", cmp.Or(c.BackgroundSave(ctx), ErrSaving)
 	case info.Saved <= d.SavedBefore && !info.SaveFailed:
-		return "", cmp.Or(c.BackgroundSave(ctx), errSaving) // whoever was to begin it died, or it was put off
+		return "", cmp.Or(c.BackgroundSave(ctx), ErrSaving) // whoever was to begin it died, or it was put off
 	}
 	if refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: cmp.Or(d.DBFile, "dump.rdb")}}); err != nil || refusal != "" {
 		return "", cmp.Or(err, errors.New(refusal))

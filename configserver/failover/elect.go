@@ -71,9 +71,11 @@ type Outcome struct {
 	// then. Without Until, for as long as it takes.
 	Waiting []string
 	Until   time.Time
-	// Remedy is the node that an admin who accepts the loss would get, when nobody is
+	// Remedy is the node with the most that an admin can have promoted, when nobody is
 	// chosen; "" when none answers.
 	Remedy string
+	// Free: it was in sync, so that it costs nothing.
+	Free bool
 	// Lost says what is lost by the choice, as far as is known, in words that follow
 	// "which lost"; empty when nothing is known to be.
 	Lost string
@@ -113,7 +115,9 @@ func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observa
 	for i := range s.Nodes {
 		x.list = append(x.list, stand(c, s, &s.Nodes[i], &e, o, now))
 	}
-	refuseOlderHistories(x.list)
+	if s.History().ReplID == "" && o.Histories[s.ID].ReplID == "" {
+		refuseOlderHistories(x.list)
+	}
 	if best := x.choose(); best != nil {
 		x.take(best)
 	} else {
@@ -161,10 +165,24 @@ func (x *election) requested() *standing {
 	case best != nil && v.Offset < best.Offset:
 		v.Refused = fmt.Sprintf("%d bytes behind %s", best.Offset-v.Offset, best.Node)
 		return nil
-	case x.silence():
+	case x.silence() || x.catchUp(v):
 		return nil
 	}
 	return v
+}
+
+// catchUp waits, when an admin wants a master replaced that is well, until a node has
+// what that has: nobody writes to it any more.
+func (x *election) catchUp(v *standing) bool {
+	i := slices.IndexFunc(x.list, func(v standing) bool { return v.Node == x.Old })
+	if !x.Asked || x.AcceptLoss || i < 0 {
+		return false
+	}
+	old, until := &x.list[i], x.Begun.Add(x.c.Policy.ElectionWait)
+	if old.ok() && v.Node != x.Old && v.history == old.history && v.Offset < old.Offset && x.now.Before(until) {
+		x.Waiting, x.Until = []string{v.Node}, until
+	}
+	return x.wait()
 }
 
 // silence waits for members that live and are silent, or were members a moment ago,
@@ -188,10 +206,10 @@ func (x *election) intact() *standing {
 		best = x.best(may)
 	}
 	if best != nil {
-		if x.silence() {
+		if best = x.more(best); x.silence() || x.catchUp(best) {
 			return nil
 		}
-		return x.more(best)
+		return best
 	}
 	if !x.lossAllowed() {
 		x.Waiting = x.nodes(func(v *standing) bool { return v.member && (v.is == silent || v.withheld) })
@@ -362,7 +380,7 @@ func troubleSince(s *topology.Shard, o *health.Observations) time.Time {
 	if since.Before(o.Started) {
 		since = o.Started
 	}
-	if s.Operation != nil && s.Operation.StartedAt.Before(since) {
+	if s.Operation != nil && s.Operation.Kind != topology.Rotation && s.Operation.StartedAt.Before(since) {
 		since = s.Operation.StartedAt
 	}
 	return since

@@ -107,7 +107,6 @@ type Executor struct {
 	unacked []string // see unacked.go
 	unnamed int      // how many more there were
 	fenced  bool
-	granted uint64 // the generation that nodes were given before any commit
 	// seats are those that the master was given.
 	seats []uint32
 	// told is what a blocked election came to when that was committed last.
@@ -146,7 +145,7 @@ func (x *Executor) Run(ctx context.Context) error {
 		}
 		op := s.Operation
 		if x.op != op.ID {
-			x.op, x.kind, x.told, x.granted, x.failed, x.failures = op.ID, op.Kind, "", 0, nil, 0
+			x.op, x.kind, x.told, x.failed, x.failures = op.ID, op.Kind, "", nil, 0
 			x.phases, x.fenced = slices.Clone(op.Phases), op.Fenced
 			x.recall(op)
 		}
@@ -179,6 +178,9 @@ func (x *Executor) hit(step string) error {
 	return x.host.Faults().Hit(string(x.kind) + "/" + step)
 }
 
+// maxPhases is how many phases of an operation are kept: the first and the last ones.
+const maxPhases = 32
+
 // enter begins a phase of the report and ends the one before.
 func (x *Executor) enter(phase string) {
 	now := time.Now()
@@ -192,6 +194,9 @@ func (x *Executor) enter(phase string) {
 	}
 	if phase != "" {
 		x.phases = append(x.phases, topology.PhaseTime{Name: phase, StartedAt: now})
+	}
+	if n := len(x.phases); n > maxPhases {
+		x.phases = slices.Delete(x.phases, maxPhases/2, maxPhases/2+n-maxPhases)
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 
 // explain says of every node why it is not taken, when nobody is.
 func (x *election) explain() {
-	if v := cmp.Or(x.best(mayServe), x.best(mayBeAskedFor)); v != nil {
-		x.Remedy = v.Node
+	if v := x.best(mayBeAskedFor); v != nil {
+		x.Remedy, x.Free = v.Node, v.is == intact && v.member
 	}
 	for i := range x.list {
 		v := &x.list[i]
@@ -119,7 +119,10 @@ func (o *Outcome) Blocked(c *topology.Cluster, s *topology.Shard) string {
 	if len(others) > 0 {
 		text += "; " + strings.Join(others, "; ")
 	}
-	if o.Remedy != "" {
+	switch {
+	case o.Remedy != "" && o.Free:
+		return text + fmt.Sprintf("; start what is missing, or `basaltctl failover %s %s --to %s` promotes %s, which was in sync", c.Name, s.ID, o.Remedy, o.Remedy)
+	case o.Remedy != "":
 		return text + fmt.Sprintf("; start what is missing, or `basaltctl failover %s %s --to %s --accept-loss` promotes %s and loses what it lacks",
 			c.Name, s.ID, o.Remedy, o.Remedy)
 	}

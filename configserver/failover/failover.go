@@ -84,6 +84,8 @@ func Begin(shard, id, cause string, wish *Wish, evidence []topology.Evidence, o 
 		if h := o.Histories[shard]; h.ReplID != "" {
 			offset = h.Offset
 		}
+		// What a rotation granted for the next generation may be of another secret.
+		rotating := s.Operation != nil
 		s.Operation = &topology.Operation{
 			ID: id, Kind: topology.Failover, Phase: Fencing, Cause: cause, StartedAt: now, StartEpoch: c.Epoch,
 			OldMaster: s.Master, Evidence: evidence, OldMasterOffset: offset,
@@ -91,6 +93,7 @@ func Begin(shard, id, cause string, wish *Wish, evidence []topology.Evidence, o 
 		if wish != nil {
 			s.Operation.Asked, s.Operation.Requested, s.Operation.AcceptLoss = true, wish.Node, wish.AcceptLoss
 		}
+		s.Operation.Skip = rotating
 		if old := s.MasterNode(); old != nil {
 			old.InReadSet = false
 		}
@@ -332,7 +335,7 @@ func (x *Executor) promote(ctx context.Context, s *topology.Shard) error {
 	}
 	generation := s.Generation
 	if x.kind == topology.Failover {
-		generation++
+		generation = op.Next(s.Generation)
 	}
 	sec, err := x.secretsOf(s.ID, s.SecretID, generation)
 	if err != nil {
@@ -393,12 +396,7 @@ func (x *Executor) promotionFailed(ctx context.Context, candidate *topology.Node
 	first := !slices.Contains(x.failed, candidate.ID)
 	x.failed = append(slices.DeleteFunc(x.failed, func(id string) bool { return id == candidate.ID }), candidate.ID)
 	x.failures++
-	select {
-	case <-time.After(min(failedMost, failedFirst<<min(x.failures-1, 10))):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	return x.commit(ctx, candidate.ID+" could not be promoted", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
+	err := x.commit(ctx, candidate.ID+" could not be promoted", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
 		op.Phase, op.Candidate, op.Requested, op.AcceptLoss = Electing, "", "", false
 		if !first {
 			return nil, nil
@@ -406,6 +404,26 @@ func (x *Executor) promotionFailed(ctx context.Context, candidate *topology.Node
 		return []topology.Event{{Time: time.Now(), Kind: "PromotionFailed", Severity: topology.Critical, Shard: s.ID, Node: candidate.ID, Epoch: c.Epoch,
 			Message: fmt.Sprintf("%s was chosen as master of %s and could not be made one (%v): another node is tried if one has as much, and it again", candidate.ID, s.ID, cause)}}, nil
 	})
+	if err != nil {
+		return err
+	}
+	return x.rest(ctx, min(failedMost, failedFirst<<min(x.failures-1, 10)))
+}
+
+// rest waits between two attempts, or until an admin says who is to be promoted.
+func (x *Executor) rest(ctx context.Context, d time.Duration) error {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		select {
+		case <-time.After(min(electAgain, time.Until(end))):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		r := x.host.Record()
+		if s := r.Shard(x.shard); s == nil || s.Operation == nil || s.Operation.ID != x.op || s.Operation.Requested != "" || s.Operation.AcceptLoss {
+			return nil
+		}
+	}
+	return nil
 }
 
 // makeMaster promotes a node, idempotently, and returns what it says of itself then.
@@ -481,6 +499,9 @@ func (x *Executor) finish(ctx context.Context, generation uint64, master redisad
 		report = x.report(s, op, c.Epoch)
 		report.Phases = ended(report.Phases, now)
 		report.Succeeded = s.Master != op.OldMaster
+		if n := len(s.Failovers); !report.Succeeded && !op.Asked && op.Kind == topology.Failover && n > 0 {
+			s.Failovers = s.Failovers[:n-1] // nobody was failed over to
+		}
 		if !report.Succeeded {
 			report.Error = "the role came back to " + s.Master + ": nobody else could take it"
 		}

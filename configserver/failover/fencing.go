@@ -30,17 +30,10 @@ import (
 func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []string) error {
 	generation := s.Generation
 	if len(x.host.NodeUsers()) > 0 {
+		// Committed before it is granted: proxies try again to log in, and whoever goes
+		// on from here, or goes back, knows of it.
 		generation++
-		x.granted = generation // before any commit; a way back keeps it
-	}
-	seats, err := x.onlySeats(ctx, s, generation)
-	if err != nil {
-		return err
-	}
-	x.missed(unacked)
-	x.fenced = true
-	if generation > s.Generation {
-		err := x.commit(ctx, "fenced proxies that do not ack", func(_ *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
+		err := x.commit(ctx, "fences proxies that do not ack", func(_ *topology.Cluster, s *topology.Shard, _ *topology.Operation) ([]topology.Event, error) {
 			s.Generation = max(s.Generation, generation)
 			return nil, nil
 		})
@@ -48,6 +41,12 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 			return err
 		}
 	}
+	seats, err := x.onlySeats(ctx, s, generation)
+	if err != nil {
+		return err
+	}
+	x.missed(unacked)
+	x.fenced = true
 	x.host.Fenced(ctx, x.shard, seats, unacked)
 	return nil
 }

@@ -46,7 +46,7 @@ func Newer(c *topology.Cluster, s *topology.Shard, o *health.Observations, now t
 	if c.Phase == topology.Deleting {
 		return ""
 	}
-	next := s.Generation + 1
+	next := s.Operation.Next(s.Generation)
 	var live, moved int
 	master := false
 	for i := range s.Nodes {

@@ -247,9 +247,7 @@ func (x *Executor) rollBack(ctx context.Context, s *topology.Shard, cause error)
 	})
 	x.log.Warn("switchover is rolled back", "error", cause)
 	return x.commit(ctx, "switchover rolled back", func(c *topology.Cluster, s *topology.Shard, op *topology.Operation) ([]topology.Event, error) {
-		// What some node may have been told is in force: a record without an operation
-		// is never behind its nodes (older.go).
-		s.Frozen, s.Generation = false, max(s.Generation, x.granted)
+		s.Frozen = false
 		report := x.report(s, op, c.Epoch)
 		report.Phases = ended(report.Phases, time.Now())
 		report.Error = cause.Error()

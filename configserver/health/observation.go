@@ -146,7 +146,7 @@ func (o *Observations) Take(c *topology.Cluster, s *topology.Shard, n *topology.
 	if m == nil {
 		return // while there is none, nobody has a link
 	}
-	if p.Info.Master || !p.Info.LinkUp || p.Info.Syncing || p.Info.MasterAddress != m.Endpoint() {
+	if p.Info.Master || !p.Info.LinkUp || p.Info.Syncing || p.Info.MasterAddress != m.Endpoint() && p.Info.ReplID != h.ReplID {
 		if o.Unlinked[n.ID].IsZero() {
 			o.Unlinked[n.ID] = p.InfoAt
 		}

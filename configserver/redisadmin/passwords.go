@@ -37,11 +37,3 @@ func (c *Conn) HasPassword(ctx context.Context, user, password string) (bool, er
 	}
 	return false, nil
 }
-
-// Reached is the "ip:port" that the address meant when it was dialed.
-func (c *Conn) Reached() string {
-	if c.nc == nil {
-		return ""
-	}
-	return c.nc.RemoteAddr().String()
-}

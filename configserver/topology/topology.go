@@ -258,6 +258,8 @@ type Operation struct {
 	// well. AcceptLoss: a node that was not in sync may be promoted.
 	Asked      bool `json:"asked,omitempty"`
 	AcceptLoss bool `json:"acceptLoss,omitempty"`
+	// Skip: the next generation was given away already, by a rotation that it replaced.
+	Skip bool `json:"skip,omitempty"`
 	// Lost says what is lost by the choice of the candidate; empty when nothing is
 	// known to be.
 	Lost string `json:"lost,omitempty"`
@@ -274,6 +276,14 @@ type Operation struct {
 	// OldMasterOffset is the last known offset of the old master in bytes, -1
 	// when unknown.
 	OldMasterOffset int64 `json:"oldMasterOffset"`
+}
+
+// Next is the generation after one, as far as this operation goes.
+func (o *Operation) Next(generation uint64) uint64 {
+	if o != nil && o.Skip {
+		generation++
+	}
+	return generation + 1
 }
 
 // PhaseTime says when a phase began and how long it took.
