@@ -400,7 +400,7 @@ func (x *election) lost(v *standing) string {
 		}
 		return ""
 	case v.is == restarted:
-		return "what is newer than what it restarted with: " + strings.TrimPrefix(v.with(), "with ")
+		return "what is newer than " + strings.TrimPrefix(v.with(), "with ")
 	}
 	return "what its master wrote since it was in sync" + x.behind(v)
 }

@@ -76,7 +76,7 @@ var situations = []situationTest{
 		w.kill("n1")
 		w.restart("n1", 100).users = []string{topology.Mark(&w.c, "t", "t-0")}
 		w.tick(step)
-	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is c:t:t-0; it is not touched"},
+	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is t-0 of t; nothing is done to it"},
 	{name: "WrongServerAtAddress: a node of the cluster", nodes: 3, make: func(w *world) {
 		w.kill("n1")
 		w.restart("n1", 100).runID = w.servers["n2"].runID
@@ -164,7 +164,7 @@ var situations = []situationTest{
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Minute), w.now.Add(-time.Minute), w.now}
 		w.kill("n0")
 		w.tick(50 * time.Millisecond)
-	}, code: "FailoversExhausted", node: "n0", message: "an admin asks for still works"},
+	}, code: "FailoversExhausted", node: "n0", message: "`basaltctl failover c s` replaces it"},
 	{name: "FailoversExhausted: old ones do not count", nodes: 2, make: func(w *world) {
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Hour), w.now.Add(-time.Hour), w.now}
 		w.kill("n0")
