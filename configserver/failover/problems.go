@@ -332,7 +332,7 @@ func withoutMark(x *situation) (list []found) {
 func replicaOutOfSync(x *situation) []found {
 	return x.others(func(n *topology.Node, _ *health.Node) bool { return n.Incarnation != "" && !n.InSync && n.Out != nil },
 		func(n *topology.Node, _ *health.Node) string {
-			return fmt.Sprintf("%s is not in sync since %s (%s): it would not be promoted if its master failed now", n.ID, n.Out.Since.Format(time.RFC3339), n.Out.Why)
+			return fmt.Sprintf("%s is not in sync since %s (%s): it is not promoted automatically", n.ID, n.Out.Since.Format(time.RFC3339), n.Out.Why)
 		})
 }
 

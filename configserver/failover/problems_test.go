@@ -56,7 +56,7 @@ var situations = []situationTest{
 		w.servers["n1"].up = true
 		w.tick(time.Second)
 	}, code: "FailoverBlocked", node: "n0", also: []string{"ReplicaOutOfSync"},
-		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes and 11s behind; " +
+		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes behind, out of sync for 11s; " +
 			"start what is missing, or `basaltctl failover c s --to n1 --accept-loss` promotes n1"},
 	{name: "FailoverBlocked: in its operation", nodes: 2, make: func(w *world) {
 		w.kill("n1")
