@@ -9,22 +9,27 @@ import (
 )
 
 func (a *app) divergedCommand() *cobra.Command {
-	return group("diverged", "Data that nodes had written alone and that is kept aside", a.divergedList())
+	return group("diverged", "Writes that only one node had, and the files they were saved to", a.divergedList())
 }
 
 func (a *app) divergedList() *cobra.Command {
 	return &cobra.Command{
-		Use: "list [CLUSTER]", Aliases: []string{"ls"}, Short: "List data that nodes had written alone", Args: between(0, 1),
-		Long: `List data that nodes had written alone and that their shard's master does not
-have: an old master may hold writes that were acknowledged and not replicated when
-it was replaced. Before it was made a replica, it wrote all it had to the file
-named here, in the folder that its CONFIG GET dir names. To look into it, copy the
-file, and start a server of the same version on it, alone and on another port:
+		Use: "list [CLUSTER]", Aliases: []string{"ls"}, Short: "List writes that only one node had, and the files they were saved to", Args: between(0, 1),
+		Long: `List writes that only one node had, and the files they were saved to. An old
+master may hold writes that were acknowledged and not replicated when it was
+replaced. Before it is made a replica, it saves everything it has, these writes
+among it, to FILE in its data directory. To see what is in there, on its host:
 
-  redis-server --port 7999 --bind 127.0.0.1 --dir COPY --dbfilename FILE --appendonly no
+  redis-cli -p PORT --user basalt-admin --askpass config get dir
+  mkdir /tmp/look && cp DIR/FILE /tmp/look
+  redis-server --port 7999 --bind 127.0.0.1 --dir /tmp/look --dbfilename FILE --appendonly no
 
-The file may be written over from the time under UNTIL on, which is set when the
-node has copied its master's data (policy keep-diverged). Basalt does not delete it.`,
+The server must not be of an older version than the node's. What is missing in the
+cluster has to be copied from it by hand, for example with DUMP and RESTORE.
+
+KEPT says how long FILE is not written over by a later one: for the policy's
+keep-diverged after the node is in sync again, and no longer when it becomes master
+before that. Basalt never deletes it; remove it when it is of no use.`,
 		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			s, err := a.status(ctx, name)
 			if err != nil {
@@ -34,20 +39,24 @@ node has copied its master's data (policy keep-diverged). Basalt does not delete
 				return a.printProto(&basaltv1.ClusterStatus{Diverged: s.GetDiverged()})
 			}
 			if len(s.GetDiverged()) == 0 {
-				return a.say("no node of cluster %s had written anything alone", name)
+				return a.say("no node of cluster %s had writes that its shard's master lacks", name)
 			}
-			t := newTable("SHARD", "NODE", "FOUND", "BYTES", "FILE", "UNTIL").numbers(3)
+			t := newTable("SHARD", "NODE", "FOUND", "BYTES", "FILE", "KEPT").numbers(3)
 			for _, d := range s.GetDiverged() {
-				file, until := d.GetFile(), "in sync again"
+				file, kept := d.GetFile(), "until it is in sync"
 				switch {
 				case d.GetError() != "":
-					file, until = "not kept: "+d.GetError(), "-"
+					file, kept = "not saved: "+d.GetError(), "-"
 				case file == "":
-					file, until = "being written", "-"
+					file, kept = "being written", "-"
 				case d.GetUntil() != nil:
-					until = "in " + span(d.GetUntil().AsTime().Sub(a.now()))
+					kept = span(d.GetUntil().AsTime().Sub(a.now())) + " more"
 				}
-				t.row(d.GetShard(), d.GetNode(), a.age(d.GetFoundAt())+" ago", count(d.GetBytes()), file, until)
+				bytes := "unknown"
+				if d.GetBytes() >= 0 {
+					bytes = size(d.GetBytes())
+				}
+				t.row(d.GetShard(), d.GetNode(), a.age(d.GetFoundAt())+" ago", bytes, file, kept)
 			}
 			return t.print(a.out)
 		}),

@@ -114,7 +114,7 @@ func blueStatus() *basaltv1.ClusterStatus {
 			},
 			{
 				Node: "shard-1-0", Shard: "shard-1", Address: "127.0.0.1:7003", Role: basaltv1.NodeRole_NODE_ROLE_FENCED,
-				Offset: -1, Lag: -1, Keys: -1, UsedMemory: -1, Sight: basaltv1.Sight_SIGHT_REFUSED, Health: "refused: connection refused",
+				Offset: -1, Lag: -1, Keys: -1, UsedMemory: -1, Sight: basaltv1.Sight_SIGHT_REFUSED, Health: "nobody can reach the master; a replica takes over",
 			},
 		},
 		Proxies: []*basaltv1.ProxyStatus{
@@ -136,6 +136,7 @@ func failoverReport() *basaltv1.Report {
 		Evidence: []*basaltv1.Evidence{
 			{VantagePoint: "configserver cs-0", Sight: basaltv1.Sight_SIGHT_REFUSED, Detail: "connection refused"},
 			{VantagePoint: "replica shard-0-1", Sight: basaltv1.Sight_SIGHT_TIMEOUT},
+			{VantagePoint: "replica shard-0-2", Detail: "has not answered in time"},
 		},
 		Phases: []*basaltv1.ReportPhase{
 			{Name: "fencing", Duration: durationpb.New(4200 * time.Microsecond)},
@@ -146,7 +147,7 @@ func failoverReport() *basaltv1.Report {
 			{Node: "shard-0-1", Offset: 123400, Priority: 100, Chosen: true},
 			{Node: "shard-0-2", Offset: -1, Priority: 100, Refused: "not reachable"},
 		},
-		OldMaster: "shard-0-0", NewMaster: "shard-0-1", OffsetGap: 56, StartEpoch: 12, EndEpoch: 15,
+		OldMaster: "shard-0-0", NewMaster: "shard-0-1", OffsetGap: 7700433, StartEpoch: 12, EndEpoch: 15,
 		UnackedProxies: []string{"deadbeef"}, MoreUnacked: 984, Fenced: true, Succeeded: true,
 	}
 }

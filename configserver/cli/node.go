@@ -11,7 +11,7 @@ import (
 )
 
 func (a *app) nodeCommand() *cobra.Command {
-	return group("node", "Register, deregister and set nodes readable, and print what marks their servers",
+	return group("node", "Register, deregister and set nodes readable, and print the line that says which node a server is",
 		a.nodeRegister(), a.nodeDeregister(), a.nodeReadable(), a.nodeMark())
 }
 

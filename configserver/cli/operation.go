@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/basalt-redis/basalt/internal/settings"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
@@ -31,11 +32,15 @@ func (a *app) failoverCommand() *cobra.Command {
 		func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error) {
 			return call(ctx, a.clusters().Failover, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to, AcceptLoss: acceptLoss})
 		})
-	cmd.Long = `Make a replica the master without asking the old one. Only a node that was in
-sync is taken, so that nothing is lost that a living node still has; with
---accept-loss also one that was not, and what it lacks is lost: the error of the
-call without it says how much that is.`
-	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "promote a node that was not in sync, too; what it lacks is lost")
+	cmd.Long = `Make a replica the master without asking the old one.
+
+Only a node of the in-sync set is promoted, so that nothing is lost that a node
+that answers still has. When there is none, nothing is changed, and the error says
+what could be promoted and, where that is known, how many bytes it lacks. With
+--accept-loss that node, or the one of --to, is promoted: what it lacks is lost.
+What the old master has is saved to a file when it comes back, if it can be
+(basaltctl diverged list).`
+	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "promote a node even if it is not in sync; what it lacks is lost")
 	return cmd
 }
 
@@ -95,11 +100,7 @@ func printReport(w io.Writer, r *basaltv1.Report, indent string) {
 	}
 	var lines []string
 	for _, e := range r.GetEvidence() {
-		line := e.GetVantagePoint() + ": " + enum(e.GetSight(), "SIGHT_")
-		if e.GetDetail() != "" {
-			line += " (" + e.GetDetail() + ")"
-		}
-		lines = append(lines, line)
+		lines = append(lines, e.GetVantagePoint()+": "+evidence(e))
 	}
 	section("evidence", lines)
 	phases := newTable().numbers(1)
@@ -120,7 +121,7 @@ func printReport(w io.Writer, r *basaltv1.Report, indent string) {
 	case gap < 0:
 		section("offset gap", []string{"unknown: the old master could not be asked"})
 	default:
-		section("offset gap", []string{strconv.FormatInt(gap, 10) + " bytes"})
+		section("offset gap", []string{settings.DescribeBytes(gap)})
 	}
 	if len(r.GetUnackedProxies()) > 0 {
 		fenced := "not fenced"
@@ -133,6 +134,19 @@ func printReport(w io.Writer, r *basaltv1.Report, indent string) {
 		}
 		section("unacked", []string{names + " (" + fenced + ")"})
 	}
+}
+
+// evidence is what one vantage point saw, with the details in brackets unless they are
+// all that is known or say the same.
+func evidence(e *basaltv1.Evidence) string {
+	sight, detail := enum(e.GetSight(), "SIGHT_"), e.GetDetail()
+	switch {
+	case detail == "" || detail == sight:
+		return sight
+	case e.GetSight() == basaltv1.Sight_SIGHT_UNSPECIFIED:
+		return detail
+	}
+	return sight + " (" + detail + ")"
 }
 
 func tableLines(t *table) []string {

@@ -38,14 +38,14 @@ func (p *policyFlags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&p.ackTimeout, "ack-timeout", 0, "how long proxies get to ack before the server is fenced (default 500ms)")
 	fs.Uint32Var(&p.maxFailovers, "max-failovers", 0, "automatic failovers per shard and period (default 3)")
 	fs.DurationVar(&p.failoverPeriod, "failover-period", 0, "period of --max-failovers (default 10m)")
-	fs.DurationVar(&p.maxReplicaAge, "max-replica-age", 0, "replicas that were not seen to have everything for longer leave the in-sync set (default 10s)")
+	fs.DurationVar(&p.maxReplicaAge, "max-replica-age", 0, "replicas that did not catch up with their master for longer leave the in-sync set (default 10s)")
 	fs.Uint32Var(&p.minReplicasToWrite, "min-replicas-to-write", 0, "min-replicas-to-write of masters (default 0)")
 	settings.BytesVar(fs, &p.maxReadLag, "max-read-lag", 0, "replicas that lag more `bytes` leave the read set (default 16MiB)")
 	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a shard whose in-sync nodes all restarted waits for those that are not back (default 10s)")
-	fs.StringVar(&p.prefer, "prefer", "", "when no in-sync node can be promoted: data (wait for one), or availability (promote the best that answers) (default data)")
-	fs.DurationVar(&p.electionWait, "election-wait", 0, "how long an election waits for in-sync nodes that are alive and silent (default 3s)")
+	fs.StringVar(&p.prefer, "prefer", "", "when no in-sync node can be promoted: `data`, wait for one; or availability, promote the best that answers and lose what it lacks (default data)")
+	fs.DurationVar(&p.electionWait, "election-wait", 0, "how long a failover waits for in-sync nodes that may be alive and do not answer (default 3s)")
 	settings.BytesVar(fs, &p.maxReplicaLag, "max-replica-lag", 0, "replicas that are more `bytes` behind for a second leave the in-sync set (default 16MiB)")
-	fs.DurationVar(&p.keepDiverged, "keep-diverged", 0, "how long what a node had written alone is kept aside after its next copy; 0s: not at all (default 10m)")
+	fs.DurationVar(&p.keepDiverged, "keep-diverged", 0, "how long the file with the writes that only an old master had is not written over, once it is in sync again; 0s: none is saved (default 10m)")
 }
 
 func (p *policyFlags) changed(fs *pflag.FlagSet) bool {

@@ -99,8 +99,15 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	if c.GetOwner() != "" {
 		owner = ", run by " + c.GetOwner()
 	}
-	fmt.Fprintf(w, "cluster %s is %s at epoch %d: %d shards × %d nodes%s\n", c.GetName(),
-		enum(c.GetPhase(), "CLUSTER_PHASE_"), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner)
+	problems := ""
+	switch n := len(s.GetProblems()); {
+	case n == 1:
+		problems = "; 1 problem, see below"
+	case n > 1:
+		problems = fmt.Sprintf("; %d problems, see below", n)
+	}
+	fmt.Fprintf(w, "cluster %s is %s at epoch %d: %d shards × %d nodes%s%s\n", c.GetName(),
+		enum(c.GetPhase(), "CLUSTER_PHASE_"), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner, problems)
 	if len(c.GetConfig()) > 0 {
 		fmt.Fprintf(w, "configuration of its nodes: %s\n", configLine(c.GetConfig()))
 	}
@@ -163,9 +170,20 @@ func nodeTable(s *basaltv1.ClusterStatus) *table {
 		}
 		t.row(shard, ranges, n.GetNode(), enum(n.GetRole(), "NODE_ROLE_"), n.GetAddress(),
 			count(n.GetOffset()), lag, count(n.GetKeys()), size(n.GetUsedMemory()),
-			yesNo(n.GetInReadSet()), yesNo(n.GetInSync()), short(n.GetIncarnation(), 8), orDash(n.GetHealth()))
+			yesNo(n.GetInReadSet()), yesNo(n.GetInSync()), short(n.GetIncarnation(), 8), healthOf(n, s.GetProblems()))
 	}
 	return t
+}
+
+// healthOf is a node's health in a word: of a problem the code, for its message is in
+// the list of problems, and would make lines of the table too long to read.
+func healthOf(n *basaltv1.NodeStatus, problems []*basaltv1.Problem) string {
+	for _, p := range problems {
+		if p.GetNode() == n.GetNode() && p.GetMessage() == n.GetHealth() {
+			return p.GetCode()
+		}
+	}
+	return orDash(n.GetHealth())
 }
 
 // printOperations says what is being done to shards, and which ones hold.

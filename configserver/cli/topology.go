@@ -81,7 +81,7 @@ func shardState(s *basaltv1.Shard) string {
 	case s.GetMaster() == "":
 		return "no master"
 	}
-	return "ok"
+	return "-" // whether the master is well is in the status
 }
 
 func (a *app) topologyEpochs() *cobra.Command {

@@ -135,6 +135,10 @@ func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 					r.prober.LookAgain() // it may have been admitted at another place
 				}
 				l.retry(s.ID, p, err)
+				if err == nil {
+					l.obs.Stale(p.Node) // what was seen in between is of a node half way
+					l.kick(s)
+				}
 			})
 			if errors.Is(err, store.ErrLeaseLost) {
 				return err

@@ -76,10 +76,7 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 		}
 		delete(l.told, key)
 		about := cmp.Or(key.node, key.shard, "cluster "+l.cfg.Cluster)
-		message := about + " is well again"
-		if row.Ended == "" {
-			message = about + ": " + key.code + " is over"
-		}
+		message := about + ": " + key.code + " is over"
 		events = append(events, topology.Event{Time: now, Kind: row.EndedKind(), Severity: topology.Info, Shard: key.shard, Node: key.node, Message: message, Epoch: epoch})
 	}
 	l.problems[shard] = problems

@@ -36,7 +36,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		epoch:         gauge("topology_epoch", "Epoch of the committed topology."),
-		phase:         gauge("cluster_serving", "1 while the cluster serves all slots."),
+		phase:         gauge("cluster_serving", "1 while the cluster is in phase serving: not while it forms or is deleted. A shard that loses its master is in problems."),
 		members:       gauge("proxies", "Member proxies, by whether their stream is open.", "state"),
 		unacked:       gauge("proxies_unacked", "Member proxies that have not acked the newest epoch."),
 		commits:       counter("commits_total", "Commits of the cluster's record, by result.", "result"),

@@ -62,7 +62,7 @@ type Adopted struct {
 	// Incarnations by node, of the master and of those that follow it, and the
 	// "ip:port" at which they were asked.
 	Incarnations, Places map[string]string
-	Followers    []string
+	Followers            []string
 	// Notes are what an admin should know before.
 	Notes []string
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
+	"github.com/basalt-redis/basalt/internal/settings"
 )
 
 // Diverged data: what a node wrote alone.
@@ -38,9 +39,9 @@ import (
 // divergedFiles are the names, one in use at a time.
 var divergedFiles = [2]string{"basalt-diverged.rdb", "basalt-diverged-2.rdb"}
 
-// ErrSaving: the node is writing what it had alone; its admission is to be tried again
-// soon.
-var ErrSaving = errors.New("the node is writing aside what it had written alone")
+// ErrSaving: the node is saving the writes that only it has; its admission is to be
+// tried again soon.
+var ErrSaving = errors.New("the node is saving the writes that only it has")
 
 // divergence tells if a node may hold writes that its shard's master lacks, and how
 // many bytes of them; -1 when that is not known.
@@ -97,10 +98,10 @@ func (x *Executor) keepDiverged(ctx context.Context, c *redisadmin.Conn, s *topo
 	return x.noteDiverged(ctx, n.ID, "diverged data of "+n.ID, func(d *topology.Diverged) *topology.Event {
 		if d.File, d.Error = file, string(why); why != "" {
 			return &topology.Event{Kind: "DivergedDataNotKept", Severity: topology.Warning,
-				Message: fmt.Sprintf("what %s had written alone is not kept: %s", n.ID, why)}
+				Message: fmt.Sprintf("what %s had and its shard's master lacks is not saved: %s", n.ID, why)}
 		}
 		return &topology.Event{Kind: "DivergedDataKept", Severity: topology.Warning,
-			Message: fmt.Sprintf("what %s had written alone is in %s, in the folder that CONFIG GET dir names there; `basaltctl diverged list` shows it", n.ID, file)}
+			Message: fmt.Sprintf("all that %s had is in %s in its data directory: `basaltctl diverged list --help` says how to look into it", n.ID, file)}
 	})
 }
 
@@ -134,17 +135,19 @@ func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *top
 		}
 	}
 	if x.host.Record().Policy.KeepDiverged == 0 {
-		d.Error = "the cluster's policy is not to keep it (keep_diverged)"
+		d.Error = "the cluster's policy is not to (keep_diverged is 0)"
 	}
 	err = x.commitNode(ctx, n.ID, "found diverged data of "+n.ID, func(n *topology.Node) *topology.Event {
 		next := d
 		n.Diverged = &next
-		amount := "an unknown number of bytes"
+		has, then := "may have writes that its shard's master lacks", "; they are saved to a file, if that is possible, before it becomes a replica"
 		if bytes >= 0 {
-			amount = fmt.Sprintf("%d bytes", bytes)
+			has = "has writes that its shard's master lacks, " + settings.DescribeBytes(bytes)
 		}
-		return &topology.Event{Kind: "DivergedData", Severity: topology.Warning,
-			Message: fmt.Sprintf("%s may have written %s alone, which its shard's master does not have; they are lost to the shard", n.ID, amount)}
+		if d.Error != "" {
+			then = "; they are not saved: " + d.Error
+		}
+		return &topology.Event{Kind: "DivergedData", Severity: topology.Warning, Message: n.ID + " " + has + then}
 	})
 	return &d, err
 }

@@ -56,7 +56,7 @@ func (x *election) lost(v *standing) string {
 		}
 		return ""
 	case v.is == restarted:
-		return "what is newer than what it restarted with: " + strings.TrimPrefix(v.with(), "with ")
+		return "what is newer than " + strings.TrimPrefix(v.with(), "with ")
 	}
 	return "what its master wrote since it was in sync" + x.behind(v)
 }
@@ -77,17 +77,17 @@ func (x *election) behind(v *standing) string {
 	out := v.n.Out
 	switch {
 	case v.Offset >= 0 && x.Offset >= 0:
-		parts = append(parts, fmt.Sprintf("%d bytes", max(0, x.Offset-v.Offset)))
+		parts = append(parts, fmt.Sprintf("%d bytes behind", max(0, x.Offset-v.Offset)))
 	case out != nil && out.MasterOffset >= 0 && out.Offset >= 0:
-		parts = append(parts, fmt.Sprintf("at least %d bytes", max(0, out.MasterOffset-out.Offset)))
+		parts = append(parts, fmt.Sprintf("at least %d bytes behind", max(0, out.MasterOffset-out.Offset)))
 	}
 	if out != nil && x.Since.After(out.Since) {
-		parts = append(parts, x.Since.Sub(out.Since).Round(time.Second).String())
+		parts = append(parts, "out of sync for "+x.Since.Sub(out.Since).Round(time.Second).String())
 	}
 	if len(parts) == 0 {
 		return ""
 	}
-	return ": " + strings.Join(parts, " and ") + " behind"
+	return ": " + strings.Join(parts, ", ")
 }
 
 // Blocked says why nobody is taken and what can be done, as sentences.

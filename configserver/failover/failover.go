@@ -15,6 +15,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 	"github.com/basalt-redis/basalt/internal/lifecycle"
+	"github.com/basalt-redis/basalt/internal/settings"
 )
 
 // Failover: replace a master that is lost.
@@ -545,7 +546,7 @@ func finishedEvent(r *topology.Report) topology.Event {
 			e.Severity = topology.Critical
 			e.Message += "; lost is " + r.Lost
 		case r.OffsetGap > 0:
-			e.Message += fmt.Sprintf("; the last %d bytes the old master wrote are lost", r.OffsetGap)
+			e.Message += "; lost are the last " + settings.DescribeBytes(r.OffsetGap) + " that the old master wrote"
 		}
 	}
 	return e

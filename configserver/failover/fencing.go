@@ -37,6 +37,9 @@ func (x *Executor) fenceShard(ctx context.Context, s *topology.Shard, unacked []
 			s.Generation = max(s.Generation, generation)
 			return nil, nil
 		})
+		if err == nil {
+			err = x.hit("generation-committed")
+		}
 		if err != nil {
 			return err
 		}

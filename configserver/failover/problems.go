@@ -220,9 +220,9 @@ func failoversExhausted(x *situation) []found {
 	if !x.troubled() || !x.exhausted || x.chosen == "" || x.chosen == x.master.ID {
 		return nil
 	}
-	return x.blame("%s was failed over %d times within %v, so it is not failed over again by itself although its master %s is lost (%s): "+
-		"find out why masters die there; a failover that an admin asks for still works",
-		x.s.ID, x.c.Policy.MaxFailovers, x.c.Policy.FailoverPeriod, x.master.ID, x.about.Detail)
+	return x.blame("master %s is lost (%s) and is not replaced automatically, for %s was failed over %d times within %v: "+
+		"find out why masters die there; `basaltctl failover %s %s` replaces it all the same",
+		x.master.ID, x.about.Detail, x.s.ID, x.c.Policy.MaxFailovers, x.c.Policy.FailoverPeriod, x.c.Name, x.s.ID)
 }
 
 // mayReplace tells if a lost master can be replaced by an admitted node now.
@@ -258,7 +258,7 @@ func allNodesRestarted(x *situation) []found {
 	if x.outcome.Lost != "" {
 		lost = "lost is " + x.outcome.Lost
 	}
-	return x.blame("no node of %s that was in sync is the process it was: %s is taken as master; %s", x.s.ID, x.chosen, lost)
+	return x.blame("the in-sync nodes of %s restarted or are gone: %s is taken as master; %s", x.s.ID, x.chosen, lost)
 }
 
 func (x *situation) othersAdmitted() bool {
@@ -299,7 +299,7 @@ func noReplicas(v health.Verdict) func(x *situation) []found {
 		if !x.troubled() || !matches || x.chosen != "" || len(x.s.Nodes) > 1 {
 			return nil
 		}
-		return x.blame("master %s is lost (%s) and %s has no other node", x.master.ID, x.about.Detail, x.s.ID)
+		return x.blame("master %s is lost (%s) and %s has no other node: start it again", x.master.ID, x.about.Detail, x.s.ID)
 	}
 }
 
@@ -308,8 +308,8 @@ func wrongServer(x *situation) (list []found) {
 	for i := range x.s.Nodes {
 		n := &x.s.Nodes[i]
 		if stranger := x.o.Stranger(x.c, x.s, n); stranger != "" && x.o.Live(n.ID, x.now) {
-			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s: %s; it is not touched: see that the address leads to %s, "+
-				"or deregister the node and register it with its new one", n.ID, stranger, n.ID)})
+			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s: %s; nothing is done to it: see that the address leads to %s, "+
+				"or deregister the node and register it with its new address", n.ID, stranger, n.ID)})
 		}
 	}
 	return list
@@ -321,8 +321,9 @@ func withoutMark(x *situation) (list []found) {
 	for i := range x.s.Nodes {
 		n := &x.s.Nodes[i]
 		if n.Unmarked && x.o.Admitted(n, x.now) && x.o.Nodes[n.ID].Info.AppendOnly {
-			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s keeps an append-only file and does not say by its configuration which node it is: "+
-				"put \"user %s off\" there, or it is not known when it restarts with data", n.ID, topology.Mark(x.c, x.s.ID, n.ID))})
+			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s has an append-only file and its configuration does not say which node it is: put the line "+
+				"\"user %s off\" there (`basaltctl node mark %s %s` prints it), or it is not admitted when it restarts with data",
+				n.ID, topology.Mark(x.c, x.s.ID, n.ID), x.c.Name, n.ID)})
 		}
 	}
 	return list
@@ -331,7 +332,7 @@ func withoutMark(x *situation) (list []found) {
 func replicaOutOfSync(x *situation) []found {
 	return x.others(func(n *topology.Node, _ *health.Node) bool { return n.Incarnation != "" && !n.InSync && n.Out != nil },
 		func(n *topology.Node, _ *health.Node) string {
-			return fmt.Sprintf("%s is not in sync since %s (%s): it is not promoted by itself", n.ID, n.Out.Since.Format(time.RFC3339), n.Out.Why)
+			return fmt.Sprintf("%s is not in sync since %s (%s): it is not promoted automatically", n.ID, n.Out.Since.Format(time.RFC3339), n.Out.Why)
 		})
 }
 

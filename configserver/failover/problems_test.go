@@ -56,7 +56,7 @@ var situations = []situationTest{
 		w.servers["n1"].up = true
 		w.tick(time.Second)
 	}, code: "FailoverBlocked", node: "n0", also: []string{"ReplicaOutOfSync"},
-		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes and 11s behind; " +
+		message: "waiting for n0, which has everything (does not answer: connection refused); n1: is not in sync: 5000 bytes behind, out of sync for 11s; " +
 			"start what is missing, or `basaltctl failover c s --to n1 --accept-loss` promotes n1"},
 	{name: "FailoverBlocked: in its operation", nodes: 2, make: func(w *world) {
 		w.kill("n1")
@@ -76,7 +76,7 @@ var situations = []situationTest{
 		w.kill("n1")
 		w.restart("n1", 100).users = []string{topology.Mark(&w.c, "t", "t-0")}
 		w.tick(step)
-	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is c:t:t-0; it is not touched"},
+	}, code: "WrongServerAtAddress", node: "n1", message: "it says it is t-0 of t; nothing is done to it"},
 	{name: "WrongServerAtAddress: a node of the cluster", nodes: 3, make: func(w *world) {
 		w.kill("n1")
 		w.restart("n1", 100).runID = w.servers["n2"].runID
@@ -164,7 +164,7 @@ var situations = []situationTest{
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Minute), w.now.Add(-time.Minute), w.now}
 		w.kill("n0")
 		w.tick(50 * time.Millisecond)
-	}, code: "FailoversExhausted", node: "n0", message: "an admin asks for still works"},
+	}, code: "FailoversExhausted", node: "n0", message: "`basaltctl failover c s` replaces it"},
 	{name: "FailoversExhausted: old ones do not count", nodes: 2, make: func(w *world) {
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Hour), w.now.Add(-time.Hour), w.now}
 		w.kill("n0")

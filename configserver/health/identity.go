@@ -3,7 +3,6 @@ package health
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -43,13 +42,13 @@ func Stranger(c *topology.Cluster, s *topology.Shard, n *topology.Node, info *re
 	}
 	own := topology.Mark(c, s.ID, n.ID)
 	if mark := topology.OtherMark(users, own); mark != "" {
-		return fmt.Sprintf("another server answers at %s: it says it is %s", n.Address, strings.TrimPrefix(mark, topology.MarkPrefix))
+		return fmt.Sprintf("another server answers at %s: it says it is %s", n.Address, topology.MarkedAs(c, mark))
 	}
 	first := s.Master == "" && c.Phase == topology.Forming && s.Nodes[0].ID == n.ID
 	if slices.Contains(users, own) || first || info.Keys <= 0 || s.Knows(info.ReplID) || s.Knows(info.ReplID2) {
 		return ""
 	}
-	text := fmt.Sprintf("the server at %s holds %d keys and does not say whose they are: if it is %s, restart it with the line \"user %s off\" in its configuration",
+	text := fmt.Sprintf("the server at %s holds %d keys and does not say which node it is: if it is %s, restart it with the line \"user %s off\" in its configuration",
 		n.Address, info.Keys, n.ID, own)
 	if n.ID != s.Master && (s.Operation == nil || s.Operation.OldMaster != n.ID) {
 		text += fmt.Sprintf("; if its data is of no use, `basaltctl node register %s %s %s %s --discard-data`", c.Name, s.ID, n.ID, n.Address)

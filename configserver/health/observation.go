@@ -202,6 +202,14 @@ func (o *Observations) forget(node string) {
 	delete(o.Unlinked, node)
 }
 
+// Stale makes what a node said count as of the time before the newest record.
+func (o *Observations) Stale(node string) {
+	if n, known := o.Nodes[node]; known {
+		n.InfoAt, n.UsersAt = time.Time{}, time.Time{}
+		o.Nodes[node] = n
+	}
+}
+
 // Forget forgets a node that left.
 func (o *Observations) Forget(node string) {
 	o.forget(node)

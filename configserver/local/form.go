@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -163,6 +164,10 @@ func (g *playground) nodesAnswer(ctx context.Context) error {
 	}
 	return nil
 }
+
+// go-redis writes failed dials to stderr; a server that does not answer yet is waited
+// for, and the line about that says all.
+func init() { logging.Disable() }
 
 // redisClient makes a client that tries once and gives up soon.
 func redisClient(address, user, password string) *redis.Client {

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -47,12 +48,8 @@ const CallTimeout = time.Second
 func init() {
 	// go-redis writes failed dials to stderr; every error is returned as well
 	// and is logged, once, by whoever knows what it means.
-	redis.SetLogger(silent{})
+	logging.Disable()
 }
-
-type silent struct{}
-
-func (silent) Printf(context.Context, string, ...any) {}
 
 // Conn is one connection to one incarnation of a server.
 type Conn struct {

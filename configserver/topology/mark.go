@@ -27,3 +27,16 @@ func OtherMark(users []string, own string) string {
 	}
 	return users[i]
 }
+
+// MarkedAs says in words which node a mark names.
+func MarkedAs(c *Cluster, mark string) string {
+	name := strings.TrimPrefix(mark, MarkPrefix)
+	parts := strings.SplitN(name, ":", 3)
+	switch {
+	case len(parts) < 3:
+		return name
+	case parts[0] == cmp.Or(c.UID, c.Name):
+		return parts[2] + " of " + parts[1]
+	}
+	return parts[2] + " of " + parts[1] + " in another cluster (uid " + parts[0] + ")"
+}

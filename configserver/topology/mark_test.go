@@ -20,3 +20,16 @@ func TestMarksDiffer(t *testing.T) {
 		said[mark] = is
 	}
 }
+
+func TestMarkedAs(t *testing.T) {
+	c := &Cluster{Name: "blue", UID: "b1"}
+	for mark, want := range map[string]string{
+		Mark(c, "shard-0", "shard-0-1"):                   "shard-0-1 of shard-0",
+		Mark(&Cluster{UID: "g2"}, "shard-0", "shard-0-1"): "shard-0-1 of shard-0 in another cluster (uid g2)",
+		MarkPrefix + "what":                               "what",
+	} {
+		if got := MarkedAs(c, mark); got != want {
+			t.Errorf("%s: %q, want %q", mark, got, want)
+		}
+	}
+}

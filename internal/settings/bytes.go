@@ -40,14 +40,28 @@ func ParseBytes(text string) (int64, error) {
 	return int64(f * float64(factor)), nil
 }
 
+var unitNames = [...]string{"KiB", "MiB", "GiB", "TiB"}
+
 // FormatBytes writes a size in the largest unit that divides it: "64KiB".
 func FormatBytes(n int64) string {
 	for i := 3; i >= 0; i-- {
 		if f := int64(units[i].factor); n >= f && n%f == 0 {
-			return strconv.FormatInt(n/f, 10) + [...]string{"KiB", "MiB", "GiB", "TiB"}[i]
+			return strconv.FormatInt(n/f, 10) + unitNames[i]
 		}
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// DescribeBytes writes an exact number of bytes for people, with its size when that is
+// easier to read: "7700433 bytes (7.3 MiB)".
+func DescribeBytes(n int64) string {
+	text := strconv.FormatInt(n, 10) + " bytes"
+	for i := 3; i >= 0; i-- {
+		if f := int64(units[i].factor); n >= f {
+			return text + " (" + strconv.FormatFloat(float64(n)/float64(f), 'f', 1, 64) + " " + unitNames[i] + ")"
+		}
+	}
+	return text
 }
 
 type bytesValue struct{ p *int64 }

@@ -133,3 +133,13 @@ func TestParseBytes(t *testing.T) {
 		}
 	}
 }
+
+func TestDescribeBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 bytes", 1023: "1023 bytes", 1536: "1536 bytes (1.5 KiB)", 7700433: "7700433 bytes (7.3 MiB)", 3 << 40: "3298534883328 bytes (3.0 TiB)",
+	} {
+		if got := DescribeBytes(n); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
