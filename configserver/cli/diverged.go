@@ -28,8 +28,8 @@ The server must not be of an older version than the node's. What is missing in t
 cluster has to be copied from it by hand, for example with DUMP and RESTORE.
 
 KEPT says how long FILE is not written over by a later one: for the policy's
-keep-diverged after the node is in sync again, and no longer when it becomes master
-before that. Basalt never deletes it; remove it when it is of no use.`,
+keep-diverged after the node is in sync again. Basalt never deletes it; remove it
+when it is of no use.`,
 		RunE: a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 			s, err := a.status(ctx, name)
 			if err != nil {

@@ -100,24 +100,24 @@ func tendNode(c *topology.Cluster, s *topology.Shard, n *topology.Node, o *healt
 	}
 	switch {
 	case n.ID == s.Master:
-		return ""
 	case !n.InSync && mayEnter(c, s, n, o, now):
 		next.InSync, next.Out, next.History = true, nil, h.ReplID
 		protect()
 		return n.ID + " is in sync"
 	case !n.InSync:
 		return ""
-	}
-	if reason := outOfSync(c, s, n, o, now); reason != "" {
-		next.InSync = false
-		next.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: reason, Offset: knownOffset(s, n, o), MasterOffset: h.Offset}
-		return n.ID + " is not in sync: " + reason
+	default:
+		if reason := outOfSync(c, s, n, o, now); reason != "" {
+			next.InSync = false
+			next.Out = &topology.OutOfSync{Since: now.UTC().Round(time.Microsecond), Why: reason, Offset: knownOffset(s, n, o), MasterOffset: h.Offset}
+			return n.ID + " is not in sync: " + reason
+		}
 	}
 	switch d := n.Diverged; {
 	case d == nil:
 	case d.Until.IsZero():
 		protect()
-		return n.ID + " has copied its master's data"
+		return n.ID + " is in sync, and keeps what it had alone for a while"
 	case now.After(d.Until):
 		next.Diverged = nil
 		return n.ID + ": diverged data need not be kept any more"
@@ -202,7 +202,7 @@ func succeed(s *topology.Shard, op *topology.Operation, info redisadmin.Info, jo
 		is, follows := joined[n.ID]
 		switch {
 		case n.ID == s.Master:
-			n.InSync, n.Out, n.Diverged, n.History = true, nil, nil, info.ReplID
+			n.InSync, n.Out, n.History = true, nil, info.ReplID
 		case n.InSync && follows && (is.ReplID == info.ReplID || start >= 0 && is.ReplID == info.ReplID2 && is.Offset <= fork):
 			n.History = info.ReplID
 		case n.InSync:
