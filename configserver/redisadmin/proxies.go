@@ -91,11 +91,12 @@ func (p *Proxies) missing(users []string) (commands [][]any) {
 }
 
 // What a proxy must not do: change roles, users, code or configuration, or
-// dump and move data behind the Configserver's back.
+// dump and move data behind the Configserver's back. Servers before 7.0 know no rule
+// that takes a subcommand away, so the command goes and what is harmless of it returns.
 var proxyRules = []any{
 	"reset", "on", "~*", "&*", "+@all",
 	"-acl", "-replicaof", "-slaveof", "-failover", "-shutdown", "-psync", "-sync", "-replconf",
-	"-module", "+module|list", "+module|help", "-debug", "-cluster", "-config|set", "-config|rewrite",
+	"-module", "+module|list", "+module|help", "-debug", "-cluster", "-config", "+config|get", "+config|resetstat", "+config|help",
 	"-save", "-swapdb", "-migrate",
 	// What the proxies pass on of DEBUG. A server refuses all of it unless it was
 	// started with enable-debug-command.

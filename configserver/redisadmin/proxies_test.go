@@ -2,6 +2,7 @@ package redisadmin
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -114,5 +115,30 @@ func TestOneProxyIsShutOut(t *testing.T) {
 	p.Held = []int{0, 3}
 	if commands := p.missing(users); len(commands) != 1 || commands[0][2] != "basalt-proxy-7-3-1" {
 		t.Errorf("makes %v", commands)
+	}
+}
+
+// TestProxyRules: what a proxy may do of CONFIG, in rules that every server takes.
+func TestProxyRules(t *testing.T) {
+	for _, rule := range proxyRules {
+		if rule := rule.(string); strings.HasPrefix(rule, "-") && strings.Contains(rule, "|") {
+			t.Errorf("a server before 7.0 refuses %q", rule)
+		}
+	}
+	s := redistest.Start(t, redistest.Options{})
+	if err := dialTest(t, s).OnlyProxies(t.Context(), proxies(7, 1)); err != nil {
+		t.Fatal(err)
+	}
+	c := seatClient(s, 7, credentials.Seat{Number: 0, Version: 1})
+	defer c.Close()
+	for command, want := range map[string]bool{"get maxmemory": true, "resetstat": true, "set maxmemory 0": false, "rewrite": false} {
+		args := []any{"config"}
+		for word := range strings.FieldsSeq(command) {
+			args = append(args, word)
+		}
+		err := c.Do(t.Context(), args...).Err()
+		if err != nil && !strings.Contains(err.Error(), "NOPERM") || (err == nil) != want {
+			t.Errorf("config %s: %v", command, err)
+		}
 	}
 }
