@@ -99,6 +99,12 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 			t.Fatalf("redis.conf lacks %q:\n%s", line, conf)
 		}
 	}
+
+	// A server before 7.0 ends at a config line it does not know.
+	old, err := d.redisConf("/nodes/shard-0-0", 7001, "", false, nil)
+	if err != nil || strings.Contains(old, "enable-protected-configs") || strings.Contains(old, "shutdown-timeout") {
+		t.Fatal(err, old)
+	}
 }
 
 func TestStateIsLocked(t *testing.T) {

@@ -153,7 +153,9 @@ func (o *Options) check() error {
 		}
 	}
 	if o.EnableDebug {
-		o.RedisConfig = append(o.RedisConfig, "enable-debug-command yes")
+		if isSince7(o.RedisServer) { // an older server has DEBUG enabled
+			o.RedisConfig = append(o.RedisConfig, "enable-debug-command yes")
+		}
 		o.ProxyFlags = append(o.ProxyFlags, "--enable-debug-command")
 	}
 	for _, kv := range append(append([]string{}, o.ConfigserverEnv...), o.ProxyEnv...) {

@@ -161,7 +161,7 @@ func (g *playground) planNode(id string, port int) error {
 			if uid := g.layout.ClusterUID; uid != "" {
 				mark = topology.Mark(&topology.Cluster{UID: uid}, shardOf(id), id)
 			}
-			text, err := g.dir.redisConf(dir, port, mark, g.protected, g.opts.RedisConfig)
+			text, err := g.dir.redisConf(dir, port, mark, g.since7, g.opts.RedisConfig)
 			if err != nil {
 				return err
 			}

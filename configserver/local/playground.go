@@ -48,8 +48,8 @@ type playground struct {
 	spawn  spawner
 	dir    *dataDir
 	layout *layout
-	// protected: the servers know enable-protected-configs.
-	protected bool
+	// since7: the servers know the config lines of Redis 7.0.
+	since7 bool
 
 	// processes in the order in which they start.
 	processes     []*process
@@ -97,7 +97,7 @@ func Up(ctx context.Context, opts Options, out Output) (err error) {
 	if err := dir.makeCredentials(g.opts.ClientPasswordFile); err != nil {
 		return err
 	}
-	g.protected = protectsConfigs(g.opts.RedisServer)
+	g.since7 = isSince7(g.opts.RedisServer)
 	if err := g.plan(); err != nil {
 		return err
 	}

@@ -33,9 +33,9 @@ func (d *dataDir) adminPasswords() ([]string, error) {
 // redisConf is the config of a server that boots fenced: nobody but the
 // Configserver gets in, until that admitted the incarnation. The config holds
 // hashes of passwords only.
-// A server that is started again says by mark which node it is, and those that know
-// enable-protected-configs may be told to keep diverged data in a file of its own.
-func (d *dataDir) redisConf(dir string, port int, mark string, protected bool, extra []string) (string, error) {
+// A server that is started again says by mark which node it is, and those since 7.0
+// may be told to keep diverged data in a file of its own.
+func (d *dataDir) redisConf(dir string, port int, mark string, since7 bool, extra []string) (string, error) {
 	passwords, err := d.adminPasswords()
 	if err != nil {
 		return "", err
@@ -50,7 +50,6 @@ func (d *dataDir) redisConf(dir string, port int, mark string, protected bool, e
 	// A replica of a playground need not wait for others to sync with it.
 	line("repl-diskless-sync yes")
 	line("repl-diskless-sync-delay 0")
-	line("shutdown-timeout 3")
 	if d.temporary {
 		line(`save ""`)
 		line("appendonly no")
@@ -70,7 +69,8 @@ func (d *dataDir) redisConf(dir string, port int, mark string, protected bool, e
 	if mark != "" {
 		line("user %s off", mark)
 	}
-	if protected {
+	if since7 { // an older server ends at a line it does not know
+		line("shutdown-timeout 3")
 		line("enable-protected-configs yes")
 	}
 	for _, e := range extra {
@@ -79,9 +79,9 @@ func (d *dataDir) redisConf(dir string, port int, mark string, protected bool, e
 	return b.String(), nil
 }
 
-// protectsConfigs tells if a server knows enable-protected-configs: Redis from 7.0,
-// and every Valkey. binary is looked up in PATH.
-func protectsConfigs(binary string) bool {
+// isSince7 tells if a server knows the config lines that came with Redis 7.0, as every
+// Valkey does. binary is looked up in PATH.
+func isSince7(binary string) bool {
 	out, err := exec.Command(binary, "--version").Output()
 	if err != nil {
 		return false
