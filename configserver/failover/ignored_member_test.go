@@ -4,7 +4,7 @@ import "testing"
 
 // A member that runs on with all the data, and may not be promoted for a reason that
 // is not its data, is no reason to begin with less: whoever is promoted instead is
-// copied by it.
+// copied by it. Nor does the command that the blocked shard names lose more than needs be.
 func TestAMemberThatMayNotBePromotedIsNotOverwritten(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -32,6 +32,10 @@ func TestAMemberThatMayNotBePromotedIsNotOverwritten(t *testing.T) {
 			got := Elect(&w.c, w.shard(), Election{Old: "n0", Since: w.now, Offset: 1500}, &w.o, w.now)
 			if got.Chosen() == "n0" {
 				t.Errorf("n0, which restarted empty, is promoted, and n1, which has everything, copies it: %+v", got)
+			}
+			if tc.name == "priority 0" && (got.Chosen() != "" || got.Remedy != "n1") {
+				t.Errorf("chosen %q; an admin is told to accept a loss by %q, and --to n1 would lose nothing: %s", got.Chosen(), got.Remedy,
+					got.Blocked(&w.c, w.shard()))
 			}
 		})
 	}
