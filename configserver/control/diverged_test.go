@@ -44,6 +44,24 @@ func (r *rig) node(id string) topology.Node {
 	return *n
 }
 
+// failSave makes a node's server save and fail: a folder is in the file's place.
+func (r *rig) failSave(node string) {
+	r.t.Helper()
+	dir, _ := r.servers[node].MustDo("CONFIG", "GET", "dir").([]any)
+	file := filepath.Join(fmt.Sprint(dir[1]), "dump.rdb")
+	_ = os.Remove(file)
+	if err := os.MkdirAll(filepath.Join(file, "x"), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	r.servers[node].MustDo("BGSAVE")
+	r.eventually("a failed save", 5*time.Second, func() bool {
+		return strings.Contains(fmt.Sprint(r.servers[node].MustDo("INFO", "persistence")), "rdb_last_bgsave_status:err")
+	})
+	if err := os.RemoveAll(file); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
 // kept is the file in which a node keeps diverged data.
 func (r *rig) kept(node, file string) []byte {
 	r.t.Helper()
@@ -140,6 +158,9 @@ func TestAnotherOwnerFinishesAnAdmission(t *testing.T) {
 			// What was named is not named again, so that step stops it only once.
 			if n := r.node("shard-0-0"); step != "diverged/named" && (n.InSync || n.InReadSet) {
 				t.Errorf("stuck at %s: %+v", step, n)
+			}
+			if step == "diverged/found" {
+				r.failSave("shard-0-0") // which says nothing about the save that is to come
 			}
 			r.takeOver()
 			r.settled("shard-0")
