@@ -146,7 +146,7 @@ func TestDivergedDataThatCannotBeKept(t *testing.T) {
 // of an old master that wrote alone.
 func TestAnotherOwnerFinishesAnAdmission(t *testing.T) {
 	t.Parallel()
-	for _, step := range []string{"diverged/found", "diverged/named", "diverged/saved", "admission/judged", "admission/committed", "admission/configured"} {
+	for _, step := range []string{"diverged/found", "diverged/named", "diverged/begun", "diverged/saved", "admission/judged", "admission/committed", "admission/configured"} {
 		t.Run(step, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, 1, 2, nil)

@@ -22,9 +22,9 @@ import (
 //     diverged, unless the node never followed or was anything but what the present
 //     master's history covers.
 //  2. A commit says so, with an event: the bytes that only this node has.
-//  3. The server is told to write its RDB file under another name (dbfilename). When
-//     it has last saved is committed then, so that only a later save counts, by the
-//     server's own clock; then BGSAVE. The admission waits for that, retry by retry.
+//  3. The server is told to write its RDB file under another name (dbfilename), and
+//     BGSAVE. When it had saved last before that is committed then, so that only a
+//     later save counts, by the server's own clock. The admission waits for that, retry by retry.
 //     Whatever becomes of it, dbfilename is set back.
 //  4. A commit notes the file, or why there is none.
 //
@@ -153,7 +153,7 @@ func (x *Executor) foundDiverged(ctx context.Context, c *redisadmin.Conn, n *top
 }
 
 // saveAside is step 3; it returns the name of the file when that is complete. note
-// commits what is to be known before the server saves.
+// commits when the server had saved last before it began that file.
 func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topology.Diverged, note func(saved int64) error) (string, error) {
 	keeps, err := keepsOnDisk(ctx, c)
 	if err != nil {
@@ -185,13 +185,26 @@ func (x *Executor) saveAside(ctx context.Context, c *redisadmin.Conn, d *topolog
 	case info.Saving:
 		return "", ErrSaving // perhaps an ordinary one, under the name of before
 	case d.SavedBefore < 0:
+		if err := c.BackgroundSave(ctx); err != nil {
+			return "", err
+		}
+		if err := x.host.Faults().Hit("diverged/begun"); err != nil {
+			return "", err
+		}
+		// A save that failed before this one looks like a failure of this one, until
+		// this one is seen to have begun; it may have been put off.
+		if info.SaveFailed {
+			if is, err := c.Read(ctx); err != nil || is.SaveFailed && !is.Saving {
+				return "", cmp.Or(err, ErrSaving)
+			}
+		}
 		if err := note(info.Saved); err != nil {
 			return "", err
 		}
 		d.SavedBefore = info.Saved
-		return "", cmp.Or(c.BackgroundSave(ctx), ErrSaving)
+		return "", ErrSaving
 	case info.Saved <= d.SavedBefore && !info.SaveFailed:
-		return "", cmp.Or(c.BackgroundSave(ctx), ErrSaving) // whoever was to begin it died, or it was put off
+		return "", cmp.Or(c.BackgroundSave(ctx), ErrSaving) // it was put off, or the server's clock stood
 	}
 	if refusal, err := c.SetConfig(ctx, []topology.Setting{{Name: "dbfilename", Value: cmp.Or(d.DBFile, "dump.rdb")}}); err != nil || refusal != "" {
 		return "", cmp.Or(err, errors.New(refusal))
