@@ -56,7 +56,7 @@ func priority(code string) int {
 func (l *Loop) nodeStatus(s *topology.Shard, n *topology.Node, now time.Time) NodeStatus {
 	seen := l.obs.Nodes[n.ID]
 	st := NodeStatus{Shard: s.ID, Node: *n, Role: "fenced", Incarnation: seen.Info.RunID, Offset: -1, Lag: -1,
-		Sight: seen.Sight, Version: seen.Info.Version, Keys: -1, UsedMemory: -1, LastOK: seen.Heard}
+		Sight: seen.Sight, Version: seen.Info.Software.Version, Keys: -1, UsedMemory: -1, LastOK: seen.Heard}
 	switch {
 	case n.ID == s.Master:
 		st.Role = "master"

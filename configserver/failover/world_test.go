@@ -227,7 +227,7 @@ func (w *world) probe(id string) {
 
 // info is what a server says of itself.
 func (s *server) info(w *world) redisadmin.Info {
-	info := redisadmin.Info{RunID: s.runID, Mode: s.mode, Version: "7.0.15", Loading: s.loading, Master: s.master, MasterAddress: s.follows,
+	info := redisadmin.Info{RunID: s.runID, Mode: s.mode, Software: redisadmin.Software{Version: "7.0.15"}, Loading: s.loading, Master: s.master, MasterAddress: s.follows,
 		LinkUp: s.linkUp, LinkDownFor: -1, LastIO: -1, Syncing: s.syncing, Offset: s.offset, ReplID: s.history, ReplID2: s.older, SecondOffset: s.secondOffset,
 		Keys: s.keys, AppendOnly: s.appendOnly}
 	if !s.master && s.linkUp {

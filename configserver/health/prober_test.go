@@ -105,7 +105,7 @@ func TestProberReadsEverything(t *testing.T) {
 	w := watch(t, "wrong", "test-admin-password")
 	w.until("seen", 2*time.Second, ok)
 	p := w.seen()
-	if p.DefaultUser != (redisadmin.DefaultUser{}) || !slices.Contains(p.Users, credentials.AdminUser) || p.Info.Mode != "standalone" || !p.Info.Master || p.Info.Keys != 0 || p.Info.Version == "" {
+	if p.DefaultUser != (redisadmin.DefaultUser{}) || !slices.Contains(p.Users, credentials.AdminUser) || p.Info.Mode != "standalone" || !p.Info.Master || p.Info.Keys != 0 || p.Info.Software.Version == "" {
 		t.Errorf("probe %+v", p)
 	}
 	w.MustDo("ACL", "SETUSER", "default", "on")

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"github.com/basalt-redis/basalt/internal/redistest/replies"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +105,14 @@ func TestSecretsAreMadeOnceAndPrivate(t *testing.T) {
 	old, err := d.redisConf("/nodes/shard-0-0", 7001, "", false, nil)
 	if err != nil || strings.Contains(old, "enable-protected-configs") || strings.Contains(old, "shutdown-timeout") {
 		t.Fatal(err, old)
+	}
+}
+
+func TestVersionsOfEveryServer(t *testing.T) {
+	for _, s := range replies.Servers(t) {
+		if got, want := saysSince7(s.Raw(t, "version")), !strings.HasPrefix(s.Version, "6."); got != want {
+			t.Errorf("%s: %v", s.Name, got)
+		}
 	}
 }
 

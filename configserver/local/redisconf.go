@@ -83,10 +83,12 @@ func (d *dataDir) redisConf(dir string, port int, mark string, since7 bool, extr
 // Valkey does. binary is looked up in PATH.
 func isSince7(binary string) bool {
 	out, err := exec.Command(binary, "--version").Output()
-	if err != nil {
-		return false
-	}
-	_, rest, found := strings.Cut(string(out), " v=")
+	return err == nil && saysSince7(string(out))
+}
+
+// saysSince7 reads what a server prints for --version: "Redis server v=7.0.15 sha=…".
+func saysSince7(text string) bool {
+	_, rest, found := strings.Cut(text, " v=")
 	major, _, _ := strings.Cut(rest, ".")
 	n, err := strconv.Atoi(major)
 	return found && err == nil && n >= 7

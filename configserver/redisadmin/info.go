@@ -1,6 +1,7 @@
 package redisadmin
 
 import (
+	"cmp"
 	"strconv"
 	"strings"
 	"time"
@@ -10,8 +11,9 @@ import (
 // did not say them.
 type Info struct {
 	// RunID names the incarnation: random, new at every start of the process.
-	RunID   string
-	Version string
+	RunID string
+	// Software and its version.
+	Software Software
 	// Mode is "standalone", "cluster" or "sentinel".
 	Mode    string
 	Loading bool
@@ -65,17 +67,19 @@ type Info struct {
 func ParseInfo(text string) Info {
 	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Keys: -1, UsedMemory: -1, Saved: -1}
 	fields := map[string]string{}
-	keys, keyspace := int64(0), false
+	keys, keyspace, inKeyspace := int64(0), false, false
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
-		if line == "# Keyspace" {
-			keyspace = true
+		if title, ok := strings.CutPrefix(line, "# "); ok {
+			inKeyspace = title == "Keyspace"
+			keyspace = keyspace || inKeyspace
+			continue
 		}
 		field, value, ok := strings.Cut(line, ":")
 		if !ok {
 			continue
 		}
-		if keyspace && strings.HasPrefix(field, "db") {
+		if inKeyspace && strings.HasPrefix(field, "db") {
 			count, _, _ := strings.Cut(strings.TrimPrefix(value, "keys="), ",")
 			n, _ := strconv.ParseInt(count, 10, 64)
 			keys += n
@@ -103,10 +107,9 @@ func ParseInfo(text string) Info {
 		}
 		return -1
 	}
-	info.RunID, info.Version, info.Mode = fields["run_id"], fields["redis_version"], fields["redis_mode"]
-	if v := fields["valkey_version"]; v != "" {
-		info.Version = v
-	}
+	info.RunID, info.Software = fields["run_id"], softwareOf(fields)
+	// Valkey from 8.0 says server_mode, unless extended-redis-compatibility is on.
+	info.Mode = cmp.Or(fields["redis_mode"], fields["server_mode"])
 	info.Loading = fields["loading"] == "1" || fields["async_loading"] == "1"
 	info.Master = fields["role"] == "master"
 	if host := fields["master_host"]; host != "" {
@@ -156,7 +159,7 @@ func replicaAddress(line string) string {
 func (i Info) Merge(replication Info) Info {
 	whole := i
 	i = replication
-	i.RunID, i.Version, i.Mode = whole.RunID, whole.Version, whole.Mode
+	i.RunID, i.Software, i.Mode = whole.RunID, whole.Software, whole.Mode
 	i.Loading, i.Keys, i.UsedMemory = whole.Loading, whole.Keys, whole.UsedMemory
 	i.AppendOnly, i.Saving, i.Saved, i.SaveFailed = whole.AppendOnly, whole.Saving, whole.Saved, whole.SaveFailed
 	return i

@@ -51,6 +51,18 @@ func (c *Conn) KillOthers(ctx context.Context, prefix, name string) (int, error)
 		return 0, fmt.Errorf("%s: CLIENT LIST: %w", c.Address, err)
 	}
 	var kill [][]any
+	for _, id := range adminsOf(list, prefix, name) {
+		kill = append(kill, []any{"CLIENT", "KILL", "ID", id})
+	}
+	if len(kill) == 0 {
+		return 0, nil
+	}
+	return len(kill), c.pipeline(ctx, kill...)
+}
+
+// adminsOf picks, from the text of CLIENT LIST, the ids of the administrator's
+// connections whose names begin with prefix and are not name.
+func adminsOf(list, prefix, name string) (ids []string) {
 	for line := range strings.Lines(list) {
 		var id, called, user string
 		for field := range strings.FieldsSeq(line) {
@@ -65,11 +77,8 @@ func (c *Conn) KillOthers(ctx context.Context, prefix, name string) (int, error)
 			}
 		}
 		if user == credentials.AdminUser && strings.HasPrefix(called, prefix) && called != name {
-			kill = append(kill, []any{"CLIENT", "KILL", "ID", id})
+			ids = append(ids, id)
 		}
 	}
-	if len(kill) == 0 {
-		return 0, nil
-	}
-	return len(kill), c.pipeline(ctx, kill...)
+	return ids
 }
