@@ -242,7 +242,7 @@ func TestElectRestarted(t *testing.T) {
 			w.restart("n2", 10)
 		}, chosen: "n0", restarted: true},
 		{name: "the newest snapshot of those that say how old they are", make: func(w *world, _ *Election) {
-			w.restart("n0", 500)
+			w.restart("n0", 0)
 			for id, second := range map[string]int64{"n1": 1201, "n2": 1301} {
 				s := w.restart(id, 5)
 				s.older, s.secondOffset = "h0", second
@@ -250,6 +250,26 @@ func TestElectRestarted(t *testing.T) {
 		}, chosen: "n2", restarted: true, lost: "the last 200 bytes"},
 		{name: "the recorded master of snapshots of unknown age", make: all(5, 50, 10), chosen: "n0", restarted: true, lost: "unknown age"},
 		{name: "a snapshot of unknown age before an empty master", make: all(0, 5, 10), chosen: "n1", restarted: true, lost: "unknown age"},
+		{name: "nobody by itself when a replica is behind and the master's snapshot is of unknown age", make: func(w *world, _ *Election) {
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+			w.restart("n0", 5)
+			w.restart("n2", 0)
+		}, remedy: "n1"},
+		{name: "availability: the replica that is behind before a snapshot of unknown age", make: func(w *world, e *Election) {
+			w.c.Policy.Prefer = topology.PreferAvailability
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+			w.restart("n0", 5)
+			w.restart("n2", 0)
+		}, chosen: "n1", lost: "1500 bytes"},
+		{name: "the snapshot of unknown age when an admin asks for it", make: func(w *world, e *Election) {
+			out(w, "n1", "n2")
+			w.servers["n1"].up = true
+			w.restart("n0", 5)
+			w.restart("n2", 0)
+			e.Requested, e.AcceptLoss = "n0", true
+		}, chosen: "n0", restarted: true, lost: "unknown age"},
 		{name: "the recorded master when nobody has data", make: all(0, 0, 0), chosen: "n0", restarted: true, lost: "everything"},
 		{name: "an intact replica that is behind, rather than a master that came back empty", make: func(w *world, _ *Election) {
 			out(w, "n1", "n2")

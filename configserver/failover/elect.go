@@ -29,7 +29,9 @@ import (
 //     at once when no member is missing, and after policy.RestartGrace else.
 //  4. Nothing that is back has everything. While anybody who may have more is
 //     missing, the shard waits. When every node is back, the most is taken that is
-//     left: the highest known offset, then a snapshot of unknown age, then nothing.
+//     left: the highest known offset, then a snapshot of unknown age, then nothing. A
+//     member's snapshot of unknown age may have more than a node that is known to lack
+//     something, or less: an admin decides.
 //
 // policy.Prefer "availability" takes what 4 would take from those that answer, after
 // policy.ElectionWait (policy.RestartGrace when only empty nodes answer). An admin who
@@ -74,6 +76,8 @@ type Outcome struct {
 	// Remedy is the node with the most that an admin can have promoted, when nobody is
 	// chosen; "" when none answers.
 	Remedy string
+	// Undecided is a member that may have more than Remedy, or less; "" for none.
+	Undecided string
 	// Free: it was in sync, so that it costs nothing.
 	Free bool
 	// Lost says what is lost by the choice, as far as is known, in words that follow
@@ -260,6 +264,9 @@ func (x *election) most() *standing {
 		x.Waiting = missing
 		return nil
 	}
+	if x.Undecided = x.mayHaveMore(best); x.Undecided != "" {
+		return nil
+	}
 	if len(missing) > 0 && !x.AcceptLoss {
 		until := x.Since.Add(x.c.Policy.ElectionWait)
 		if best.is == restarted && best.holds == nothing {
@@ -271,6 +278,19 @@ func (x *election) most() *standing {
 		}
 	}
 	return best
+}
+
+// mayHaveMore is a member whose snapshot of unknown age may have more than a node that
+// is known to lack something; "" when there is none, or a loss is allowed.
+func (x *election) mayHaveMore(best *standing) string {
+	known := best.is == intact || best.holds == placed
+	if !known || x.lossAllowed() || x.Offset >= 0 && best.Offset >= x.Offset {
+		return ""
+	}
+	if v := x.best(func(v *standing) bool { return v.member && v.is == restarted && v.holds == someData }); v != nil {
+		return v.Node
+	}
+	return ""
 }
 
 // missing tells if a node may have more than can be seen or taken now.

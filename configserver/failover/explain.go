@@ -120,6 +120,10 @@ func (o *Outcome) Blocked(c *topology.Cluster, s *topology.Shard) string {
 		text += "; " + strings.Join(others, "; ")
 	}
 	switch {
+	case o.Undecided != "" && o.Remedy != "":
+		return text + fmt.Sprintf("; nobody knows which of the two has more: `basaltctl failover %s %s --to %s --accept-loss` promotes %s, "+
+			"`basaltctl failover %s %s --to %s --accept-loss` promotes %s, and what the other one has is lost or kept as diverged data",
+			c.Name, s.ID, o.Undecided, o.Undecided, c.Name, s.ID, o.Remedy, o.Remedy)
 	case o.Remedy != "" && o.Free:
 		return text + fmt.Sprintf("; start what is missing, or `basaltctl failover %s %s --to %s` promotes %s, which was in sync", c.Name, s.ID, o.Remedy, o.Remedy)
 	case o.Remedy != "":
@@ -130,7 +134,9 @@ func (o *Outcome) Blocked(c *topology.Cluster, s *topology.Shard) string {
 }
 
 // stage tells apart what a blocked election waits for and what would end it.
-func (o *Outcome) stage() string { return strings.Join(o.Waiting, " ") + "; " + o.Remedy }
+func (o *Outcome) stage() string {
+	return strings.Join(o.Waiting, " ") + "; " + o.Remedy + "; " + o.Undecided
+}
 
 // Reasons lists why nobody was chosen.
 func Reasons(candidates []topology.Candidate) string {
