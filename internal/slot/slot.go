@@ -102,18 +102,31 @@ func (s *Set) Intersects(other *Set) bool {
 // Ranges calls yield for each maximal run of slots, in order, both ends
 // included.
 func (s *Set) Ranges(yield func(first, last int) bool) {
-	for i := 0; i < Count; i++ {
-		if !s.Has(i) {
-			continue
-		}
-		first := i
-		for i+1 < Count && s.Has(i+1) {
-			i++
-		}
-		if !yield(first, i) {
+	for first := s.next(0, 0); first < Count; {
+		end := s.next(first, ^uint64(0))
+		if !yield(first, end-1) {
 			return
 		}
+		first = s.next(end, 0)
 	}
+}
+
+// next finds, from a slot on, the first that is in the set, or that is not when flip
+// has all bits set; Count when there is none. It looks at 64 slots at a time: the
+// ranges of a thousand shards are listed at every epoch.
+func (s *Set) next(from int, flip uint64) int {
+	if from >= Count {
+		return Count
+	}
+	i := from / 64
+	word := (s.bits[i] ^ flip) >> (from % 64) << (from % 64)
+	for word == 0 {
+		if i++; i == len(s.bits) {
+			return Count
+		}
+		word = s.bits[i] ^ flip
+	}
+	return i*64 + bits.TrailingZeros64(word)
 }
 
 // String returns the ranges: "0-5460 5462".

@@ -180,3 +180,12 @@ func BenchmarkOf(b *testing.B) {
 		Of(key)
 	}
 }
+
+func BenchmarkRanges(b *testing.B) {
+	s := Even(700, 1024)
+	for b.Loop() {
+		for first, last := range s.Ranges {
+			_ = last - first
+		}
+	}
+}
