@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
@@ -72,6 +73,8 @@ type Hello struct {
 	// that does not know it.
 	Epoch uint64
 	UID   string
+	// Alone: it tells clients of no other proxy, and need not know of any.
+	Alone bool
 }
 
 // ProxyStream is the Configserver's end of one proxy's stream.
@@ -92,19 +95,34 @@ type ProxyStream interface {
 	Close()
 }
 
-// View is what a proxy must obey, with the secrets it needs for it.
+// View is what one proxy must obey, with the secrets it needs for it.
 type View struct {
+	*Common
+	// Seat is the proxy's.
+	Seat credentials.Seat
+	// Proxies are those connected now, in order of their ids; none for a proxy that
+	// need not know of others.
+	Proxies []Proxy
+}
+
+// Common is what a view of a record has for all proxies alike. It never changes.
+type Common struct {
 	Cluster     topology.Cluster
 	Credentials []ShardCredential
 	// ClientPasswordSHA256 are the default user's passwords; empty: none needed.
 	ClientPasswordSHA256 [][]byte
-	// Proxies are those connected now, in order of their ids.
-	Proxies []Proxy
 	// Users are in force instead of Cluster.Users.
 	Users []topology.User
-	// Seat is that of the proxy which the view is for; all else is the same for all
-	// proxies.
-	Seat credentials.Seat
+
+	derived sync.Map // by key: func() any
+}
+
+// Derive returns what derive makes of the view. It is made once for each key and kept
+// as long as the view: what costs as much as there are shards is not done again for
+// every proxy. It must not be changed.
+func (c *Common) Derive(key any, derive func() any) any {
+	once, _ := c.derived.LoadOrStore(key, sync.OnceValue(derive))
+	return once.(func() any)()
 }
 
 // Seated tells if the proxy has its seat. One that has not gets no credentials: it

@@ -270,17 +270,17 @@ func (l *Loop) setRecord(c topology.Cluster) {
 func (l *Loop) makeView() {
 	c := l.record.Load()
 	set := l.secrets.Load()
-	view := View{Cluster: *c, Credentials: make([]ShardCredential, 0, len(c.Shards)), Proxies: l.view.Proxies}
+	view := &Common{Cluster: *c, Credentials: make([]ShardCredential, 0, len(c.Shards))}
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		if s.SecretID == "" {
 			continue // no node was admitted yet
 		}
-		credential, err := credentialOf(set, c, s)
+		credential, err := l.credentialOf(set, c, s)
 		if err != nil {
 			if l.reread() == nil && l.secrets.Load() != set {
 				set = l.secrets.Load()
-				credential, err = credentialOf(set, c, s)
+				credential, err = l.credentialOf(set, c, s)
 			}
 			if err != nil {
 				l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)
@@ -294,15 +294,30 @@ func (l *Loop) makeView() {
 	l.view = view
 }
 
-// credentialOf derives how proxies log in to a shard.
-func credentialOf(set *credentials.Set, c *topology.Cluster, s *topology.Shard) (ShardCredential, error) {
+// derivedCredential is how proxies log in to a shard, and what that was derived from.
+type derivedCredential struct {
+	set      *credentials.Set
+	secretID string
+	ShardCredential
+}
+
+// credentialOf derives how proxies log in to a shard, unless it is known.
+func (l *Loop) credentialOf(set *credentials.Set, c *topology.Cluster, s *topology.Shard) (ShardCredential, error) {
+	known := l.credentials[s.ID]
+	if known.set == set && known.secretID == s.SecretID && known.Generation == s.Generation {
+		return known.ShardCredential, nil
+	}
 	key, err := set.SeatKey(s.SecretID, c.UID, s.ID, s.Generation)
 	if err != nil {
 		return ShardCredential{}, err
 	}
 	scripts, err := set.ScriptPassword(s.SecretID, c.UID, s.ID, s.Generation)
-	return ShardCredential{Shard: s.ID, Generation: s.Generation, Key: key,
-		ScriptUsername: credentials.ScriptUser(s.Generation), ScriptPassword: scripts}, err
+	credential := ShardCredential{Shard: s.ID, Generation: s.Generation, Key: key,
+		ScriptUsername: credentials.ScriptUser(s.Generation), ScriptPassword: scripts}
+	if err == nil {
+		l.credentials[s.ID] = derivedCredential{set, s.SecretID, credential}
+	}
+	return credential, err
 }
 
 // Tell implements failover.Host.

@@ -104,7 +104,8 @@ type Loop struct {
 	newer      map[string]string // by shard: what a server knows that the record does not
 	pending    []*commitRequest
 	committing bool
-	view       View
+	view       *Common
+	proxies    []Proxy // those connected now, in order of their ids
 	members    map[string]*member
 	waiters    []*ackWaiter
 	activities map[string]*activity
@@ -115,8 +116,10 @@ type Loop struct {
 	told       map[problemKey]*problemState
 	problems   map[string][]failoverProblem
 	reports    map[string]chan topology.Report // by operation id
-	gaugedAt   time.Time
-	rereadAt   time.Time
+	// credentials are by shard, of the newest view.
+	credentials map[string]derivedCredential
+	gaugedAt    time.Time
+	rereadAt    time.Time
 	// usersAt is by node when it was last given the users of applications, and
 	// usersRefused what it said about those that it did not take.
 	usersAt      map[string]time.Time
@@ -185,6 +188,7 @@ func New(cfg Config) (*Loop, error) {
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
 		newer:    map[string]string{},
+		view:     &Common{}, credentials: map[string]derivedCredential{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
 		CaughtUp: map[string]time.Time{}, Behind: map[string]time.Time{}, Unlinked: map[string]time.Time{}, Held: []int{}}

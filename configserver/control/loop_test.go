@@ -260,7 +260,7 @@ type login struct{ username, password string }
 
 func (r *rig) proxy(id string) *fakeProxy {
 	r.t.Helper()
-	p := &fakeProxy{r: r, id: id, logins: map[string]login{}, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
+	p := &fakeProxy{r: r, id: id, view: View{Common: &Common{}}, logins: map[string]login{}, clients: map[string]*redis.Client{}, changed: make(chan struct{}), sending: &sync.WaitGroup{}, before: make(chan struct{})}
 	close(p.before)
 	p.mu.Lock()
 	first := p.changed

@@ -23,8 +23,8 @@ type member struct {
 	since  time.Time
 	load   Load
 	sights map[string]health.ProxySight
-	// greeted: it said hello to this loop.
-	greeted bool
+	// greeted: it said hello to this loop. alone: it need not know of other proxies.
+	greeted, alone bool
 	// outSince is the epoch in which it lost its seat, 0 when it has one. fenced are
 	// the shards it was shut out of since: it holds no credential that works there, so
 	// what it acks does not matter there.
@@ -76,11 +76,11 @@ func (l *Loop) Connect(ctx context.Context, hello Hello) (ProxyStream, error) {
 		now.sit(m)
 		now.stream, now.since, now.sights, now.greeted = s, time.Now(), map[string]health.ProxySight{}, true
 		now.acked = acked(hello.Epoch, l.record.Load().Epoch, known)
+		now.alone = hello.Alone
 		l.heardOf(hello.ID, hello.UID, hello.Epoch)
 		l.noteSeats()
-		if !l.listProxies() {
-			s.offer(l.viewOf(now))
-		}
+		l.listProxies()
+		s.offer(l.viewOf(now))
 		l.checkWaiters()
 	})
 	if err != nil {
@@ -206,9 +206,9 @@ func (s *stream) Goodbye(ctx context.Context) error {
 	return err
 }
 
-// listProxies puts the connected proxies into the view. When they changed, it
-// publishes the view and returns true.
-func (l *Loop) listProxies() bool {
+// listProxies notes the connected proxies and, when they changed, tells those that want
+// to know of each other.
+func (l *Loop) listProxies() {
 	var list []Proxy
 	for id, m := range l.members {
 		if m.stream != nil {
@@ -216,12 +216,15 @@ func (l *Loop) listProxies() bool {
 		}
 	}
 	slices.SortFunc(list, func(a, b Proxy) int { return strings.Compare(a.ID, b.ID) })
-	if slices.Equal(list, l.view.Proxies) {
-		return false
+	if slices.Equal(list, l.proxies) {
+		return
 	}
-	l.view.Proxies = list // not changed in place: streams hold the one before
-	l.publish()
-	return true
+	l.proxies = list // not changed in place: streams hold the one before
+	for _, m := range l.members {
+		if m.stream != nil && !m.alone {
+			m.stream.offer(l.viewOf(m))
+		}
+	}
 }
 
 // publish sends the newest view to every stream.

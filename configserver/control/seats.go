@@ -63,8 +63,10 @@ func (m *member) seat() credentials.Seat {
 
 // viewOf is the newest view for one member.
 func (l *Loop) viewOf(m *member) View {
-	v := l.view
-	v.Seat = m.seat()
+	v := View{Common: l.view, Seat: m.seat()}
+	if !m.alone {
+		v.Proxies = l.proxies
+	}
 	return v
 }
 

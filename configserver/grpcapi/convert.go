@@ -1,6 +1,7 @@
 package grpcapi
 
 import (
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -180,7 +181,7 @@ func topologyHead(c *topology.Cluster) *basaltv1.Topology {
 		Cluster:     c.Name,
 		Epoch:       c.Epoch,
 		CommittedAt: timestamp(c.CommittedAt),
-		Reason:      c.Reason,
+		Reason:      strings.ToValidUTF8(c.Reason, "\uFFFD"),
 		Phase:       phases[c.Phase],
 		ReadPolicy:  readPolicies[c.Policy.ReadPolicy],
 		Uid:         c.UID,
@@ -214,7 +215,7 @@ func shardToProto(s *topology.Shard) *basaltv1.Shard {
 			Id:        op.ID,
 			Kind:      operationKinds[op.Kind],
 			Phase:     op.Phase,
-			Cause:     op.Cause,
+			Cause:     strings.ToValidUTF8(op.Cause, "\uFFFD"), // servers have their word in it
 			StartedAt: timestamp(op.StartedAt),
 			OldMaster: op.OldMaster,
 			Candidate: op.Candidate,

@@ -61,7 +61,7 @@ func (l *fakeLoop) Topology() topology.Cluster {
 }
 
 func (l *fakeLoop) view() control.View {
-	v := control.View{Cluster: l.cluster, ClientPasswordSHA256: [][]byte{{1, 2, 3}}}
+	v := control.View{Common: &control.Common{Cluster: l.cluster, ClientPasswordSHA256: [][]byte{{1, 2, 3}}}}
 	for _, s := range l.cluster.Shards {
 		v.Credentials = append(v.Credentials, control.ShardCredential{
 			Shard: s.ID, Generation: s.Generation, Key: fmt.Sprintf("key of %s %d", s.ID, s.Generation),

@@ -3,6 +3,7 @@ package grpcapi
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -111,6 +112,7 @@ func (s *Server) serveProxy(stream watchServer, in <-chan received, hello *basal
 		Version: hello.GetVersion(),
 		Epoch:   hello.GetEpoch(),
 		UID:     hello.GetUid(),
+		Alone:   hello.GetAlone(),
 	})
 	if err != nil {
 		return toStatus(err)
@@ -129,7 +131,10 @@ func (s *Server) serveProxy(stream watchServer, in <-chan received, hello *basal
 			if !open {
 				return moved(cluster)
 			}
-			message := difference(sent, &view)
+			message, err := difference(sent, &view)
+			if err != nil {
+				return fmt.Errorf("encode the topology for %s: %w", hello.GetProxyId(), err)
+			}
 			if message != nil {
 				if err := stream.Send(message); err != nil {
 					return err

@@ -220,7 +220,7 @@ func TestASnapshotWithoutASeat(t *testing.T) {
 	for seat, want := range map[credentials.Seat]int{{Number: 1, Version: 2}: 2, {Number: 1, Version: 1}: 0, {}: 0, {Number: 2, Version: 1}: 0} {
 		v := loop.view()
 		v.Seat = seat
-		s := difference(nil, &v).GetSnapshot()
+		s := decoded(t, nil, &v).GetSnapshot()
 		if len(s.GetTopology().GetShards()) != 2 || len(s.GetCredentials()) != want {
 			t.Errorf("%v: %v", seat, s)
 		}

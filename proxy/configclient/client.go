@@ -73,6 +73,8 @@ type Load struct {
 type Config struct {
 	// Addresses of Configservers, "host:port", tried in turn.
 	Addresses []string
+	// Alone: nobody asks for Proxies, and the Configserver need not tell of them.
+	Alone bool
 	// Cluster to serve.
 	Cluster string
 	// Address where clients reach this proxy; Version of the program, for people.

@@ -116,7 +116,7 @@ func (c *Client) hello() *basaltv1.WatchTopologyRequest {
 		epoch, uid = 0, ""
 	}
 	return &basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_Hello{Hello: &basaltv1.ProxyHello{
-		Cluster: c.cfg.Cluster, ProxyId: c.id, Address: c.cfg.Address, Epoch: epoch, Version: c.cfg.Version, Uid: uid,
+		Cluster: c.cfg.Cluster, ProxyId: c.id, Address: c.cfg.Address, Epoch: epoch, Version: c.cfg.Version, Uid: uid, Alone: c.cfg.Alone,
 	}}}
 }
 

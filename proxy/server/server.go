@@ -127,7 +127,7 @@ func (s *Server) open() (err error) {
 	}
 	s.client = configclient.New(configclient.Config{
 		Addresses: s.cfg.ConfigServers, Cluster: s.cfg.Cluster, Address: s.advertised(), Version: version.String(),
-		Apply: s.apply, Load: func() configclient.Load { return s.load.measure(s.engine.Stats()) }, Logger: s.log,
+		Alone: !s.cfg.ClusterMode, Apply: s.apply, Load: func() configclient.Load { return s.load.measure(s.engine.Stats()) }, Logger: s.log,
 	})
 	s.scripts = scripts.New(s.client, s.log)
 	s.engine, err = reactor.New(s.engineConfig())

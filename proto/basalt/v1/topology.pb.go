@@ -1037,7 +1037,10 @@ type ProxyHello struct {
 	// Version of the program.
 	Version string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	// Uid of the cluster whose epoch the proxy obeys; empty when it obeys none.
-	Uid           string `protobuf:"bytes,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid string `protobuf:"bytes,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	// True when the proxy tells its clients of no other proxy and need not know of
+	// any: it gets no ProxyList then.
+	Alone         bool `protobuf:"varint,7,opt,name=alone,proto3" json:"alone,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1112,6 +1115,13 @@ func (x *ProxyHello) GetUid() string {
 		return x.Uid
 	}
 	return ""
+}
+
+func (x *ProxyHello) GetAlone() bool {
+	if x != nil {
+		return x.Alone
+	}
+	return false
 }
 
 // Ack says: the proxy routes by this epoch, and every command it sent earlier
@@ -1657,7 +1667,7 @@ func (x *Delta) GetUsers() *Users {
 }
 
 // ProxyList names the proxies of a cluster, which tell each other's addresses
-// to cluster-aware clients.
+// to cluster-aware clients. It is sent to those only that do so.
 type ProxyList struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The proxies in order of their ids.
@@ -2395,7 +2405,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\vload_report\x18\x04 \x01(\v2\x15.basalt.v1.LoadReportH\x00R\n" +
 	"loadReport\x12.\n" +
 	"\agoodbye\x18\x05 \x01(\v2\x12.basalt.v1.GoodbyeH\x00R\agoodbyeB\t\n" +
-	"\amessage\"\x9d\x01\n" +
+	"\amessage\"\xb3\x01\n" +
 	"\n" +
 	"ProxyHello\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x19\n" +
@@ -2403,7 +2413,8 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\x04R\x05epoch\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x10\n" +
-	"\x03uid\x18\x06 \x01(\tR\x03uid\"\x1b\n" +
+	"\x03uid\x18\x06 \x01(\tR\x03uid\x12\x14\n" +
+	"\x05alone\x18\a \x01(\bR\x05alone\"\x1b\n" +
 	"\x03Ack\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"8\n" +
 	"\n" +
