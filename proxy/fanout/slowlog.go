@@ -113,6 +113,9 @@ func Slow(parts [][]byte, nodes []string, seen []Seen, most int64) (SlowLog, err
 		index[key] = append(index[key], s)
 	}
 	for shard, part := range parts {
+		if part == nil { // it did not come
+			continue
+		}
 		entries, err := readSlow(part, shard)
 		if err != nil {
 			return log, err

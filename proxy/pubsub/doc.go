@@ -31,9 +31,11 @@
 // confirmations by name.
 //
 // A client's SUBSCRIBE is confirmed when every shard has answered: from then on
-// no message is missed. A shard without a master is waited for as long as a
-// request for it would be held; then the confirmation goes out without it, or,
-// when the channel's own shard is the one, an error.
+// no message is missed. A shard that is away is waited for a moment (Hub.Patience),
+// if it has not been away for as long already; then the confirmation goes out without
+// it, and the subscription is made there when it is back. When no shard is there, or
+// that of a shard channel is not, it is waited for as long as a request would be held,
+// and then there is an error.
 //
 // # What may be lost
 //

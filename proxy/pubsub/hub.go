@@ -21,8 +21,9 @@ type Hub struct {
 	Needed func()
 	// Later has something done after others had their turn; at once unless it is set.
 	Later func(fn func())
-	// Patience is how long a confirmation waits for a shard, in nanoseconds.
-	Patience int64
+	// Patience is how long a confirmation waits for a shard, and Limit how long for
+	// any that serves, or for that of a shard channel, in nanoseconds.
+	Patience, Limit int64
 
 	now    *int64
 	dir    *Directory

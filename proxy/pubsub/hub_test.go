@@ -106,7 +106,7 @@ func TestRefcounts(t *testing.T) {
 		var pool buffer.Pool
 		dir := NewDirectory()
 		h := NewHub(dir, &pool, &now)
-		h.Patience = 1 << 40
+		h.Patience, h.Limit = 1<<40, 1<<40
 		servers := make([]*server, 1+r.IntN(4))
 		links := make([]*Link, len(servers))
 		for i := range servers {

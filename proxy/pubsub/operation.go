@@ -178,11 +178,11 @@ func (h *Hub) finish(op *operation) {
 		h.end(op, op.reply)
 		return
 	}
-	if !h.ready(op) && *h.now-op.started < h.Patience {
-		h.waiting = append(h.waiting, op)
-		return
-	}
-	if !h.served(op) {
+	if !h.ready(op) {
+		if *h.now-op.started < h.Limit {
+			h.waiting = append(h.waiting, op)
+			return
+		}
 		h.end(op, lineDown)
 		return
 	}
@@ -209,42 +209,29 @@ func (h *Hub) end(op *operation, reply []byte) {
 	op.done(reply)
 }
 
-// ready tells if every link that an operation needs has everything, or is away
-// for so long that nobody waits for it.
+// ready tells if an operation may be confirmed: its links have everything. A channel
+// or a pattern is there for any of them, so it is enough when one has and the others
+// are away, or have been waited for; they are asked when they come up. A shard
+// channel is of its shard alone.
 func (h *Hub) ready(op *operation) bool {
 	if op.kind == Shard {
 		for _, t := range op.topics {
-			if t.at == nil || !t.at.synced && !t.at.absent() {
+			if t.at == nil || !t.at.synced {
 				return false
 			}
 		}
 		return true
 	}
+	some := false
 	for _, link := range h.links {
-		if !link.synced && !link.absent() {
+		switch {
+		case link.synced:
+			some = true
+		case !link.absent() && *h.now-op.started < h.Patience:
 			return false
 		}
 	}
-	return len(h.links) > 0
-}
-
-// served tells if there is any use in confirming: messages to the channel can be
-// published, for patterns any messages.
-func (h *Hub) served(op *operation) bool {
-	if op.kind == Pattern {
-		for _, link := range h.links {
-			if link.synced {
-				return true
-			}
-		}
-		return false
-	}
-	for _, t := range op.topics {
-		if link := h.linkOf(t.slot); link == nil || !link.synced {
-			return false
-		}
-	}
-	return true
+	return some
 }
 
 // Recheck looks again at operations that wait for links. It is called when a

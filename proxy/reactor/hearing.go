@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"github.com/basalt-redis/basalt/proxy/backend"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // hearing is a client that wants to hear of all changes but its own: it has
@@ -19,7 +20,7 @@ func (l *loop) HearPrivately(as *backend.Identity, done func()) {
 	if l.hearings == nil {
 		l.hearings = map[*backend.Identity]*hearing{}
 	}
-	until := l.sh.Now + int64(l.eng.cfg.HoldTimeout)
+	until := l.sh.Now + session.Patience
 	l.hearings[as] = &hearing{done: done, until: until}
 	l.timerAt(until)
 	l.heard(as)

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 
 	"github.com/tidwall/redcon"
@@ -62,15 +63,20 @@ func (l *loop) Local(c *session.Client, r *backend.Request, args [][]byte) {
 	}()
 }
 
-// Info answers INFO from the texts of the shards.
-func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte) {
+// Info answers INFO from the texts of the shards. The last line names those that
+// did not answer.
+func (l *loop) Info(c *session.Client, r *backend.Request, args, shards [][]byte, missing []string) {
 	if l.eng.cfg.Info == nil {
 		c.Complete(r, redcon.AppendBulk(nil, bytes.Join(shards, []byte("\r\n"))))
 		return
 	}
 	proto := int(r.Proto)
 	go func() {
-		reply := session.AppendText(nil, l.eng.cfg.Info(nil, args, shards), proto)
+		text := l.eng.cfg.Info(nil, args, shards)
+		if len(missing) > 0 && len(text) > 0 {
+			text = fmt.Appendf(text, "shards_missing:%s\r\n", strings.Join(missing, ","))
+		}
+		reply := session.AppendText(nil, text, proto)
 		l.post(func() { c.Complete(r, reply) })
 	}()
 }

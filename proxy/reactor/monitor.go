@@ -27,8 +27,8 @@ import (
 //  3. Commands that the proxy answers itself never reach a server. They are
 //     shown with the client's own address (session.Client.show), to the clients
 //     of this proxy.
-//  4. MONITOR is answered when every master sends its lines. One that has none
-//     is waited for as long as a request for it would be held.
+//  4. MONITOR is answered when every master sends its lines. One that is not there
+//     is waited for with patience (session.Patience), and shown when it is back.
 //  5. The connections follow the masters like those of subscriptions, and break
 //     like them: what happens in between is not shown, and the clients go on.
 //  6. A client that does not read its lines is closed like a subscriber.
@@ -181,13 +181,14 @@ func (m *monitors) recheck() {
 	waiting := m.waiting
 	m.waiting = nil
 	for _, w := range waiting {
-		late := m.loop.sh.Now-w.since >= int64(m.loop.eng.cfg.HoldTimeout)
+		waited := m.loop.sh.Now - w.since
+		late := waited >= int64(m.loop.eng.cfg.HoldTimeout)
 		switch {
 		case w.client.Closed:
 			w.client.Complete(w.request, nil)
 		case m.loop.deleting:
 			w.client.Complete(w.request, lineDeleting)
-		case all || some && late:
+		case all || some && (late || waited >= session.Patience):
 			m.start(w)
 		case late:
 			w.client.Complete(w.request, lineNoMasters)

@@ -2,6 +2,7 @@ package reactor
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -47,6 +48,9 @@ type shard struct {
 	// releasing: it is in the loop's list of shards to release.
 	releasing bool
 	busy      busyness
+	// awaySince is since when no connection of a master takes requests, in
+	// nanoseconds of the loop's clock; 0 while one does.
+	awaySince int64
 }
 
 // lane is what a shard knows of the requests in one protocol version and one
@@ -352,6 +356,8 @@ func (s *shard) expireHeld(in *lane, before int64) {
 			line := lineDown
 			if in.tooLate != nil && !s.blocked {
 				line = in.tooLate
+			} else if r.Slot < 0 && s.id != "" { // its client did not choose the shard
+				line = fmt.Appendf(nil, "-CLUSTERDOWN no master serves %s; retry later\r\n", s.id)
 			}
 			r.Owner.Fail(r, line)
 		default:
@@ -529,14 +535,26 @@ func (s *shard) publish() {
 	for _, ln := range s.all() {
 		ln.ready = nil
 	}
-	if s.blocked || s.master == nil || s.busy.line != nil {
-		return
-	}
-	for k, conn := range s.master.all() {
-		if conn.State() == backend.Ready {
-			s.lane(k).ready = conn
+	serves := s.busy.line != nil && !s.blocked // it answers, if only with BUSY
+	if !s.blocked && s.master != nil && s.busy.line == nil {
+		for k, conn := range s.master.all() {
+			if conn.State() == backend.Ready {
+				s.lane(k).ready, serves = conn, true
+			}
 		}
 	}
+	switch {
+	case serves:
+		s.awaySince = 0
+	case s.awaySince == 0:
+		s.awaySince = max(s.loop.sh.Now, 1)
+	}
+}
+
+// Away tells if a shard takes no requests, for longer than those wait who can do
+// without it.
+func (l *loop) Away(i int) bool {
+	return i < len(l.shards) && l.shards[i].awaySince != 0 && l.sh.Now-l.shards[i].awaySince >= session.Patience
 }
 
 // Broken: a connection ended. What can be sent again goes to the front of the

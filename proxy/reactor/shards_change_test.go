@@ -37,7 +37,7 @@ func TestARequestStaysWithItsShard(t *testing.T) {
 		}
 	}
 	p.commit(func(*routing.Cluster) {})
-	c.wantNext(down)
+	has(t, "INFO of a shard without a master", c.read(), "-CLUSTERDOWN no ")
 	for i, f := range fakes {
 		f.mu.Lock()
 		if got := strings.Join(f.got, ", "); i != 1 && got != "" {

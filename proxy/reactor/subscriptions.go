@@ -80,7 +80,8 @@ type subLink struct {
 func (s *subscriptions) init(l *loop) {
 	s.loop, s.links = l, map[string]*subLink{}
 	hub := pubsub.NewHub(l.eng.directory, &l.sh.Pool, &l.sh.Now)
-	hub.Patience = int64(l.eng.cfg.HoldTimeout)
+	hub.Limit = int64(l.eng.cfg.HoldTimeout)
+	hub.Patience = min(session.Patience, hub.Limit)
 	hub.Needed = s.start
 	hub.Later = func(fn func()) { l.post(fn) }
 	l.sh.Invalidations = session.Invalidations{Max: maxTrackedKeys, Broadcast: s.hearAll, Quiet: s.hearNone}

@@ -96,7 +96,7 @@ func (s *subscriptions) hearAll(done func()) {
 	for _, k := range s.links {
 		k.track()
 	}
-	s.waiting = append(s.waiting, broadcastWaiter{done, s.loop.sh.Now + int64(s.loop.eng.cfg.HoldTimeout)})
+	s.waiting = append(s.waiting, broadcastWaiter{done, s.loop.sh.Now + session.Patience})
 	s.answerWaiting(s.loop.sh.Now)
 }
 

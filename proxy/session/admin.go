@@ -16,8 +16,7 @@ import (
 //
 // Each asks the master of every shard over the connections that all clients
 // share, so an answer is about everything that the client did before. Answers
-// are gathered within bounds: what does not come in time, or is too long, ends
-// the command with an error (gather).
+// are gathered within bounds, and without a shard that is not there (gather.go).
 //
 // Parameters are the same at all servers, for they are set at all (CONFIG SET
 // goes to the Configserver, see reactor.Config), so one shard that serves tells
@@ -29,36 +28,36 @@ func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 	case "slowlog|get", "slowlog|len":
 		c.slowLog(spec, args)
 	case "latency|reset":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Sum(dst, m.replies) })
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.Sum(dst, m.replies) })
 	case "slowlog|reset":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 			m.sh.Router.ForgetSlow()
 			return fanout.OK(dst, m.replies)
 		})
 	case "memory|purge":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.OK(dst, m.replies) })
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.OK(dst, m.replies) })
 	case "latency|latest":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyLatest(dst, m.replies) })
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyLatest(dst, m.replies) })
 	case "latency|history":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyHistory(dst, m.replies) })
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) { return fanout.LatencyHistory(dst, m.replies) })
 	case "latency|histogram":
 		own := CloneArgs(args)
-		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, _ []byte) ([]byte, error) {
 			m.sh.Router.Histograms(c, m.whole, own[2:], m.replies)
 			return nil, nil
 		})
 	case "latency|graph":
-		c.gather(spec, args, graphs).tolerant = true
+		c.survey(spec, args, graphs).tolerant = true
 	case "latency|doctor", "memory|doctor", "memory|malloc-stats":
-		c.gather(spec, args, texts)
+		c.survey(spec, args, texts)
 	case "memory|stats":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 			return fanout.MemoryStats(dst, m.replies, m.whole.Proto)
 		})
 	case "config|get":
 		c.parameters(spec, args)
 	case "config|resetstat":
-		c.gather(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 			reply, err := fanout.OK(dst, m.replies)
 			if err != nil {
 				return nil, err
@@ -76,8 +75,14 @@ func (c *Client) administer(spec *command.Spec, args [][]byte) bool {
 
 // texts joins texts for people.
 func texts(m *merge, dst []byte) ([]byte, error) {
+	for _, node := range m.missing {
+		m.replies, m.nodes = append(m.replies, noAnswer), append(m.nodes, node)
+	}
 	return fanout.Texts(dst, m.replies, m.nodes, m.whole.Proto)
 }
+
+// noAnswer stands for the text of a shard that is not there.
+var noAnswer = redcon.AppendBulkString(nil, "no answer\n")
 
 // noSamples begins what a server says to LATENCY GRAPH of an event that never
 // happened there.
@@ -123,17 +128,22 @@ func (c *Client) slowLog(spec *command.Spec, args [][]byte) {
 	}
 	sh := c.sh
 	shards := len(sh.Table.Shards)
-	m := c.newMerge(spec, shards+1, func(m *merge, dst []byte) ([]byte, error) {
-		words, err := fanout.Parameters(m.replies[shards])
-		if err != nil {
-			return dst, err
+	m := c.newSurvey(spec, shards+1, func(m *merge, dst []byte) ([]byte, error) {
+		if line := m.nobody(shards); line != nil {
+			return line, nil
 		}
 		most := int64(-1)
-		for i := 0; i+1 < len(words); i += 2 {
-			if n, ok := command.Integer([]byte(words[i+1])); ok && words[i] == "slowlog-max-len" {
-				most = n
-			} else if ok && words[i] == "slowlog-log-slower-than" {
-				m.sh.Router.SlowFrom(n, func() {})
+		if m.replies[shards] != nil {
+			words, err := fanout.Parameters(m.replies[shards])
+			if err != nil {
+				return dst, err
+			}
+			for i := 0; i+1 < len(words); i += 2 {
+				if n, ok := command.Integer([]byte(words[i+1])); ok && words[i] == "slowlog-max-len" {
+					most = n
+				} else if ok && words[i] == "slowlog-log-slower-than" {
+					m.sh.Router.SlowFrom(n, func() {})
+				}
 			}
 		}
 		log, err := fanout.Slow(m.replies[:shards], m.nodes, m.sh.Router.SeenSlow(), most)
@@ -145,34 +155,57 @@ func (c *Client) slowLog(spec *command.Spec, args [][]byte) {
 		}
 		return log.Append(dst, count), nil
 	})
-	m.whole.ReadOnly = true
-	serving := sh.servingShard()
-	nodes := make([]string, shards, shards+1)
-	for i := range nodes {
-		nodes[i] = sh.nodeOf(i)
-	}
-	m.bound(append(nodes, sh.nodeOf(serving)))
 	raw := appendCommand(nil, [][]byte{[]byte("SLOWLOG"), []byte("GET"), strconv.AppendInt(nil, ask, 10)})
 	for i := range shards {
-		m.send(i, i, raw)
+		m.ask(i, i, raw)
 	}
-	m.send(shards, serving, rawSlowParameters)
+	m.ask(shards, sh.servingShard(), rawSlowParameters)
 }
 
 // parameters serves CONFIG GET: what a server says, and the proxy's own.
 func (c *Client) parameters(spec *command.Spec, args [][]byte) {
 	own := CloneArgs(args)
-	m := c.newMerge(spec, 1, func(m *merge, _ []byte) ([]byte, error) {
-		words, err := fanout.Parameters(m.replies[0])
+	c.oneOf(c.begin(spec), appendCommand(nil, args), func(m *merge, reply []byte) ([]byte, error) {
+		if reply[0] == '-' {
+			return reply, nil
+		}
+		words, err := fanout.Parameters(reply)
 		if err == nil {
 			m.sh.Router.Parameters(c, m.whole, own, words)
 		}
 		return nil, err
 	})
-	m.whole.ReadOnly = true
-	shard := c.sh.servingShard()
-	m.bound([]string{c.sh.nodeOf(shard)})
-	m.send(0, shard, appendCommand(nil, args))
+}
+
+// info serves INFO. Whoever answers, the proxy does: a client that asks for INFO
+// before anything else is to get as far as its own keys.
+func (c *Client) info(spec *command.Spec, args [][]byte) {
+	sh := c.sh
+	own := CloneArgs(args)
+	ids := make([]string, len(sh.Table.Shards))
+	for i := range ids {
+		ids[i] = sh.Table.Shards[i].ID
+	}
+	m := c.newSurvey(spec, len(ids), func(m *merge, _ []byte) ([]byte, error) {
+		texts := make([][]byte, len(ids))
+		var missing []string
+		for i, reply := range m.replies {
+			if reply == nil {
+				missing = append(missing, ids[i])
+			} else {
+				texts[i], _ = fanout.Bulk(reply)
+			}
+		}
+		if len(missing) == len(ids) && bytes.HasPrefix(m.failed, prefixBusy) {
+			return m.failed, nil
+		}
+		sh.Router.Info(c, m.whole, own, texts, missing)
+		return nil, nil
+	})
+	raw := appendCommand(nil, args)
+	for i := range ids {
+		m.ask(i, i, raw)
+	}
 }
 
 // infoOfShard serves INFO that names a shard: what its master says. It returns
@@ -182,7 +215,13 @@ func (c *Client) infoOfShard(spec *command.Spec, args [][]byte) bool {
 		for i := range c.sh.Table.Shards {
 			if c.sh.Table.Shards[i].ID == string(args[at]) {
 				rest := append(append([][]byte{}, args[:at]...), args[at+1:]...)
-				c.askOne(spec, i, appendCommand(nil, rest))
+				m := c.newSurvey(spec, 1, func(m *merge, dst []byte) ([]byte, error) {
+					if line := m.leaveOut(); line != nil {
+						return line, nil
+					}
+					return append(dst, m.replies[0]...), nil
+				})
+				m.ask(0, i, appendCommand(nil, rest))
 				return true
 			}
 		}
@@ -213,21 +252,4 @@ func readsOnly(spec *command.Spec) bool {
 		return false
 	}
 	return true
-}
-
-// gather sends a command to every shard and joins the answers, within bounds.
-func (c *Client) gather(spec *command.Spec, args [][]byte, join func(*merge, []byte) ([]byte, error)) *merge {
-	sh := c.sh
-	m := c.newMerge(spec, len(sh.Table.Shards), join)
-	m.whole.ReadOnly = readsOnly(spec)
-	nodes := make([]string, len(sh.Table.Shards))
-	for i := range nodes {
-		nodes[i] = sh.nodeOf(i)
-	}
-	m.bound(nodes)
-	raw := appendCommand(nil, args)
-	for i := range sh.Table.Shards {
-		m.send(i, i, raw)
-	}
-	return m
 }

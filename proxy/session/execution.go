@@ -286,10 +286,7 @@ func (e *execution) askOthers(a *aside) {
 	m.tolerant = a.spec.Kind == command.ScriptAdmin
 	m.replies[len(others)] = own
 	m.waiting--
-	raw := appendCommand(nil, a.args)
-	for i, shard := range others {
-		m.send(i, shard, raw)
-	}
+	m.toScripts(others, appendCommand(nil, a.args))
 	if len(others) == 0 {
 		m.finish() // only the Configserver must still hear of it
 	}

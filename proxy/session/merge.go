@@ -32,6 +32,13 @@ type merge struct {
 	over        bool
 	// tolerant: join looks at errors itself.
 	tolerant bool
+	// partial: it is answered without the parts that do not come. missing are who
+	// should have sent them, failed is why one did not, if it is known, and began
+	// when it was asked.
+	partial bool
+	missing []string
+	failed  []byte
+	began   int64
 
 	// next is another one of the client's; heap is how many bytes of replies it
 	// holds outside of the pool.
@@ -105,6 +112,10 @@ func (m *merge) Reply(r *backend.Request, piece []byte, last bool, _ byte) {
 // Fail fails the whole, once every part ended.
 func (m *merge) Fail(r *backend.Request, line []byte) {
 	r.Out.Reset(&m.sh.Pool)
+	if m.partial {
+		m.failPart(r, line)
+		return
+	}
 	m.Reply(r, line, true, '-')
 }
 
@@ -166,18 +177,9 @@ func (c *Client) allShards(spec *command.Spec, args [][]byte) {
 	case "role":
 		c.role(spec, args)
 	case "info":
-		if c.infoOfShard(spec, args) {
-			return
+		if !c.infoOfShard(spec, args) {
+			c.info(spec, args)
 		}
-		own := CloneArgs(args)
-		c.gather(spec, args, func(m *merge, _ []byte) ([]byte, error) {
-			texts := make([][]byte, len(m.replies))
-			for i, reply := range m.replies {
-				texts[i], _ = fanout.Bulk(reply)
-			}
-			sh.Router.Info(c, m.whole, own, texts)
-			return nil, nil
-		})
 	default:
 		c.answer(spec, []byte("-ERR "+spec.Name+" cannot be joined from several shards\r\n"))
 	}
@@ -258,13 +260,13 @@ func stampOf(shard *routing.TableShard) uint16 {
 
 // randomKey asks every shard for its number of keys and for one of them, and
 // chooses among those with the weight of the numbers. It asks both at once: what
-// the client sends behind it (FLUSHALL) must not come in between.
+// the client sends behind it (FLUSHALL) must not come in between. A shard that is
+// not there has none.
 func (c *Client) randomKey(spec *command.Spec, shards int) {
-	m := c.newMerge(spec, 2*shards, chooseKey)
-	m.whole.ReadOnly = spec.ReadOnly
+	m := c.newSurvey(spec, 2*shards, chooseKey)
 	for i := range shards {
-		m.send(i, i, rawDBSize)
-		m.send(shards+i, i, rawRandom)
+		m.ask(i, i, rawDBSize)
+		m.ask(shards+i, i, rawRandom)
 	}
 }
 
@@ -273,8 +275,14 @@ func (c *Client) randomKey(spec *command.Spec, shards int) {
 func chooseKey(m *merge, dst []byte) ([]byte, error) {
 	shards := len(m.replies) / 2
 	sizes, keys := make([]int64, shards), m.replies[shards:]
+	if line := m.nobody(shards); line != nil {
+		return append(dst, line...), nil
+	}
 	var total int64
 	for i := range shards {
+		if m.replies[i] == nil || keys[i] == nil {
+			continue
+		}
 		n, err := fanout.Integer(m.replies[i])
 		if err != nil {
 			return dst, err

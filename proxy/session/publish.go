@@ -92,9 +92,9 @@ func (c *Client) countSubscribers(spec *command.Spec, args [][]byte) {
 	}
 	switch spec.Name {
 	case "pubsub|channels", "pubsub|shardchannels":
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) { return unite(dst, m.replies) })
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) { return unite(dst, m.replies) })
 	case "pubsub|numpat":
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 			var most int64
 			for _, reply := range m.replies {
 				n, err := fanout.Integer(reply)
@@ -110,7 +110,7 @@ func (c *Client) countSubscribers(spec *command.Spec, args [][]byte) {
 		if spec.Name == "pubsub|shardnumsub" {
 			kind = pubsub.Shard
 		}
-		c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+		c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 			return sh.subscribers(dst, kind, m.replies)
 		})
 	}

@@ -70,8 +70,7 @@ func (c *Client) scriptAdmin(spec *command.Spec, args [][]byte) {
 	case "script|kill", "function|kill", "function|stats":
 		c.overTaken(spec, args)
 	case "function|list", "function|dump":
-		m := c.newMerge(spec, 1, func(m *merge, dst []byte) ([]byte, error) { return append(dst, m.replies[0]...), nil })
-		m.send(0, sh.servingShard(), appendCommand(nil, args))
+		c.oneOf(c.begin(spec), appendCommand(nil, args), func(_ *merge, reply []byte) ([]byte, error) { return reply, nil })
 	default: // function|load delete flush restore
 		c.toMasters(spec, args)
 	}
@@ -95,9 +94,22 @@ func (c *Client) finishAtMasters(whole *backend.Request, args [][]byte) {
 	}
 	m := &merge{sh: sh, client: c, whole: whole, replies: make([][]byte, len(shards)), waiting: len(shards), tolerant: true}
 	m.join = func(m *merge, _ []byte) ([]byte, error) { return joinScripts(m, args, shards) }
-	raw := appendCommand(nil, args)
-	for i := range shards {
-		m.send(i, i, raw)
+	m.toScripts(shards, appendCommand(nil, args))
+}
+
+// toScripts sends a command that changes scripts or functions to shards. SCRIPT LOAD
+// does without one that is not there: EVALSHA finds the source at the Configserver.
+func (m *merge) toScripts(shards []int, raw []byte) {
+	if m.whole.Spec.Name == "script|load" {
+		m.partly()
+		m.whole.ReadOnly = true // to load it twice does no harm
+		for i, shard := range shards {
+			m.ask(i, shard, raw)
+		}
+		return
+	}
+	for i, shard := range shards {
+		m.send(i, shard, raw)
 	}
 }
 
@@ -109,6 +121,10 @@ func joinScripts(m *merge, args [][]byte, shards []int) ([]byte, error) {
 	worst, failures := -1, 0
 	for i, reply := range m.replies {
 		switch {
+		case reply == nil:
+			if bad == nil {
+				bad = lineAllAway
+			}
 		case reply[0] != '-':
 			good = reply
 		case name == "function|delete" && bytes.Equal(reply, lineNoLibrary):
@@ -173,7 +189,7 @@ func (m *merge) keepScript(source string, good, bad []byte) {
 }
 
 // scriptExists serves SCRIPT EXISTS: a script exists if EVALSHA finds it
-// anywhere.
+// anywhere, as far as the shards are there.
 func (c *Client) scriptExists(spec *command.Spec, args [][]byte) {
 	sh := c.sh
 	shas, asked := make([]string, len(args)-2), []string(nil)
@@ -209,13 +225,16 @@ func (c *Client) scriptExists(spec *command.Spec, args [][]byte) {
 		}
 		m := &merge{sh: sh, client: c, whole: w, replies: make([][]byte, n), waiting: n}
 		m.join = func(m *merge, _ []byte) ([]byte, error) {
-			all := make([][][]byte, n)
-			for i, reply := range m.replies {
+			var all [][][]byte
+			for _, reply := range m.replies {
+				if reply == nil { // its shard is not there
+					continue
+				}
 				elements, err := fanout.Elements(reply)
 				if err != nil || len(elements) != len(shas) {
 					return nil, fanout.ErrReply
 				}
-				all[i] = elements
+				all = append(all, elements)
 			}
 			return answer(func(i int) bool {
 				for _, elements := range all {
@@ -223,12 +242,14 @@ func (c *Client) scriptExists(spec *command.Spec, args [][]byte) {
 						return false
 					}
 				}
-				return true
+				return len(all) > 0
 			}), nil
 		}
+		w.ReadOnly = true
+		m.partly()
 		raw := appendCommand(nil, args)
 		for i := range n {
-			m.send(i, i, raw)
+			m.ask(i, i, raw)
 		}
 	})
 }

@@ -165,8 +165,12 @@ type Router interface {
 	// Histograms completes r, a LATENCY HISTOGRAM of commands by these names, or of
 	// all without any, from the replies of the shards.
 	Histograms(c *Client, r *backend.Request, names, replies [][]byte)
-	// Info completes r, an INFO, from the texts of the shards.
-	Info(c *Client, r *backend.Request, args, shards [][]byte)
+	// Info completes r, an INFO, from the texts of the shards; missing are the ids of
+	// those that did not answer.
+	Info(c *Client, r *backend.Request, args, shards [][]byte, missing []string)
+	// Away tells if a shard, an index into the table's, has had no master that takes
+	// requests for as long as Patience.
+	Away(shard int) bool
 	// ChangeUsers has the Configserver change a user by modifiers (ACL SETUSER), or
 	// delete users (ACL DELUSER), and completes r when every proxy obeys.
 	ChangeUsers(c *Client, r *backend.Request, names, modifiers []string)

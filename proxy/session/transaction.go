@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/basalt-redis/basalt/internal/slot"
@@ -551,12 +552,21 @@ func (s *Shared) toAnyShard(r *backend.Request) {
 	}
 }
 
-// servingShard is one that has a master and is not frozen, if any.
-func (s *Shared) servingShard() int {
+// servingShard is the first that has a master and is not frozen, if any, and whose
+// master is not away; those that were tried are left out.
+func (s *Shared) servingShard(tried ...string) int {
+	best, found := 0, false
 	for i := range s.Table.Shards {
-		if !s.Table.Shards[i].Held() {
+		ts := &s.Table.Shards[i]
+		if ts.Held() || slices.Contains(tried, ts.ID) {
+			continue
+		}
+		if !s.Router.Away(i) {
 			return i
 		}
+		if !found {
+			best, found = i, true
+		}
 	}
-	return 0
+	return best
 }

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"slices"
+
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/internal/slot"
@@ -17,7 +19,7 @@ import (
 // that it wrote to on connections of its own, first with a command that makes the
 // server take all that was written so far for the client's, then with WAIT. The
 // answer is the smallest number of any shard. A client that wrote nothing asks
-// all shards.
+// all shards that have a master.
 //
 // A failover may lose what replicas did not have. Redis says so by closing the
 // connection to the old master; the proxy does not, so WAIT says it, once, to a
@@ -106,13 +108,19 @@ func (c *Client) askReplicas(spec *command.Spec, args [][]byte, raw []byte) {
 }
 
 // writtenShards returns one slot of each shard that the client wrote to, or of
-// all when there is none.
+// all that are there when there is none.
 func (c *Client) writtenShards() (slots []int) {
 	bits, t := c.writes.slots, c.sh.Table
+	seen := make([]bool, len(t.Shards))
 	if bits == 0 {
 		bits = ^uint64(0)
+		for i := range seen {
+			seen[i] = c.sh.Router.Away(i)
+		}
+		if !slices.Contains(seen, false) {
+			clear(seen)
+		}
 	}
-	seen := make([]bool, len(t.Shards))
 	for at := 0; at < slot.Count; at++ {
 		if bits&(1<<(uint(at)/writeRange)) == 0 {
 			at += writeRange - 1
@@ -171,7 +179,7 @@ func (w *replicasAsked) Fail(r *backend.Request, line []byte) {
 // role serves ROLE: to its clients the proxy is a master, its offset is the sum
 // of the shards' as in INFO, and its replicas are all theirs.
 func (c *Client) role(spec *command.Spec, args [][]byte) {
-	c.broadcast(spec, args, func(m *merge, dst []byte) ([]byte, error) {
+	c.survey(spec, args, func(m *merge, dst []byte) ([]byte, error) {
 		offset, replicas, count := int64(0), []byte(nil), 0
 		for _, reply := range m.replies {
 			parts, err := fanout.Elements(reply)
