@@ -11,6 +11,7 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/resp"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // A Conn is the one pipelined connection of a loop to a node in one protocol
@@ -71,6 +72,9 @@ type Conn struct {
 	// Unasked is the first byte of what the server sends beside replies and pushes,
 	// to Host.Pushed: '+' after MONITOR. 0 for nothing.
 	Unasked byte
+	// Software of the server, as it said at the login; of connections that ask who
+	// answers (Target.Incarnation).
+	Software software.Software
 	// Context is the loop's own.
 	Context any
 	// RetryAt is when to connect again, Deadline when connecting or the login

@@ -11,6 +11,7 @@ import (
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/internal/acl"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // Waits before connecting again: doubled after each failure.
@@ -223,10 +224,11 @@ func (c *Conn) Reply(r *Request, piece []byte, last bool, kind byte) {
 		c.refused(what, text)
 		return
 	case what == askIncarnation:
-		if id := runID(text); id != c.Target.Incarnation {
+		if id := software.Field(text, "run_id"); id != c.Target.Incarnation {
 			c.Break(SightFenced, fmt.Errorf("%w: run_id %.40q, admitted is %.40q", errRestart, id, c.Target.Incarnation), LineLost)
 			return
 		}
+		c.Software = software.Of(text)
 	}
 	if c.inFlight == 0 { // all of the login is answered
 		c.state, c.Deadline, c.backoff = Ready, 0, 0
@@ -256,13 +258,6 @@ func (c *Conn) refused(what int32, line []byte) {
 
 // Fail ends one of the Conn's own requests.
 func (c *Conn) Fail(r *Request, _ []byte) { c.drop(r) }
-
-// runID finds run_id in the text of INFO.
-func runID(info []byte) string {
-	_, rest, _ := bytes.Cut(info, []byte("run_id:"))
-	id, _, _ := bytes.Cut(rest, []byte("\r\n"))
-	return string(id)
-}
 
 // Failing tells if the last attempt to connect failed, or the connection broke.
 func (c *Conn) Failing() bool { return c.backoff > 0 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // Proxy is what INFO tells of the proxy itself. All counts are since it
@@ -17,6 +18,8 @@ type Proxy struct {
 	// Version of the program, ID of the process as the Configserver knows it,
 	// RunID the 40 hex digits clients see.
 	Version, ID, RunID string
+	// Software is what the servers are, for when none of them answered.
+	Software software.Software
 	// Port clients connect to. ClusterMode: they are told of a Redis Cluster.
 	Port        int
 	ClusterMode bool
@@ -177,7 +180,7 @@ func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 func unsigned(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func serverInfo(p *Proxy, shards [][]section) []field {
-	from := oldest(shards) // whose version is the least one can rely on
+	from := oldest(shards)
 	server := func(name, fallback string) field {
 		if from != nil {
 			if v := get(from, "Server", name); v != "" {
@@ -190,13 +193,22 @@ func serverInfo(p *Proxy, shards [][]section) []field {
 	if p.ClusterMode {
 		mode = "cluster"
 	}
+	modeField := "redis_mode"
+	fields := []field{server("redis_version", p.Software.Redis)}
+	for _, name := range []string{"server_name", "valkey_version", "valkey_release_stage"} {
+		if v := get(from, "Server", name); v != "" {
+			fields = append(fields, field{name, v})
+		}
+	}
+	if get(from, "Server", "server_mode") != "" {
+		modeField = "server_mode"
+	}
 	up := p.Now.Sub(p.Started)
-	return []field{
-		server("redis_version", command.ServerVersion),
+	return append(fields, []field{
 		server("redis_git_sha1", "00000000"),
 		server("redis_git_dirty", "0"),
 		server("redis_build_id", "0"),
-		{"redis_mode", mode},
+		{modeField, mode},
 		server("os", "Linux"),
 		server("arch_bits", "64"),
 		{"multiplexing_api", "epoll"},
@@ -210,29 +222,31 @@ func serverInfo(p *Proxy, shards [][]section) []field {
 		server("configured_hz", "10"),
 		{"config_file", ""},
 		{"basalt_version", p.Version},
-	}
+	}...)
 }
 
-// oldest returns the text of the shard with the lowest redis_version.
+// oldest returns the text of the shard whose version is the least one can rely on.
 func oldest(shards [][]section) (from []section) {
-	for _, s := range shards {
-		v := get(s, "Server", "redis_version")
-		if v != "" && (from == nil || olderVersion(v, get(from, "Server", "redis_version"))) {
-			from = s
+	var least software.Software
+	for _, sections := range shards {
+		s := software.Of(text(sections, "Server"))
+		if s.Version != "" && (from == nil || s.Before(least)) {
+			from, least = sections, s
 		}
 	}
 	return from
 }
 
-// olderVersion compares dotted numbers.
-func olderVersion(a, b string) bool {
-	as, bs := strings.Split(a, "."), strings.Split(b, ".")
-	for i := range min(len(as), len(bs)) {
-		if x, y := number(as[i]), number(bs[i]); x != y {
-			return x < y
+// text is a section as the server wrote it.
+func text(sections []section, title string) (out []byte) {
+	for _, s := range sections {
+		for _, f := range s.fields {
+			if s.title == title {
+				out = append(append(append(append(out, f.name...), ':'), f.value...), "\r\n"...)
+			}
 		}
 	}
-	return len(as) < len(bs)
+	return out
 }
 
 func clientsInfo(p *Proxy, _ [][]section) []field {
@@ -312,7 +326,8 @@ func latencyStatsInfo(p *Proxy, _ [][]section) (fields []field) {
 func keyspaceInfo(_ *Proxy, shards [][]section) (fields []field) {
 	for i := range command.Databases {
 		db := "db" + strconv.Itoa(i)
-		var keys, expires, weighted int64
+		var keys, expires, weighted, subexpiry int64
+		ofFields := false // servers from Redis 7.4 count the keys with fields that expire
 		for _, s := range shards {
 			values := map[string]int64{}
 			for pair := range strings.SplitSeq(get(s, "Keyspace", db), ",") {
@@ -322,10 +337,17 @@ func keyspaceInfo(_ *Proxy, shards [][]section) (fields []field) {
 			keys += values["keys"]
 			expires += values["expires"]
 			weighted += values["avg_ttl"] * values["expires"]
+			n, has := values["subexpiry"]
+			subexpiry, ofFields = subexpiry+n, ofFields || has
 		}
-		if keys > 0 {
-			fields = append(fields, field{db, fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", keys, expires, weighted/max(expires, 1))})
+		if keys == 0 {
+			continue
 		}
+		value := fmt.Sprintf("keys=%d,expires=%d,avg_ttl=%d", keys, expires, weighted/max(expires, 1))
+		if ofFields {
+			value += ",subexpiry=" + decimal(subexpiry)
+		}
+		fields = append(fields, field{db, value})
 	}
 	return fields
 }

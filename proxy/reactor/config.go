@@ -69,8 +69,6 @@ type Config struct {
 	SlowLogThreshold time.Duration
 	// SlowLogLength is how many slow commands are kept; 128.
 	SlowLogLength int
-	// Version of Redis told to clients in HELLO and INFO; "7.0.15".
-	ServerVersion string
 	// ClusterMode tells clients that this is a Redis Cluster of proxies.
 	ClusterMode bool
 	// Scripts remembers the sources of scripts; one that forgets them with the

@@ -16,6 +16,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/routing"
 	"github.com/basalt-redis/basalt/proxy/scripts"
 	"github.com/basalt-redis/basalt/proxy/session"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // Engine carries requests from clients to servers and replies back. All
@@ -44,6 +45,7 @@ type Engine struct {
 	applyMu  sync.Mutex
 	watchMu  sync.Mutex
 	watches  map[string]*nodeWatch
+	software atomic.Pointer[software.Software]
 	ackDue   chan struct{}
 	sightDue chan struct{}
 	ending   sync.WaitGroup
@@ -82,7 +84,6 @@ func (cfg *Config) setDefaults() {
 	setDefault(&cfg.NodeTimeout, time.Second)
 	setDefault(&cfg.SlowLogThreshold, 10*time.Millisecond)
 	setDefault(&cfg.SlowLogLength, 128)
-	setDefault(&cfg.ServerVersion, command.ServerVersion)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
 	}
@@ -115,6 +116,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	e.slow.init(cfg.SlowLogLength)
 	e.table.Store(empty)
+	e.software.Store(&software.Software{Name: "redis", Version: command.ServerVersion, Redis: command.ServerVersion})
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	for i := range cfg.Loops {
 		l, err := newLoop(e, i)

@@ -114,7 +114,7 @@ func newLoop(eng *Engine, index int) (*loop, error) {
 	l.sh = session.Shared{
 		Table: eng.table.Load(), Limits: eng.cfg.Limits, ReplyLimit: int(eng.cfg.ClientReplyBufferBytes),
 		Debug: eng.cfg.EnableDebug, GatherTimeout: int64(eng.cfg.HoldTimeout), GatherLimit: eng.cfg.GatherMaxBytes,
-		ServerVersion: eng.cfg.ServerVersion, ClusterMode: eng.cfg.ClusterMode, Router: l, Scripts: eng.cfg.Scripts, Denied: &eng.denied, Large: &eng.large,
+		Software: &eng.software, ClusterMode: eng.cfg.ClusterMode, Router: l, Scripts: eng.cfg.Scripts, Denied: &eng.denied, Large: &eng.large,
 	}
 	l.subs.init(l)
 	l.monitors.init(l)

@@ -14,6 +14,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/routing"
 	"github.com/basalt-redis/basalt/proxy/session"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // shard is what one loop knows of one shard.
@@ -513,6 +514,9 @@ func (l *loop) Opened(c *backend.Conn) {
 		l.log.Info("node is connected again", "node", c.Target.Node, "shard", n.shard.id)
 	}
 	n.watch.answered(l, nil)
+	if c.Software != (software.Software{}) {
+		l.eng.runs(n.watch, c.Software)
+	}
 	if c.Retired {
 		return
 	}

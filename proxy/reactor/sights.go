@@ -4,6 +4,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // repeatSight is how often an unchanged sight is told again.
@@ -21,6 +23,9 @@ type nodeWatch struct {
 	err        error
 	changed    bool
 	reportedAt int64
+
+	// software of the node, belongs to Engine.watchMu.
+	software software.Software
 }
 
 // is tells if the sight is the one given.
@@ -111,6 +116,7 @@ func (e *Engine) forgetWatches(ids map[string]bool) {
 			delete(e.watches, id)
 		}
 	}
+	e.chooseSoftware()
 }
 
 func (e *Engine) reportSights() {

@@ -245,8 +245,9 @@ func (c *Client) hello(dst []byte, args [][]byte) []byte {
 	} else {
 		dst = redcon.AppendArray(dst, 14)
 	}
-	dst = appendPair(dst, "server", "redis")
-	dst = appendPair(dst, "version", c.sh.ServerVersion)
+	software := c.sh.Software.Load()
+	dst = appendPair(dst, "server", software.Name)
+	dst = appendPair(dst, "version", software.Version)
 	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "proto"), proto)
 	dst = redcon.AppendInt(redcon.AppendBulkString(dst, "id"), int64(c.id))
 	mode := "standalone"

@@ -5,6 +5,7 @@ package session
 
 import (
 	"bytes"
+	"sync/atomic"
 
 	"github.com/basalt-redis/basalt/proxy/acl"
 	"github.com/basalt-redis/basalt/proxy/backend"
@@ -14,6 +15,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/resp"
 	"github.com/basalt-redis/basalt/proxy/routing"
 	"github.com/basalt-redis/basalt/proxy/scripts"
+	"github.com/basalt-redis/basalt/proxy/software"
 )
 
 // Shared is what all clients of one loop have in common. It belongs to the
@@ -47,10 +49,10 @@ type Shared struct {
 	Monitored bool
 	// BytesIn were read from clients, BytesOut written to them.
 	BytesIn, BytesOut uint64
-	// ServerVersion is the version of Redis told to clients. ClusterMode: they
-	// are told of a Redis Cluster.
-	ServerVersion string
-	ClusterMode   bool
+	// Software is what clients are told that the servers are; never nil.
+	// ClusterMode: they are told of a Redis Cluster.
+	Software    *atomic.Pointer[software.Software]
+	ClusterMode bool
 	// Router carries requests.
 	Router Router
 	// Hub has the subscriptions of the loop's clients; PubSubLimit is how many

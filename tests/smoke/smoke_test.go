@@ -179,6 +179,34 @@ func TestApplicationsSeeOneRedis(t *testing.T) {
 }
 
 // TestClientPassword: with a password file, clients must AUTH at the proxy.
+// TestVersionIsTheServers: HELLO and INFO say what the servers are.
+func TestVersionIsTheServers(t *testing.T) {
+	t.Parallel()
+	c := harness.Start(t, harness.Options{Shards: 1, Replicas: -1})
+	plain := harness.StartRedis(t).Address
+	field := func(text, name string) string {
+		for line := range strings.Lines(text) {
+			if value, ok := strings.CutPrefix(line, name+":"); ok {
+				return strings.TrimSpace(value)
+			}
+		}
+		return ""
+	}
+	info, want := redisCLI(t, c.Proxies[0], "info", "server"), redisCLI(t, plain, "info", "server")
+	for _, name := range []string{"redis_version", "server_name", "valkey_version", "redis_mode", "server_mode"} {
+		if got := field(info, name); got != field(want, name) {
+			t.Errorf("INFO says %s:%s, the server %s", name, got, field(want, name))
+		}
+	}
+	about := func(addr string) string {
+		lines := strings.Split(redisCLI(t, addr, "hello"), "\n") // server, its name, version, its number …
+		return strings.Join(lines[:min(4, len(lines))], " ")
+	}
+	if got := about(c.Proxies[0]); got != about(plain) {
+		t.Errorf("HELLO says %q, the server %q", got, about(plain))
+	}
+}
+
 func TestClientPassword(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "password")
 	if err := os.WriteFile(file, []byte("s3cret-of-the-clients\n"), 0o600); err != nil {
