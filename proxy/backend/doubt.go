@@ -63,7 +63,7 @@ func (d doubts) behind(host Host, read *Request) bool {
 
 // slotOf is the slot that a request is about, or anySlot.
 func slotOf(r *Request) int32 {
-	if r.Slot < 0 || r.Spec.Kind != command.Keyed {
+	if r.Slot < 0 || r.Crosses || r.Spec.Kind != command.Keyed {
 		return anySlot
 	}
 	return r.Slot

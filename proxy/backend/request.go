@@ -31,6 +31,9 @@ type Request struct {
 	HeldSince int64
 	// Slot routes it; -1 when Shard does.
 	Slot int32
+	// Crosses: its keys lie in several slots, of which Slot is one. It may only be sent
+	// where one shard owns all of them.
+	Crosses bool
 	// Shard is an index into the routing table's shards, for requests that are
 	// for a shard rather than a slot.
 	Shard int32

@@ -123,7 +123,7 @@ func TestSlot(t *testing.T) {
 			t.Errorf("%s: slot %d, %q; want %d", line, got, reply, want)
 		}
 	}
-	cross := string(crossSlot)
+	const cross = "-CROSSSLOT Keys in request don't hash to the same slot: \"a\" is in slot 15495, \"b\" in 3300; use one {tag} in all of its keys\r\n"
 	for line, want := range map[string]string{
 		"RENAME a b": cross, "MSETNX a 1 b 2": cross, "EVAL s 2 a b": cross, "SORT a STORE b": cross, "GEORADIUS a 1 1 1 km STOREDIST b": cross,
 		"XREAD STREAMS a b 0 0":                 cross,
@@ -137,8 +137,18 @@ func TestSlot(t *testing.T) {
 		"BLMPOP 0 2 a b LEFT":                   cross,
 	} {
 		args := fields(line)
-		if got, reply := mustLookup(t, args).Slot(args); got != NoSlot || !strings.HasPrefix(string(reply), want) {
-			t.Errorf("%s: slot %d, %q; want %q", line, got, reply, want)
+		s := mustLookup(t, args)
+		got, reply := s.Slot(args)
+		if got == ManySlots && reply == nil {
+			reply = s.CrossSlot(args)
+			if first := int(slot.Of(args[s.Keys(args, nil)[0]])); s.FirstSlot(args) != first {
+				t.Errorf("%s: the first slot is %d, not %d", line, s.FirstSlot(args), first)
+			}
+		} else if got != NoSlot {
+			t.Errorf("%s: slot %d", line, got)
+		}
+		if !strings.HasPrefix(string(reply), want) {
+			t.Errorf("%s: %q; want %q", line, reply, want)
 		}
 	}
 	// A stream or a group may be called BLOCK.
@@ -158,7 +168,7 @@ func TestNoAllocations(t *testing.T) {
 	requests := [][][]byte{
 		fields("GET somekey"), fields("set somekey value EX 10"), request(many...), fields("mset a 1 b 2"), fields("PING"),
 		fields("client setname x"), fields("XREAD COUNT 10 STREAMS {a}1 {a}2 0 0"), fields("ZUNIONSTORE {a}d 2 {a}1 {a}2"),
-		fields("EVAL return 2 {a}1 {a}2"), fields("SORT {a}1 BY nosort STORE {a}2"), fields("MULTI"),
+		fields("EVAL return 2 {a}1 {a}2"), fields("RENAME a b"), fields("SORT {a}1 BY nosort STORE {a}2"), fields("MULTI"),
 	}
 	dst := make([]int, 0, 2000)
 	for _, args := range requests {
@@ -199,8 +209,14 @@ func FuzzLookup(f *testing.F) {
 			checkLine(t, reply)
 			return
 		}
-		if n < ManySlots || n >= slot.Count || n == ManySlots && s.Kind != Split {
+		if n < ManySlots || n >= slot.Count {
 			t.Fatalf("slot %d of %q", n, args)
+		}
+		if n == ManySlots {
+			checkLine(t, s.CrossSlot(args))
+			if first := s.FirstSlot(args); first < 0 || first >= slot.Count {
+				t.Fatalf("%q: the first slot is %d", args, first)
+			}
 		}
 		keys := s.Keys(args, nil)
 		for _, k := range keys {
@@ -241,5 +257,21 @@ func TestErrorLine(t *testing.T) {
 		if got := ErrorLine("not '", []byte(echo), "'!"); string(got) != want {
 			t.Errorf("%q: %q, want %q", echo, got, want)
 		}
+	}
+}
+
+// A key that is long or no text ends the line neither early nor late.
+func TestCrossSlotNamesTheKeys(t *testing.T) {
+	long := strings.Repeat("k", 4<<10)
+	for _, keys := range [][]string{{"a\r\n+OK\r\n", "b"}, {"\x00\xff", "é\""}, {long, long + "1"}, {"", "x"}} {
+		args := request("RENAME", keys[0], keys[1])
+		line := mustLookup(t, args).CrossSlot(args)
+		checkLine(t, line)
+		if !strings.HasPrefix(string(line), crossSlot+": \"") || len(line) > 4*errorEcho {
+			t.Errorf("%q: %q", keys, line)
+		}
+	}
+	if got, want := string(CrossSlot(7, nil, []byte("b"))), "-CROSSSLOT Keys in request don't hash to the same slot: the transaction is in slot 7, \"b\" in 3300; use one {tag} in all of its keys\r\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
 	}
 }

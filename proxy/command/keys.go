@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"strconv"
 
 	"github.com/basalt-redis/basalt/internal/slot"
 )
@@ -10,7 +11,9 @@ import (
 const (
 	// NoSlot: the request names no key.
 	NoSlot = -1
-	// ManySlots: the keys of a Split command lie in several slots.
+	// ManySlots: the keys lie in several slots, or SORT may read some in others. A
+	// Split command is taken apart for the shards; for any other there must be one
+	// shard only, or CrossSlot is the reply.
 	ManySlots = -2
 )
 
@@ -187,9 +190,8 @@ func variableFlags(name string, args [][]byte, flags string) string {
 }
 
 // Slot returns the slot of the keys of a request that Lookup accepted: 0 to
-// 16383, NoSlot, or ManySlots for a Split command. A request that cannot be
-// served is answered by errReply, a complete line: keys of different slots
-// (CROSSSLOT), or an option that is not supported.
+// 16383, NoSlot, or ManySlots. A request that cannot be served is answered by
+// errReply, a complete line.
 //
 // A request whose keys cannot be found is one that servers refuse; it gets
 // slot 0, and thereby the server's own words.
@@ -200,21 +202,71 @@ func (s *Spec) Slot(args [][]byte) (slotOf int, errReply []byte) {
 	return s.slowSlot(args)
 }
 
-var crossSlot = []byte("-CROSSSLOT Keys in request don't hash to the same slot\r\n")
+// crossSlot is Redis Cluster's reply to a request with keys of several slots.
+// Clients know it by its beginning.
+const crossSlot = "-CROSSSLOT Keys in request don't hash to the same slot"
 
-// CrossSlot is Redis Cluster's reply to a request with keys of several slots.
-func CrossSlot() []byte { return crossSlot }
+// CrossSlot is the reply to a request of ManySlots where there are several shards: Redis
+// Cluster's, with two keys that lie apart.
+func (s *Spec) CrossSlot(args [][]byte) []byte {
+	if s.rule == ruleSort {
+		if option := strayPattern(args); option != "" {
+			return refusal(option + " option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.")
+		}
+	}
+	keys := s.Keys(args, nil)
+	for _, k := range keys {
+		if at := slot.Of(args[k]); at != slot.Of(args[keys[0]]) {
+			return CrossSlot(int(slot.Of(args[keys[0]])), args[keys[0]], args[k])
+		}
+	}
+	return []byte(crossSlot + "\r\n")
+}
+
+// CrossSlot is the reply to a request with a key that is not in the slot at, where key
+// one is; with no key one, it is that of what the request belongs to.
+func CrossSlot(at int, one, other []byte) []byte {
+	reply := append([]byte(crossSlot), ": "...)
+	if one != nil {
+		reply = appendWord(reply, one)
+		reply = append(reply, " is in slot "...)
+	} else {
+		reply = append(reply, "the transaction is in slot "...)
+	}
+	reply = append(strconv.AppendInt(reply, int64(at), 10), ", "...)
+	reply = appendWord(reply, other)
+	reply = append(strconv.AppendInt(append(reply, " in "...), int64(slot.Of(other)), 10), "; use one {tag} in all of its keys\r\n"...)
+	return reply
+}
+
+// appendWord appends a key for people, in quotes.
+func appendWord(dst, key []byte) []byte {
+	cut := len(key) > errorEcho
+	dst = strconv.AppendQuoteToASCII(dst, string(key[:min(len(key), errorEcho)]))
+	if cut {
+		dst = append(dst, "..."...)
+	}
+	return dst
+}
+
+// FirstSlot is the slot of the first key of a request of ManySlots.
+func (s *Spec) FirstSlot(args [][]byte) int {
+	var k spans
+	s.spans(args, &k)
+	return int(slot.Of(args[k.list[0].first]))
+}
 
 func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 	var k spans
 	s.spans(args, &k)
-	if s.rule != ruleNone {
-		if reply := s.refuse(args); reply != nil {
-			return NoSlot, reply
-		}
+	if s.rule == rulePairs && len(args)%2 == 0 {
+		return NoSlot, s.wrongArity()
 	}
 	if s.Unbalanced(args) {
 		return 0, nil
+	}
+	if s.rule == ruleSort && strayPattern(args) != "" {
+		return ManySlots, nil
 	}
 	found := NoSlot
 	for _, r := range k.list[:k.n] {
@@ -224,10 +276,7 @@ func (s *Spec) slowSlot(args [][]byte) (int, []byte) {
 				found = own
 			case own:
 			default:
-				if s.Kind == Split {
-					return ManySlots, nil
-				}
-				return NoSlot, crossSlot
+				return ManySlots, nil
 			}
 		}
 	}
@@ -259,22 +308,6 @@ const (
 	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
 	ruleSort
 )
-
-// refuse returns an error line for requests that the rule of the command
-// forbids.
-func (s *Spec) refuse(args [][]byte) []byte {
-	switch s.rule {
-	case rulePairs:
-		if len(args)%2 == 0 {
-			return s.wrongArity()
-		}
-	case ruleSort:
-		if option := strayPattern(args); option != "" {
-			return refusal(option + " option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.")
-		}
-	}
-	return nil
-}
 
 func refusal(sentence string) []byte { return []byte("-ERR " + sentence + "\r\n") }
 

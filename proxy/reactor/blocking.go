@@ -130,7 +130,7 @@ func (l *loop) Block(b *session.Blocked) (session.Blocking, []byte) {
 		return nil, line
 	}
 	c := &call{pin: p, b: b}
-	p.call, p.db = c, b.DB
+	p.call, p.db, p.crosses = c, b.DB, b.Crosses
 	c.hold()
 	return c, nil
 }
@@ -154,6 +154,10 @@ func (c *call) pump() {
 	l, s := p.loop, p.shard()
 	if l.deleting {
 		c.fail(lineDeleting)
+		return
+	}
+	if p.astray() {
+		c.fail(session.LineCrosses(c.b.Spec))
 		return
 	}
 	if p.conn != nil && p.node != s.master {
@@ -405,7 +409,7 @@ func (c *call) apply() {
 		}
 	case callSent:
 		switch {
-		case s.master == p.node && !s.held && !l.deleting:
+		case s.master == p.node && !s.held && !l.deleting && !p.astray():
 		case l.stillMaster(p.node):
 			l.mustDrain(p.conn, false)
 			c.unblock()

@@ -41,7 +41,7 @@ func TestBlockingCommands(t *testing.T) {
 	c.want("[k [3]]", "BLMPOP", "0", "1", "k", "RIGHT")
 	c.want("2", "BRPOPLPUSH", "k", "k", "0")
 	c.want("2", "LPOP", "k")
-	c.want("-CROSSSLOT Keys in request don't hash to the same slot", "BLPOP", "foo", "bar", "0")
+	c.want(`-CROSSSLOT Keys in request don't hash to the same slot: "foo" is in slot 12182, "bar" in 5061; use one {tag} in all of its keys`, "BLPOP", "foo", "bar", "0")
 
 	// The order of those that wait, each with a pipeline behind it.
 	c.write(encode("BLPOP", "k", "0") + encode("PING") + encode("SET", "{k}c", "done") + encode("BLPOP", "k", "0"))

@@ -1,10 +1,12 @@
 package reactor
 
 import (
+	"maps"
 	"time"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/pubsub"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // partial is what one loop adds to Stats.
@@ -18,6 +20,8 @@ type partial struct {
 	bytesOut uint64
 	nodes    map[string]NodeStats
 	pubsub   PubSubStats
+	// crossings of the loop.
+	crossings map[session.Crossing]uint64
 }
 
 // Stats asks every loop for its counters and adds them up. It must not be
@@ -39,7 +43,7 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Epoch: t.Epoch, AckedEpoch: e.ackedEpoch(),
 		Pinned:          int(e.pinned.Load()),
-		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()),
+		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()), Crossings: map[session.Crossing]uint64{},
 	}
 	for i := range parts {
 		s.add(&parts[i])
@@ -86,6 +90,9 @@ func (s *Stats) add(p *partial) {
 	s.ClientBytesOut += p.bytesOut
 	s.ProtocolErrors += k.malformed
 	s.UnknownCommands += k.unknown
+	for k, n := range p.crossings {
+		s.Crossings[k] += n
+	}
 	s.Held += p.held
 	s.ClientsBlocked += p.blocked
 	s.HeldBytes += k.heldBytes
@@ -106,7 +113,7 @@ func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
 		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.memoryNow(),
-		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), nodes: map[string]NodeStats{},
+		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), crossings: maps.Clone(l.sh.Crossings), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake

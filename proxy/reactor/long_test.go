@@ -229,7 +229,8 @@ func TestVeryManyKeysDelayNobody(t *testing.T) {
 		most = max(most, len(args)-1)
 		return fmt.Sprintf("*%d\r\n", len(args)-1) + strings.Repeat("$-1\r\n", len(args)-1)
 	})
-	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+	server := f.ln.Addr().String()
+	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 2, server), one(1, 2, server))
 	c, other := p.dial(), p.dial()
 	done := make(chan struct{})
 	go func() {
@@ -324,7 +325,7 @@ func TestScriptsWithVeryManyKeys(t *testing.T) {
 		c.wantNext("OK")
 		c.wantNext("20000first")
 		c.wantNext("second")
-		c.wantNext("-CROSSSLOT Keys in request don't hash to the same slot")
+		c.wantNext(`-CROSSSLOT Keys in request don't hash to the same slot: "{tag}2" is in slot 8338, "elsewhere" in 6140; use one {tag} in all of its keys`)
 		c.wantNext("20000first")
 		c.wantNext("-NOSCRIPT No matching script. Please use EVAL.")
 		if got := c.read(); !strings.HasPrefix(got, "-ERR Error compiling script") {

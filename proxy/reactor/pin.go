@@ -57,6 +57,8 @@ type pin struct {
 	wait backend.Hold
 	// call is the blocking command that it is for, or nil.
 	call *call
+	// crosses: the requests are about several slots.
+	crosses bool
 	// released: no more is sent, and when all is answered the pin ends. clean:
 	// the server keeps nothing then. lost: see above.
 	released, clean, lost bool
@@ -331,6 +333,12 @@ func (p *pin) tell(raw []byte) {
 	p.conn.Enqueue(r, raw)
 }
 
+// Cross notes that the requests are about several slots.
+func (p *pin) Cross() { p.crosses = true }
+
+// astray tells if the keys of the requests may lie in several shards by now.
+func (p *pin) astray() bool { return p.crosses && !p.loop.sh.Table.OneShard }
+
 // Release gives the pin back.
 func (p *pin) Release(clean bool) {
 	p.released, p.clean = true, clean
@@ -457,6 +465,10 @@ func (l *loop) applyPins() {
 	for p := range l.pins {
 		if p.call != nil {
 			p.call.apply()
+			continue
+		}
+		if p.astray() {
+			p.lose(p.conn != nil && l.stillMaster(p.node), errReplaced)
 			continue
 		}
 		if p.conn == nil {

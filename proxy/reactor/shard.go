@@ -102,8 +102,21 @@ func (l *loop) shardOf(r *backend.Request) *shard {
 	return l.shards[r.Shard]
 }
 
+// astray tells if the keys of a request may lie in several shards by now, and refuses it
+// then: it was made by a table with one.
+func (l *loop) astray(r *backend.Request) bool {
+	if !r.Crosses || l.sh.Table.OneShard {
+		return false
+	}
+	r.Owner.Fail(r, session.LineCrosses(r.Spec))
+	return true
+}
+
 // Route sends a request to the server it is for, or holds it.
 func (l *loop) Route(r *backend.Request, raw []byte) {
+	if l.astray(r) {
+		return
+	}
 	s := l.shardOf(r)
 	if r.As != nil {
 		if !s.makeSide(r) {
@@ -123,6 +136,10 @@ func (l *loop) Route(r *backend.Request, raw []byte) {
 
 // RouteChunk does the same for a request that fills a chunk.
 func (l *loop) RouteChunk(r *backend.Request, chunk *buffer.Chunk) {
+	if l.astray(r) {
+		l.sh.Pool.Put(chunk)
+		return
+	}
 	s := l.shardOf(r)
 	if r.As != nil && !s.makeSide(r) {
 		l.sh.Pool.Put(chunk)
@@ -309,6 +326,11 @@ func (s *shard) releaseLane(from *lane) {
 		if r.Owner == nil {
 			l.heldMore(-int64(len(raw)))
 			l.sh.Requests.Put(r)
+			continue
+		}
+		if r.Crosses && !l.sh.Table.OneShard {
+			l.heldMore(-int64(len(raw)))
+			l.astray(r)
 			continue
 		}
 		if conn := s.connFor(r, true); conn != nil {

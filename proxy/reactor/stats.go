@@ -1,6 +1,10 @@
 package reactor
 
-import "time"
+import (
+	"time"
+
+	"github.com/basalt-redis/basalt/proxy/session"
+)
 
 // LatencyBuckets is the number of buckets of a latency histogram.
 const LatencyBuckets = 26
@@ -33,6 +37,8 @@ type Stats struct {
 	Commands []CommandStats
 	// UnknownCommands counts requests refused by the command table.
 	UnknownCommands uint64
+	// Crossings counts requests over several slots, served or refused.
+	Crossings map[session.Crossing]uint64
 	// Nodes in the order of the routing table.
 	Nodes []NodeStats
 	// Held requests now, their bytes, and how many were ever held and how many

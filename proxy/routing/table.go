@@ -49,6 +49,8 @@ type Cluster struct {
 	Phase Phase
 	// ReadPolicy is for clients that did not send READONLY.
 	ReadPolicy ReadPolicy
+	// CrossSlot: while one shard owns every slot, requests may have keys of several.
+	CrossSlot bool
 	// Shards in the order of their ids.
 	Shards []Shard
 	// Users are what clients may log in as. When nil, there is only the default
@@ -110,7 +112,10 @@ type Table struct {
 	Name       string
 	Phase      Phase
 	ReadPolicy ReadPolicy
-	Shards     []TableShard
+	// OneShard owns every slot. CrossSlot: it does, and requests may have keys of several
+	// slots.
+	OneShard, CrossSlot bool
+	Shards              []TableShard
 	// Users are what clients may log in as; never nil.
 	Users *acl.Users
 }
@@ -178,6 +183,9 @@ func Build(c Cluster) (*Table, error) {
 		}
 		if s.Master != "" && ts.MasterIndex < 0 {
 			return nil, fmt.Errorf("epoch %d: master %s of %s is not one of its nodes", c.Epoch, s.Master, s.ID)
+		}
+		if s.Slots.Len() == slot.Count {
+			t.OneShard, t.CrossSlot = true, c.CrossSlot
 		}
 	}
 	return t, nil

@@ -40,10 +40,11 @@ import (
 // What may be lost when a master dies is described where it is sent (package
 // reactor, blocking.go).
 type Blocked struct {
-	// Spec of the command; Slot, whose master it is for; Proto of the reply, and DB
-	// that it is about.
+	// Spec of the command; Slot, whose master it is for; Crosses, if its keys lie in
+	// others too; Proto of the reply, and DB that it is about.
 	Spec      *command.Spec
 	Slot      int
+	Crosses   bool
 	Proto, DB uint8
 	// Deadline is when its time is over, in nanoseconds of the loop's clock; 0
 	// for never, or when only the server can tell.
@@ -96,6 +97,10 @@ var (
 // wait, as handle does.
 func (c *Client) block(spec *command.Spec, at int, unit time.Duration, args [][]byte, raw []byte) bool {
 	slot, line := spec.Slot(args)
+	crosses := slot == command.ManySlots
+	if crosses {
+		slot, line = c.crossing(spec, args)
+	}
 	if line != nil {
 		c.answer(spec, line)
 		return true
@@ -107,7 +112,11 @@ func (c *Client) block(spec *command.Spec, at int, unit time.Duration, args [][]
 	r := c.begin(spec)
 	r.Slot, r.ReadOnly = int32(max(slot, 0)), spec.ReadOnly
 	c.touch(int(r.Slot))
+	if crosses {
+		c.cross(r)
+	}
 	b := c.newBlocked(r, spec, int(r.Slot), args, raw)
+	b.Crosses = crosses
 	b.timeoutAt, b.unit = at, unit
 	b.Deadline = b.deadline(args[at])
 	b.fresh, b.streams = spec.NewEntries(args)

@@ -532,6 +532,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			}
 		}
 		slot, line := spec.Slot(args)
+		crosses := slot == command.ManySlots
+		if crosses {
+			slot, line = c.crossing(spec, args)
+		}
 		if line != nil {
 			c.answer(spec, line)
 			break
@@ -539,19 +543,25 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if !c.enter(slot, len(raw)) {
 			return false
 		}
-		if c.tracking != nil && c.tracks(spec) {
-			c.forwardTracked(spec, max(slot, 0), args, raw)
-			break
+		tracked := c.tracking != nil && c.tracks(spec)
+		if tracked {
+			slot = max(slot, 0)
 		}
-		if chunk != nil {
-			sh.Router.RouteChunk(c.forward(spec, slot), chunk)
+		r := c.forward(spec, slot)
+		if crosses {
+			c.cross(r)
+		}
+		if chunk != nil && !tracked {
+			sh.Router.RouteChunk(r, chunk)
 			return true
 		}
 		if raw[0] != '*' {
 			raw = sh.encode(args)
 		}
-		sh.Router.Route(c.forward(spec, slot), raw)
-		return true
+		if tracked {
+			raw = c.tracked(r, raw)
+		}
+		sh.Router.Route(r, raw)
 	case command.Split:
 		if !c.enter(command.NoSlot, len(raw)) {
 			return false

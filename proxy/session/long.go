@@ -37,7 +37,8 @@ import (
 //     closed.
 //  6. A script with very many keys is looked at the same way before it goes to the
 //     shard of its keys, or is refused because they lie in several slots.
-//  7. When the client leaves, reads end. Writes go on, as on a server: the request
+//  7. Where one shard owns every slot, nothing is taken apart.
+//  8. When the client leaves, reads end. Writes go on, as on a server: the request
 //     had arrived.
 
 const (
@@ -73,8 +74,10 @@ type longSplit struct {
 	before int // arguments before the keys
 	width  int // arguments of one key
 	batch  int // keys of the next batch
-	// slot is that of all keys so far, -1 when there are several.
-	slot int
+	// slot is that of all keys so far, -1 when there are several. crosses: there are, and
+	// it goes to the one shard.
+	slot    int
+	crosses bool
 
 	first, last *split // batches in flight, in order
 	inFlight    int
@@ -115,14 +118,17 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		return true, false
 	}
 	c.latest = int16(spec.ID)
-	if spec.Kind == command.Split {
-		if !c.enter(command.NoSlot, len(chunk.B)) {
-			return true, false
-		}
-		c.beginLong(spec, args, count, chunk)
-		return true, true
-	}
 	first := spec.FirstKey()
+	if spec.Kind == command.Split {
+		if !sh.Table.OneShard {
+			if !c.enter(command.NoSlot, len(chunk.B)) {
+				return true, false
+			}
+			c.beginLong(spec, args, count, chunk)
+			return true, true
+		}
+		first = 1
+	}
 	if spec.IsScript() {
 		first = 3
 	}
@@ -135,7 +141,11 @@ func (c *Client) express(chunk *buffer.Chunk) (mine, handled bool) {
 		c.probeScript(spec, at, int(n), chunk)
 		return true, true
 	}
-	sh.Router.RouteChunk(c.forward(spec, at), chunk)
+	r := c.forward(spec, at)
+	if spec.Kind == command.Split {
+		c.cross(r)
+	}
+	sh.Router.RouteChunk(r, chunk)
 	return true, true
 }
 
@@ -162,6 +172,12 @@ func (c *Client) probeScript(spec *command.Spec, at, n int, chunk *buffer.Chunk)
 	l.start()
 	c.long, c.stalled = l, true
 	c.yield()
+}
+
+// firstKey of the request.
+func (l *longSplit) firstKey() []byte {
+	args, _ := resp.FirstArgs(l.chunk.B, nil, l.before+1)
+	return args[l.before]
 }
 
 // start goes to the first key.
@@ -259,13 +275,24 @@ func (l *longSplit) probe() {
 		if int(slot.Of(key)) == l.slot {
 			continue
 		}
+		if l.whole == nil && c.sh.Table.CrossSlot {
+			l.crosses = true
+			l.forward()
+			return
+		}
+		at := l.slot
 		if l.slot = -1; l.whole != nil {
 			l.start()
 			return
 		}
+		var line []byte
+		if !c.Closed {
+			line = command.CrossSlot(at, l.firstKey(), key)
+		}
 		c.sh.Pool.Put(l.chunk)
 		if l.chunk, c.long = nil, nil; !c.Closed {
-			c.answer(l.spec, command.CrossSlot())
+			c.crossed(l.spec)
+			c.answer(l.spec, line)
 		}
 		return
 	}
@@ -278,12 +305,12 @@ func (l *longSplit) forward() {
 	switch {
 	case whole == nil && !c.Closed:
 		args, _ := resp.FirstArgs(chunk.B, nil, l.before)
-		c.runScript(l.spec, l.slot, args, chunk.B, chunk)
+		c.runScript(l.spec, l.slot, l.crosses, args, chunk.B, chunk)
 		return
 	case whole == nil:
 		whole = c.sh.Requests.Get()
 		whole.Spec, whole.Start, whole.Proto, whole.DB, whole.Bulk, whole.As = l.spec, c.sh.Now, c.proto, c.db, c.bulk.now, c.as
-		whole.Slot, whole.Scripted = int32(l.slot), true
+		whole.Slot, whole.Crosses, whole.Scripted = int32(l.slot), l.crosses, true
 	case l.spec.Write:
 		c.touch(l.slot)
 	}

@@ -48,7 +48,7 @@ func (c *Client) rehearse(spec *command.Spec, args [][]byte, raw []byte) {
 	r := sh.Requests.Get()
 	r.Owner, r.Spec, r.Start = &rehearsal{client: c, tx: c.tx, whole: whole}, spec, sh.Now
 	r.Proto, r.DB, r.Slot, r.ReadOnly = c.proto, c.db, int32(c.tx.slot), true
-	r.Block = &backend.Block{Before: 2, Lost: lineOK}
+	r.Block, r.Crosses = &backend.Block{Before: 2, Lost: lineOK}, c.tx.crosses
 	block := sh.Pool.Get(len(backend.RehearsalBegin) + len(raw) + len(backend.RehearsalEnd))
 	block.B = append(append(append(block.B, backend.RehearsalBegin...), raw...), backend.RehearsalEnd...)
 	sh.Router.Route(r, block.B)

@@ -76,7 +76,9 @@ func (c *Client) readAgain(r *backend.Request, reply []byte) bool {
 	if line != nil {
 		return false
 	}
-	x.pin = pin
+	if x.pin = pin; r.Crosses {
+		pin.Cross()
+	}
 	c.waitForAll()
 	x.send()
 	return true

@@ -108,6 +108,10 @@ func (s *Shared) remember(source []byte) {
 // when the client's earlier commands must be answered first.
 func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
 	slot, line := spec.Slot(args)
+	crosses := slot == command.ManySlots
+	if crosses {
+		slot, line = c.crossing(spec, args)
+	}
 	if c.extra != nil && c.extra.debugs {
 		line = lineNoDebugger
 	}
@@ -119,7 +123,7 @@ func (c *Client) script(spec *command.Spec, args [][]byte, raw []byte, chunk *bu
 	if !c.enter(slot, len(raw)) {
 		return false
 	}
-	c.runScript(spec, slot, args, raw, chunk)
+	c.runScript(spec, slot, crosses, args, raw, chunk)
 	return true
 }
 
@@ -140,11 +144,14 @@ func (c *Client) noteDebugger(spec *command.Spec, args [][]byte, line []byte) {
 	}
 }
 
-// runScript sends a script to the shard of its keys. It needs the first three
-// arguments only, and uses up the chunk.
-func (c *Client) runScript(spec *command.Spec, slot int, args [][]byte, raw []byte, chunk *buffer.Chunk) {
+// runScript sends a script to the shard of its keys, which cross slots or not. It needs the
+// first three arguments only, and uses up the chunk.
+func (c *Client) runScript(spec *command.Spec, slot int, crosses bool, args [][]byte, raw []byte, chunk *buffer.Chunk) {
 	sh := c.sh
 	r := c.forward(spec, slot)
+	if crosses {
+		c.cross(r)
+	}
 	sure := true
 	switch spec.Name {
 	case "eval", "eval_ro":

@@ -45,6 +45,8 @@ type Shared struct {
 	Busy []byte
 	// Blocked counts clients that wait for a blocking command.
 	Blocked int
+	// Crossings counts requests over several slots.
+	Crossings map[Crossing]uint64
 	// Monitored: some client of the proxy monitors.
 	Monitored bool
 	// BytesIn were read from clients, BytesOut written to them.

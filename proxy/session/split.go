@@ -58,6 +58,10 @@ const (
 func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte, chunk *buffer.Chunk) bool {
 	sh := c.sh
 	at, line := spec.Slot(args)
+	crosses := at == command.ManySlots && sh.Table.OneShard
+	if crosses {
+		at = spec.FirstSlot(args)
+	}
 	if line == nil && at < 0 && isLong(len(args), len(raw)) && (c.tracking == nil || !c.tracks(spec)) {
 		c.splitLong(spec, args, raw, chunk)
 		return true
@@ -78,11 +82,14 @@ func (c *Client) split(spec *command.Spec, args [][]byte, raw []byte, chunk *buf
 		if raw[0] != '*' {
 			raw = sh.encode(args)
 		}
-		if c.tracking != nil && c.tracks(spec) {
-			c.forwardTracked(spec, max(at, 0), args, raw)
-			return true
+		r := c.forward(spec, max(at, 0))
+		if crosses {
+			c.cross(r)
 		}
-		sh.Router.Route(c.forward(spec, max(at, 0)), raw)
+		if c.tracking != nil && c.tracks(spec) {
+			raw = c.tracked(r, raw)
+		}
+		sh.Router.Route(r, raw)
 		return true
 	}
 	s.write(sh, args, widthOf(spec))

@@ -391,15 +391,6 @@ func mayRead(spec *command.Spec) bool {
 	return spec.ReadOnly || spec.IsScript()
 }
 
-// forwardTracked sends a request that is to be tracked.
-func (c *Client) forwardTracked(spec *command.Spec, slot int, args [][]byte, raw []byte) {
-	if raw[0] != '*' {
-		raw = c.sh.encode(args)
-	}
-	r := c.forward(spec, slot)
-	c.sh.Router.Route(r, c.tracked(r, raw))
-}
-
 // tracked puts CLIENT CACHING YES in front of a request.
 func (c *Client) tracked(r *backend.Request, raw []byte) []byte {
 	before := 0

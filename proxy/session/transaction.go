@@ -20,7 +20,8 @@ import (
 //
 //  1. From MULTI on, commands are checked as Redis checks them when it queues
 //     (name, arity, whether they may be in a transaction) and, because the
-//     transaction goes to one shard, that all keys lie in one slot. The reply
+//     transaction goes to one shard, that all keys lie in one slot, unless there is
+//     only one shard (crossing.go). The reply
 //     is QUEUED or the error; after an error EXEC answers EXECABORT, and nothing
 //     more is kept.
 //  2. Their bytes are appended to one piece of memory of the pool that begins
@@ -70,8 +71,10 @@ type transaction struct {
 	// monitor the server.
 	first [5]byte
 	last  [4]byte
-	// slot of the keys, watched ones included; -1 while there is none.
-	slot int
+	// slot of the keys, watched ones included; -1 while there is none. crosses: some lie
+	// in others.
+	slot    int
+	crosses bool
 	// block is what is sent: MULTI and the commands so far.
 	block *buffer.Chunk
 	// count is the number of commands, sent those in the block.
@@ -94,6 +97,8 @@ type Pinned interface {
 	Send(r *backend.Request, raw []byte)
 	// Speak changes the protocol version of the replies to come: 2 or 3.
 	Speak(proto uint8)
+	// Cross says that the requests are about several slots, of which the pin's is one.
+	Cross()
 	// Release gives the connection back after the requests that were sent; it
 	// is not used any more by the caller. clean says that the server then keeps
 	// nothing of the client's.
@@ -248,8 +253,17 @@ func (c *Client) watch(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	}
 	at, line := spec.Slot(args)
+	crosses := at == command.ManySlots
+	if crosses {
+		at, line = c.crossing(spec, args)
+	}
 	if line == nil && c.watching() && c.tx.slot != at {
-		line = command.CrossSlot()
+		if crosses = c.sh.Table.CrossSlot; crosses {
+			at = c.tx.slot
+		} else {
+			c.crossed(spec)
+			line = command.CrossSlot(c.tx.slot, nil, args[1])
+		}
 	}
 	if line == nil && !c.watching() {
 		var pin Pinned
@@ -265,6 +279,11 @@ func (c *Client) watch(spec *command.Spec, args [][]byte, raw []byte) {
 	r := c.begin(spec)
 	r.Slot, r.ReadOnly = int32(at), true
 	r.Block = &backend.Block{Lost: lineOK}
+	if crosses {
+		c.cross(r)
+		c.tx.crosses = true
+		c.tx.pin.Cross()
+	}
 	if raw[0] != '*' {
 		raw = c.sh.encode(args)
 	}
@@ -306,7 +325,7 @@ func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 // admit tells what speaks against a command in this transaction: an error line,
 // or nil. It notes the slot of its keys.
 func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
-	t, sh := c.tx, c.sh
+	sh := c.sh
 	switch spec.Kind {
 	case command.Keyed, command.Split, command.Script, command.AnyShard:
 		at, line := spec.Slot(args)
@@ -316,17 +335,17 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 		if line != nil {
 			return line
 		}
-		if at == command.ManySlots {
-			return command.CrossSlot()
+		crosses := at == command.ManySlots
+		if crosses {
+			if !sh.Table.CrossSlot {
+				return c.refuseCrossing(spec.CrossSlot(args))
+			}
+			at = spec.FirstSlot(args)
 		}
 		if sh.keys = spec.Keys(args, sh.keys[:0]); len(sh.keys) == 0 || spec.Unbalanced(args) {
 			return nil // the server will say what is wrong with it
 		}
-		if t.slot >= 0 && t.slot != at {
-			return command.CrossSlot()
-		}
-		t.slot = at
-		return nil
+		return c.join(at, crosses, args[sh.keys[0]])
 	case command.AllShards, command.ScriptAdmin:
 		switch {
 		case spec.Name == "debug" && !sh.Debug:
@@ -340,11 +359,9 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 	case command.PubSub:
 		if spec.Name == "spublish" {
 			// Shard channels are listened to at the master of their slot.
-			at := int(slot.Of(args[1]))
-			if t.slot >= 0 && t.slot != at {
-				return command.CrossSlot()
+			if line := c.join(int(slot.Of(args[1])), false, args[1]); line != nil {
+				return line
 			}
-			t.slot = at
 		}
 		if handlingOf(spec) != refused {
 			return nil
@@ -361,6 +378,30 @@ func (c *Client) admit(spec *command.Spec, args [][]byte) []byte {
 	}
 	return []byte("-ERR " + strings.ToUpper(strings.ReplaceAll(spec.Name, "|", " ")) + " is not supported inside MULTI behind the proxy: send it before or after the transaction\r\n")
 }
+
+// join makes the slot of a command that of the transaction, or one of them: the error
+// line says why not.
+func (c *Client) join(at int, crosses bool, key []byte) []byte {
+	t := c.tx
+	if t.slot < 0 {
+		t.slot = at
+	}
+	if t.slot != at && !c.sh.Table.CrossSlot {
+		return c.refuseCrossing(command.CrossSlot(t.slot, nil, key))
+	}
+	t.crosses = t.crosses || crosses || t.slot != at
+	return nil
+}
+
+// refuseCrossing counts a transaction that is refused for its slots.
+func (c *Client) refuseCrossing(line []byte) []byte {
+	if !c.tx.dirty {
+		c.crossed(specMulti)
+	}
+	return line
+}
+
+var specMulti = command.ByName("multi")
 
 // enqueue adds a command.
 func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
@@ -439,6 +480,12 @@ func (c *Client) exec(spec *command.Spec, args [][]byte) {
 			return
 		}
 	}
+	if t.crosses && !c.sh.Table.CrossSlot {
+		c.crossed(specMulti)
+		c.dropTransaction()
+		c.answer(spec, lineAborted)
+		return
+	}
 	if t.selects && t.scripted && c.limits != nil {
 		// A server that refuses the SELECT at its end leaves the connection in a
 		// database that others do not expect.
@@ -465,7 +512,7 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	sh := c.sh
 	switch r.ReadOnly = t.readOnly; {
 	case t.readOnly:
-	case t.slot < 0:
+	case t.slot < 0 || t.crosses:
 		c.touchAll()
 	default:
 		c.touch(t.slot)
@@ -473,6 +520,10 @@ func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	r.Block = &backend.Block{Before: 1 + t.sent + t.homing(), Lost: nullArray(r.Proto)}
 	if r.Slot = int32(t.slot); t.slot < 0 {
 		sh.toAnyShard(r)
+	}
+	if t.crosses {
+		r.Crosses = true
+		c.crossed(specMulti)
 	}
 	block := t.block
 	if t.selects {
