@@ -35,8 +35,8 @@ func TestTranscripts(t *testing.T) {
 	for topic, lines := range map[string][]string{
 		"cluster": {
 			"cluster list", "cluster list -o json", "cluster create green --shards 5 --hung-after 2s", "cluster create blue",
-			"cluster status blue", "cluster status", "cluster update blue --hung-after 2s --read-policy read-set --max-read-lag 1MiB",
-			"cluster update blue", "cluster update --read-policy nobody", "cluster delete blue", "cluster delete blue --yes",
+			"cluster status blue", "cluster status", "cluster update blue --hung-after 2s --read-policy read-set --max-read-lag 1MiB --cross-slot refuse",
+			"cluster update blue", "cluster update --read-policy nobody", "cluster update --cross-slot ask", "cluster delete blue", "cluster delete blue --yes",
 		},
 		"config": {
 			"cluster config get blue", "cluster config set maxmemory-policy allkeys-lru hz 20", "cluster config set hz", "cluster config set port 1",

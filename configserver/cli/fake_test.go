@@ -126,6 +126,10 @@ func blueStatus() *basaltv1.ClusterStatus {
 			{Shard: "shard-1", Node: "shard-1-0", FoundAt: ago(time.Hour), Bytes: -1, Error: "the server keeps nothing on disk (no save points and no append-only file)"},
 			{Shard: "shard-1", Node: "shard-1-1", FoundAt: ago(time.Second), Bytes: 12},
 		},
+		CrossSlot: []*basaltv1.CrossSlotRequests{
+			{Command: "multi", ClientName: "worker", Requests: 40211, PerSecond: 12.34},
+			{Command: "rename", Requests: 2, PerSecond: 0.01},
+		},
 		Problems: []*basaltv1.Problem{{Code: "DeadMaster", Shard: "shard-1", Node: "shard-1-0", Message: "nobody can reach the master; a replica takes over"}},
 	}
 }

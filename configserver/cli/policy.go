@@ -19,14 +19,14 @@ type policyFlags struct {
 	electionWait, keepDiverged                           time.Duration
 	refusedProbes, maxFailovers, minReplicasToWrite      uint32
 	maxReadLag, maxReplicaLag                            int64
-	prefer                                               string
+	prefer, crossSlot                                    string
 }
 
 func (p *policyFlags) names() []string {
 	return []string{
 		"read-policy", "probe-interval", "refused-probes", "hung-after", "ack-timeout", "max-failovers",
 		"failover-period", "max-replica-age", "min-replicas-to-write", "max-read-lag", "restart-grace",
-		"prefer", "election-wait", "max-replica-lag", "keep-diverged",
+		"prefer", "election-wait", "max-replica-lag", "keep-diverged", "cross-slot",
 	}
 }
 
@@ -44,6 +44,7 @@ func (p *policyFlags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a shard whose in-sync nodes all restarted waits for those that are not back (default 10s)")
 	fs.StringVar(&p.prefer, "prefer", "", "when no in-sync node can be promoted: `data`, wait for one; or availability, promote the best that answers and lose what it lacks (default data)")
 	fs.DurationVar(&p.electionWait, "election-wait", 0, "how long a failover waits for in-sync nodes that may be alive and do not answer (default 3s)")
+	fs.StringVar(&p.crossSlot, "cross-slot", "", "requests over several slots: `one-shard`, served while one shard owns every slot; or refuse (default one-shard)")
 	settings.BytesVar(fs, &p.maxReplicaLag, "max-replica-lag", 0, "replicas that are more `bytes` behind for a second leave the in-sync set (default 16MiB)")
 	fs.DurationVar(&p.keepDiverged, "keep-diverged", 0, "how long the file with the writes that only an old master had is not written over, once it is in sync again; 0s: none is saved (default 10m)")
 }
@@ -77,6 +78,16 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 			policy.Prefer = basaltv1.Preference_PREFERENCE_AVAILABILITY
 		default:
 			return usagef("--prefer %s: want data or availability", p.prefer)
+		}
+	}
+	if fs.Changed("cross-slot") {
+		switch p.crossSlot {
+		case "one-shard":
+			policy.CrossSlot = basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD
+		case "refuse":
+			policy.CrossSlot = basaltv1.CrossSlot_CROSS_SLOT_REFUSE
+		default:
+			return usagef("--cross-slot %s: want one-shard or refuse", p.crossSlot)
 		}
 	}
 	for _, d := range []struct {
@@ -136,5 +147,6 @@ func policyTable(p *basaltv1.Policy) *table {
 	t.row("election-wait", p.GetElectionWait().AsDuration().String())
 	t.row("max-replica-lag", settings.FormatBytes(int64(p.GetMaxReplicaLag())))
 	t.row("keep-diverged", p.GetKeepDiverged().AsDuration().String())
+	t.row("cross-slot", enum(p.GetCrossSlot(), "CROSS_SLOT_"))
 	return t
 }

@@ -136,6 +136,9 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 			return err
 		}
 	}
+	if err := printCrossSlot(w, s); err != nil {
+		return err
+	}
 	if len(s.GetProblems()) > 0 {
 		fmt.Fprintln(w)
 		t := newTable("PROBLEM", "WHERE", "MESSAGE")
@@ -230,4 +233,43 @@ func slotRanges(s *basaltv1.Shard) string {
 		return fmt.Sprintf("%s +%d more", strings.Join(parts[:3], " "), len(parts)-3)
 	}
 	return strings.Join(parts, " ")
+}
+
+// mostCrossSlot is how many kinds of requests over several slots are shown.
+const mostCrossSlot = 15
+
+// printCrossSlot says who sends requests over several slots, and what becomes of them.
+func printCrossSlot(w io.Writer, s *basaltv1.ClusterStatus) error {
+	all := s.GetCrossSlot()
+	if len(all) == 0 {
+		return nil
+	}
+	rate, total := 0.0, uint64(0)
+	for _, k := range all {
+		rate, total = rate+k.GetPerSecond(), total+k.GetRequests()
+	}
+	what := "are refused (CROSSSLOT)"
+	if len(s.GetTopology().GetShards()) == 1 && s.GetTopology().GetCrossSlot() == basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD {
+		what = "would fail with a second shard (CROSSSLOT)"
+	}
+	fmt.Fprintf(w, "\n%s requests a second %s, %s since the proxies started:\n", perSecond(rate), what, count(int64(total)))
+	t := newTable("COMMAND", "CLIENT NAME", "A SECOND", "REQUESTS").numbers(2, 3)
+	for _, k := range all[:min(len(all), mostCrossSlot)] {
+		t.row(k.GetCommand(), orDash(k.GetClientName()), perSecond(k.GetPerSecond()), count(int64(k.GetRequests())))
+	}
+	if err := t.print(w); err != nil {
+		return err
+	}
+	if n := len(all) - mostCrossSlot; n > 0 {
+		fmt.Fprintf(w, "and %d kinds more, see -o json\n", n)
+	}
+	return nil
+}
+
+// perSecond is a rate for people.
+func perSecond(rate float64) string {
+	if rate > 0 && rate < 0.1 {
+		return "<0.1"
+	}
+	return fmt.Sprintf("%.1f", rate)
 }

@@ -164,6 +164,16 @@ type Load struct {
 	Clients  uint64
 	Commands uint64
 	Busy     float64
+	// CrossSlot counts its requests over several slots.
+	CrossSlot []CrossSlotRequests
+}
+
+// CrossSlotRequests counts requests over several slots of one command and one name of
+// clients: since the proxies started, and how many a second lately.
+type CrossSlotRequests struct {
+	Command, ClientName string
+	Requests            uint64
+	PerSecond           float64
 }
 
 // Status is what the loop sees.
@@ -174,6 +184,8 @@ type Status struct {
 	Problems []Problem
 	// Progress says what is missing until the cluster serves; empty when it does.
 	Progress string
+	// CrossSlot counts requests over several slots at all proxies, the most frequent first.
+	CrossSlot []CrossSlotRequests
 }
 
 // NodeStatus is one node as last observed; offsets, lags, keys and memory are

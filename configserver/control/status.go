@@ -43,10 +43,32 @@ func (l *Loop) status(now time.Time) Status {
 		status.Proxies = append(status.Proxies, ProxyStatus{ID: id, Address: m.Address, Version: m.Version,
 			AckedEpoch: m.acked, Connected: m.stream != nil, Clients: m.load.Clients})
 	}
+	status.CrossSlot = l.crossSlot()
 	if c.Phase == topology.Forming {
 		status.Progress = title(failover.Progress(c, &l.obs, now))
 	}
 	return status
+}
+
+// crossSlot adds up what the proxies that are connected tell of requests over several
+// slots.
+func (l *Loop) crossSlot() (all []CrossSlotRequests) {
+	type kind struct{ command, client string }
+	sums := map[kind]CrossSlotRequests{}
+	for _, m := range l.members {
+		if m.stream == nil {
+			continue
+		}
+		for _, k := range m.load.CrossSlot {
+			sum := sums[kind{k.Command, k.ClientName}]
+			k.Requests, k.PerSecond = k.Requests+sum.Requests, k.PerSecond+sum.PerSecond
+			sums[kind{k.Command, k.ClientName}] = k
+		}
+	}
+	return slices.SortedFunc(maps.Values(sums), func(a, b CrossSlotRequests) int {
+		return cmp.Or(cmp.Compare(b.PerSecond, a.PerSecond), cmp.Compare(b.Requests, a.Requests),
+			cmp.Compare(a.Command, b.Command), cmp.Compare(a.ClientName, b.ClientName))
+	})
 }
 
 func priority(code string) int {

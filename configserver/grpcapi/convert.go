@@ -26,6 +26,11 @@ var readPolicies = map[topology.ReadPolicy]basaltv1.ReadPolicy{
 	topology.ReadReadSet: basaltv1.ReadPolicy_READ_POLICY_READ_SET,
 }
 
+var crossSlots = map[topology.CrossSlot]basaltv1.CrossSlot{
+	topology.CrossOneShard: basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD,
+	topology.CrossRefuse:   basaltv1.CrossSlot_CROSS_SLOT_REFUSE,
+}
+
 var preferences = map[topology.Preference]basaltv1.Preference{
 	topology.PreferData:         basaltv1.Preference_PREFERENCE_DATA,
 	topology.PreferAvailability: basaltv1.Preference_PREFERENCE_AVAILABILITY,
@@ -106,6 +111,7 @@ func policyToProto(p topology.Policy) *basaltv1.Policy {
 		ElectionWait:       durationpb.New(p.ElectionWait),
 		MaxReplicaLag:      uint64(p.MaxReplicaLag),
 		KeepDiverged:       durationpb.New(p.KeepDiverged),
+		CrossSlot:          crossSlots[p.CrossSlot],
 	}
 }
 
@@ -119,6 +125,14 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 		policy.ReadPolicy = topology.ReadReadSet
 	default:
 		return policy, topology.Invalidf("policy.read_policy", "%d is not known here", p.GetReadPolicy())
+	}
+	switch p.GetCrossSlot() {
+	case basaltv1.CrossSlot_CROSS_SLOT_UNSPECIFIED, basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD:
+		policy.CrossSlot = topology.CrossOneShard
+	case basaltv1.CrossSlot_CROSS_SLOT_REFUSE:
+		policy.CrossSlot = topology.CrossRefuse
+	default:
+		return policy, topology.Invalidf("policy.cross_slot", "%d is not known here", p.GetCrossSlot())
 	}
 	switch p.GetPrefer() {
 	case basaltv1.Preference_PREFERENCE_UNSPECIFIED, basaltv1.Preference_PREFERENCE_DATA:
@@ -185,6 +199,7 @@ func topologyHead(c *topology.Cluster) *basaltv1.Topology {
 		Phase:       phases[c.Phase],
 		ReadPolicy:  readPolicies[c.Policy.ReadPolicy],
 		Uid:         c.UID,
+		CrossSlot:   crossSlots[c.Policy.CrossSlot],
 	}
 }
 
@@ -319,6 +334,11 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 			Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message,
 		})
 	}
+	for _, k := range s.CrossSlot {
+		out.CrossSlot = append(out.CrossSlot, &basaltv1.CrossSlotRequests{
+			Command: k.Command, ClientName: k.ClientName, Requests: k.Requests, PerSecond: k.PerSecond,
+		})
+	}
 	for i := range s.Cluster.Shards {
 		shard := &s.Cluster.Shards[i]
 		for j := range shard.Nodes {
@@ -364,5 +384,11 @@ func sightsFromProto(r *basaltv1.NodeReport) []control.NodeSight {
 }
 
 func loadFromProto(l *basaltv1.LoadReport) control.Load {
-	return control.Load{Clients: l.GetClients(), Commands: l.GetCommands(), Busy: l.GetBusy()}
+	load := control.Load{Clients: l.GetClients(), Commands: l.GetCommands(), Busy: l.GetBusy()}
+	for _, k := range l.GetCrossSlot() {
+		load.CrossSlot = append(load.CrossSlot, control.CrossSlotRequests{
+			Command: k.GetCommand(), ClientName: k.GetClientName(), Requests: k.GetRequests(), PerSecond: k.GetPerSecond(),
+		})
+	}
+	return load
 }

@@ -129,11 +129,14 @@ func TestWatchTopology(t *testing.T) {
 				{Node: "shard-0-1", Sight: basaltv1.Sight_SIGHT_OK}, // connected, and nothing was asked
 			},
 		}}})
-		p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{Clients: 7}}})
+		p.send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{LoadReport: &basaltv1.LoadReport{
+			Clients: 7, CrossSlot: []*basaltv1.CrossSlotRequests{{Command: "rename", ClientName: "worker", Requests: 3, PerSecond: 0.5}},
+		}}})
 		eventually(t, "report and load", func() bool {
 			loop.mu.Lock()
 			defer loop.mu.Unlock()
-			return loop.load.Clients == 7 && len(loop.sights) == 2 &&
+			return loop.load.Clients == 7 && len(loop.sights) == 2 && len(loop.load.CrossSlot) == 1 &&
+				loop.load.CrossSlot[0] == control.CrossSlotRequests{Command: "rename", ClientName: "worker", Requests: 3, PerSecond: 0.5} &&
 				loop.sights[0] == control.NodeSight{Node: "shard-0-0", Sight: topology.SightRefused, SinceReply: time.Second, Error: "refused"} &&
 				loop.sights[1] == control.NodeSight{Node: "shard-0-1", Sight: topology.SightOK, SinceReply: -1}
 		})

@@ -28,6 +28,18 @@ const (
 	ReadReadSet ReadPolicy = "read-set"
 )
 
+// CrossSlot says what becomes of commands, scripts and transactions over several slots
+// that proxies cannot take apart.
+type CrossSlot string
+
+// Policies for them.
+const (
+	// CrossOneShard serves them while one shard owns every slot.
+	CrossOneShard CrossSlot = "one-shard"
+	// CrossRefuse refuses them: CROSSSLOT.
+	CrossRefuse CrossSlot = "refuse"
+)
+
 // Preference is what goes first when no node that was in sync can be promoted.
 type Preference string
 
@@ -101,6 +113,7 @@ type Policy struct {
 	MaxReplicaLag int64 `json:"maxReplicaLag"`
 	// KeepDiverged is 0 when diverged data is not kept.
 	KeepDiverged time.Duration `json:"keepDiverged"`
+	CrossSlot    CrossSlot     `json:"crossSlot"`
 }
 
 // UnmarshalJSON reads a policy; what a record of before does not name has its
@@ -133,6 +146,7 @@ func DefaultPolicy() Policy {
 		ElectionWait:       3 * time.Second,
 		MaxReplicaLag:      16 << 20,
 		KeepDiverged:       10 * time.Minute,
+		CrossSlot:          CrossOneShard,
 	}
 }
 

@@ -185,6 +185,50 @@ func TestInvalidNamesTheField(t *testing.T) {
 	if err := p.Validate(); !errors.As(err, &invalid) || invalid.Field != "policy.read_policy" {
 		t.Errorf("got %v", err)
 	}
+	p = DefaultPolicy()
+	p.CrossSlot = "ask"
+	if err := p.Validate(); !errors.As(err, &invalid) || invalid.Field != "policy.cross_slot" {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestSecondShardAsksForRefuse: while requests over several slots are served because there
+// is one shard, slots cannot be given to another.
+func TestSecondShardAsksForRefuse(t *testing.T) {
+	c := Cluster{Name: "one", Epoch: 7, Phase: Serving, Policy: DefaultPolicy(), WantShards: 1, WantNodes: 1}
+	c.AddShard("shard-0")
+	c.EvenSlots()
+	grow := func(c Cluster) Cluster {
+		next := c.Clone()
+		next.Epoch++
+		next.AddShard("shard-1")
+		return next
+	}
+	next := grow(c)
+	if err := c.ValidateNext(next); err != nil {
+		t.Errorf("a shard without slots: %v", err)
+	}
+	next.EvenSlots()
+	var invalid *InvalidError
+	if err := c.ValidateNext(next); !errors.As(err, &invalid) || invalid.Field != "policy.cross_slot" || !strings.Contains(err.Error(), "--cross-slot refuse") {
+		t.Errorf("a second shard: %v", err)
+	}
+	next.Policy.CrossSlot = CrossRefuse // in the same commit: no proxy has obeyed it yet
+	if c.ValidateNext(next) == nil {
+		t.Error("a second shard and the policy in one commit: not refused")
+	}
+	c.Policy.CrossSlot = CrossRefuse
+	next = grow(c)
+	next.EvenSlots()
+	if err := c.ValidateNext(next); err != nil {
+		t.Errorf("with refuse: %v", err)
+	}
+	next.Epoch, next.Policy.CrossSlot = 8, CrossOneShard
+	after := next.Clone()
+	after.Epoch++
+	if err := next.ValidateNext(after); err != nil {
+		t.Errorf("with several shards the policy means nothing: %v", err)
+	}
 }
 
 // change makes a later record of the same cluster, valid or not.

@@ -58,6 +58,9 @@ func (p Policy) Validate() error {
 	if p.Prefer != PreferData && p.Prefer != PreferAvailability {
 		return Invalidf("policy.prefer", "%q must be %q or %q", p.Prefer, PreferData, PreferAvailability)
 	}
+	if p.CrossSlot != CrossOneShard && p.CrossSlot != CrossRefuse {
+		return Invalidf("policy.cross_slot", "%q must be %q or %q", p.CrossSlot, CrossOneShard, CrossRefuse)
+	}
 	for _, d := range []struct {
 		field         string
 		is, low, high time.Duration
@@ -248,7 +251,8 @@ func (s *Shard) validate(phase Phase) error {
 
 // ValidateNext checks what must hold between a record and the one that is to
 // replace it: same cluster, the next epoch, no way back out of serving or
-// deleting, and no generation or version of a seat that returns.
+// deleting, no generation or version of a seat that returns, and no second shard with slots
+// while requests over several slots are served because there is one.
 func (c Cluster) ValidateNext(next Cluster) error {
 	if next.Epoch != c.Epoch+1 {
 		return fmt.Errorf("cluster %s: epoch %d after epoch %d", c.Name, next.Epoch, c.Epoch)
@@ -280,5 +284,19 @@ func (c Cluster) validateAfter(next Cluster) error {
 			return fmt.Errorf("shard %s: generation %d after generation %d", was.ID, is.Generation, was.Generation)
 		}
 	}
+	if c.Phase == Serving && c.Policy.CrossSlot == CrossOneShard && c.owners() == 1 && next.owners() > 1 {
+		return Invalidf("policy.cross_slot", "requests over several slots are served by the one shard of cluster %s and would fail with two: "+
+			"see in \"basaltctl cluster status %s\" who sends them, and set \"basaltctl cluster update %s --cross-slot refuse\" first", c.Name, c.Name, c.Name)
+	}
 	return c.validateNextSeats(next)
+}
+
+// owners is how many shards own slots.
+func (c Cluster) owners() (n int) {
+	for i := range c.Shards {
+		if c.Shards[i].Slots.Len() > 0 {
+			n++
+		}
+	}
+	return n
 }

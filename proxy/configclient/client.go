@@ -67,7 +67,12 @@ type Load struct {
 	Clients, Commands uint64
 	// Busy is the busy share of the busiest loop in the last interval, 0 to 1.
 	Busy float64
+	// CrossSlot counts requests over several slots.
+	CrossSlot []*CrossSlotRequests
 }
+
+// CrossSlotRequests counts requests over several slots of one command and name of clients.
+type CrossSlotRequests = basaltv1.CrossSlotRequests
 
 // Config of a Client.
 type Config struct {

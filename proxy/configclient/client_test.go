@@ -76,6 +76,31 @@ func TestEndpointIsDialed(t *testing.T) {
 	}
 }
 
+// What becomes of requests over several slots is part of the topology; a Configserver
+// that does not know it lets none through.
+func TestCrossSlot(t *testing.T) {
+	f := startFake(t)
+	p := startProxy(t, nil, f)
+	s := f.stream(0)
+	s.snapshot(topologyAt(1, "a"))
+	for i, policy := range []basaltv1.CrossSlot{basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD, basaltv1.CrossSlot_CROSS_SLOT_REFUSE} {
+		epoch := uint64(i + 1)
+		next := topologyAt(epoch+1, "a")
+		next.Shards, next.CrossSlot = nil, policy // a delta, in which no shard changed
+		s.delta(epoch, next)
+		s.acked(epoch + 1)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var served []bool
+	for _, table := range p.tables {
+		served = append(served, table.CrossSlot)
+	}
+	if !slices.Equal(served, []bool{false, true, false}) {
+		t.Errorf("requests over several slots are served: %v", served)
+	}
+}
+
 // A slow engine's acks are not sent one by one.
 func TestOnlyTheNewestAckIsSent(t *testing.T) {
 	f := startFake(t)
@@ -317,7 +342,8 @@ func TestLoadReports(t *testing.T) {
 	f.until("two load reports", func() bool {
 		n := 0
 		for _, m := range s.heard {
-			if l := m.GetLoadReport(); l != nil && l.GetClients() == 3 && l.GetCommands() == 4 && l.GetBusy() == 0.5 {
+			if l := m.GetLoadReport(); l != nil && l.GetClients() == 3 && l.GetCommands() == 4 && l.GetBusy() == 0.5 &&
+				len(l.GetCrossSlot()) == 1 && l.GetCrossSlot()[0].GetRequests() == 7 {
 				n++
 			}
 		}

@@ -219,7 +219,9 @@ func startProxy(t *testing.T, change func(*Config), fakes ...*fake) *proxy {
 	p := &proxy{log: &capture.Buffer{}, done: make(chan error, 1)}
 	cfg := Config{
 		Cluster: "local", Address: "127.0.0.1:6380", Version: "test", LoadInterval: 50 * time.Millisecond,
-		Load:   func() Load { return Load{Clients: 3, Commands: 4, Busy: 0.5} },
+		Load: func() Load {
+			return Load{Clients: 3, Commands: 4, Busy: 0.5, CrossSlot: []*CrossSlotRequests{{Command: "rename", Requests: 7}}}
+		},
 		Logger: slog.New(slog.NewTextHandler(p.log, nil)),
 		Apply: func(table *routing.Table) { // an engine that obeys at once
 			p.mu.Lock()

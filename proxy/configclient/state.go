@@ -111,6 +111,7 @@ func head(t *basaltv1.Topology) *basaltv1.Topology {
 	return &basaltv1.Topology{
 		Cluster: t.GetCluster(), Epoch: t.GetEpoch(), CommittedAt: t.GetCommittedAt(), Reason: t.GetReason(),
 		Phase: t.GetPhase(), ReadPolicy: t.GetReadPolicy(), Uid: t.GetUid(),
+		CrossSlot: t.GetCrossSlot(),
 	}
 }
 
@@ -139,6 +140,7 @@ func (s state) table(revision uint64, users *acl.Users, log *slog.Logger) (*rout
 	if s.topology.GetReadPolicy() == basaltv1.ReadPolicy_READ_POLICY_READ_SET {
 		c.ReadPolicy = routing.ReadReadSet
 	}
+	c.CrossSlot = s.topology.GetCrossSlot() == basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD
 	for _, shard := range s.shards {
 		r, err := s.shard(shard, log)
 		if err != nil {
@@ -187,7 +189,7 @@ func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, er
 // same tells if both route and log in the same way; the reason may differ.
 func (s state) same(o state) bool {
 	if s.topology == nil || s.epoch() != o.epoch() || s.topology.GetPhase() != o.topology.GetPhase() ||
-		s.topology.GetReadPolicy() != o.topology.GetReadPolicy() ||
+		s.topology.GetReadPolicy() != o.topology.GetReadPolicy() || s.topology.GetCrossSlot() != o.topology.GetCrossSlot() ||
 		!proto.Equal(s.clientAuth, o.clientAuth) || !proto.Equal(s.users, o.users) || len(s.credentials) != len(o.credentials) {
 		return false
 	}

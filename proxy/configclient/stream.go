@@ -277,7 +277,7 @@ func (c *Client) send(ctx, own context.Context, stream watch) error {
 		case <-load.C:
 			l := c.cfg.Load()
 			err = stream.Send(&basaltv1.WatchTopologyRequest{Message: &basaltv1.WatchTopologyRequest_LoadReport{
-				LoadReport: &basaltv1.LoadReport{Clients: l.Clients, Commands: l.Commands, Busy: l.Busy},
+				LoadReport: &basaltv1.LoadReport{Clients: l.Clients, Commands: l.Commands, Busy: l.Busy, CrossSlot: l.CrossSlot},
 			}})
 		}
 		if err != nil {

@@ -3,11 +3,14 @@ package server
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
+	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/configclient"
 	"github.com/basalt-redis/basalt/proxy/reactor"
 	"github.com/basalt-redis/basalt/proxy/routing"
+	"github.com/basalt-redis/basalt/proxy/session"
 )
 
 // tickWithin is how long the loops may take to answer; a loop that takes longer
@@ -65,14 +68,50 @@ func orUnknown(problem string) string {
 // loadMeter turns counters into the load of the interval since it was asked
 // last. It is used by one goroutine.
 type loadMeter struct {
-	at   time.Time
+	at   time.Time // when it was asked last, at first when the proxy started
 	busy []time.Duration
+	// crossings are the requests over several slots so far, and their rates.
+	crossings map[session.Crossing]crossingRate
+}
+
+// crossingRate is how many there were, and how many a second lately: mean is that with
+// weight, which is 1 for what has been counted for long.
+type crossingRate struct {
+	requests     uint64
+	mean, weight float64
+}
+
+// lately is the time constant of rates: those of before count little.
+const lately = time.Minute
+
+// crossSlot brings the rates up to date; elapsed is the time since the last call.
+func (m *loadMeter) crossSlot(now map[session.Crossing]uint64, elapsed time.Duration) (all []*configclient.CrossSlotRequests) {
+	if m.crossings == nil {
+		m.crossings = map[session.Crossing]crossingRate{}
+	}
+	share := 1 - math.Exp(-elapsed.Seconds()/lately.Seconds())
+	for k, n := range now {
+		r := m.crossings[k]
+		if elapsed > 0 {
+			r.mean += share * (float64(n-r.requests)/elapsed.Seconds() - r.mean)
+			r.weight += share * (1 - r.weight)
+		}
+		r.requests = n
+		m.crossings[k] = r
+		told := &configclient.CrossSlotRequests{Command: command.ByID(k.Command).Name, ClientName: k.Client, Requests: n}
+		if r.weight > 0 {
+			told.PerSecond = r.mean / r.weight
+		}
+		all = append(all, told)
+	}
+	return all
 }
 
 func (m *loadMeter) measure(stats reactor.Stats) configclient.Load {
 	now := time.Now()
 	load := configclient.Load{Clients: uint64(stats.Clients)}
 	busy := make([]time.Duration, len(stats.Loops))
+	load.CrossSlot = m.crossSlot(stats.Crossings, now.Sub(m.at))
 	for i, l := range stats.Loops {
 		load.Commands += l.Commands
 		busy[i] = l.Busy

@@ -16,14 +16,14 @@ type collector struct {
 	stats  func() reactor.Stats
 	status func() configclient.Status
 
-	clients, accepted, rejected, tooSlow, evicted, pinned, blocked, malformed, unknown, bytes *prometheus.Desc
-	calls, errors, latency                                                                    *prometheus.Desc
-	inFlight, connections, requests, reconnects, sight                                        *prometheus.Desc
-	held, heldBytes, heldTotal, heldRefused, memory                                           *prometheus.Desc
-	subscribers, subscriptions, topics, links                                                 *prometheus.Desc
-	messages, deliveries, subscribersTooSlow                                                  *prometheus.Desc
-	epoch, acked, connected, connects, refused                                                *prometheus.Desc
-	busy, wakeups, loopClients                                                                *prometheus.Desc
+	clients, accepted, rejected, tooSlow, evicted, pinned, blocked, malformed, unknown, bytes, crossSlot *prometheus.Desc
+	calls, errors, latency                                                                               *prometheus.Desc
+	inFlight, connections, requests, reconnects, sight                                                   *prometheus.Desc
+	held, heldBytes, heldTotal, heldRefused, memory                                                      *prometheus.Desc
+	subscribers, subscriptions, topics, links                                                            *prometheus.Desc
+	messages, deliveries, subscribersTooSlow                                                             *prometheus.Desc
+	epoch, acked, connected, connects, refused                                                           *prometheus.Desc
+	busy, wakeups, loopClients                                                                           *prometheus.Desc
 }
 
 func newCollector(cluster string, stats func() reactor.Stats, status func() configclient.Status) *collector {
@@ -41,6 +41,7 @@ func newCollector(cluster string, stats func() reactor.Stats, status func() conf
 		evicted:     desc("clients_evicted_total", "Clients closed because they held most of a memory budget that was full."),
 		malformed:   desc("protocol_errors_total", "Clients closed for malformed or oversized requests."),
 		unknown:     desc("unknown_commands_total", "Requests refused by the command table."),
+		crossSlot:   desc("cross_slot_requests_total", "Requests over several slots: served with one shard, unless policy cross_slot is refuse, refused else.", "command"),
 		bytes:       desc("client_bytes_total", "Bytes read from clients (in) and written to them (out).", "direction"),
 		calls:       desc("commands_total", "Commands answered.", "command"),
 		errors:      desc("command_errors_total", "Commands answered with an error.", "command"),
@@ -97,6 +98,13 @@ func (c *collector) Collect(out chan<- prometheus.Metric) {
 	gauge(c.blocked, float64(s.ClientsBlocked))
 	count(c.malformed, float64(s.ProtocolErrors))
 	count(c.unknown, float64(s.UnknownCommands))
+	crossSlot := map[int]uint64{}
+	for k, n := range s.Crossings {
+		crossSlot[k.Command] += n
+	}
+	for id, n := range crossSlot {
+		count(c.crossSlot, float64(n), command.ByID(id).Name)
+	}
 	count(c.bytes, float64(s.ClientBytesIn), "in")
 	count(c.bytes, float64(s.ClientBytesOut), "out")
 	for id := range s.Commands {

@@ -134,6 +134,7 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return errors.Join(err, s.listener.Close())
 	}
+	s.load.at = time.Now()
 	registry.MustRegister(newCollector(s.cfg.Cluster, s.engine.Stats, s.client.Status))
 	return nil
 }

@@ -35,11 +35,11 @@ func setting(t *testing.T, name string, otherwise uint64) uint64 {
 	return n
 }
 
-func start(t *testing.T) *runner {
+func start(t *testing.T, shards int) *runner {
 	t.Helper()
-	c := harness.Start(t, harness.Options{Replicas: -1, Flags: []string{"--enable-debug"}})
+	c := harness.Start(t, harness.Options{Shards: shards, Replicas: -1, Flags: []string{"--enable-debug"}})
 	r := &runner{
-		t:     t,
+		t: t, oneShard: shards == 1,
 		redis: &side{addr: harness.StartRedis(t, "--enable-debug-command", "yes").Address}, basalt: &side{addr: c.Proxies[0]},
 		node:     &side{addr: harness.StartRedis(t, "--cluster-enabled", "yes").Address},
 		failures: map[string]bool{}, differences: differences(), missing: map[string]*difference{},
@@ -97,7 +97,7 @@ func (r *runner) learn() {
 
 // TestConformance is the whole of it; see the package's comment.
 func TestConformance(t *testing.T) {
-	r := start(t)
+	r := start(t, 3)
 	begin := time.Now()
 	step := func(name string, f func()) {
 		from, n := time.Now(), r.commands
@@ -120,8 +120,23 @@ func TestConformance(t *testing.T) {
 	t.Logf("%d sequences, %d commands compared in %s", r.sequences, r.commands, time.Since(begin).Round(time.Millisecond))
 }
 
+// TestOneShard: with one shard it is all the same wherever keys are.
+func TestOneShard(t *testing.T) {
+	r := start(t, 1)
+	written, err := cases()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.handWritten(written)
+	r.generated()
+	t.Logf("%d sequences, %d commands compared", r.sequences, r.commands)
+}
+
 // spreads tells if a sequence means the same when its keys lie in many slots.
 func (r *runner) spreads(seq []command) bool {
+	if r.oneShard {
+		return true
+	}
 	inMulti := false
 	together := map[string]bool{} // keys that must lie in one slot
 	for _, c := range seq {
@@ -150,7 +165,7 @@ func (r *runner) handWritten(written []sequence) {
 		}
 		for _, proto := range []int{2, 3} {
 			for _, tagged := range []bool{true, false} {
-				if !tagged && !r.spreads(s.commands) {
+				if tagged && r.oneShard || !tagged && !r.spreads(s.commands) {
 					continue
 				}
 				r.run(s.name, s.commands, variation{proto, tagged, false})
@@ -393,7 +408,7 @@ func (r *runner) slots(written []sequence) {
 			if d, _ := r.explain(request{name: name, args: args}, false, a, b); d != nil && d != inCluster {
 				continue
 			}
-			if (string(a.raw) == crossSlot) != (string(b.raw) == crossSlot) {
+			if crosses(a) != crosses(b) {
 				r.t.Errorf("%s: %s: a node of a cluster says %s, the endpoint %s", s.name, c.line(false), a, b)
 			}
 		}
@@ -421,7 +436,7 @@ func (r *runner) generated() {
 	}
 	for i := range n {
 		g := generator{rand.New(rand.NewPCG(seed, i)), forms, r.missing["multi"] == nil}
-		v := variation{2 + int(i%2), i%4 < 2, i%8 < 4}
-		r.run(fmt.Sprintf("generated %d/%d", seed, i), g.sequence(steps, v.tagged), v)
+		v := variation{2 + int(i%2), i%4 < 2 && !r.oneShard, i%8 < 4}
+		r.run(fmt.Sprintf("generated %d/%d", seed, i), g.sequence(steps, v.tagged || r.oneShard), v)
 	}
 }

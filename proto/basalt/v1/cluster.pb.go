@@ -468,7 +468,10 @@ type Policy struct {
 	MaxReplicaLag uint64 `protobuf:"varint,14,opt,name=max_replica_lag,json=maxReplicaLag,proto3" json:"max_replica_lag,omitempty"`
 	// For how long after the next copy what a node had written alone is kept aside
 	// before it may be written over; 10 min. Zero: it is not kept.
-	KeepDiverged  *durationpb.Duration `protobuf:"bytes,15,opt,name=keep_diverged,json=keepDiverged,proto3" json:"keep_diverged,omitempty"`
+	KeepDiverged *durationpb.Duration `protobuf:"bytes,15,opt,name=keep_diverged,json=keepDiverged,proto3" json:"keep_diverged,omitempty"`
+	// What becomes of requests over several slots; ONE_SHARD. A second shard can only
+	// be added under REFUSE.
+	CrossSlot     CrossSlot `protobuf:"varint,16,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -606,6 +609,13 @@ func (x *Policy) GetKeepDiverged() *durationpb.Duration {
 		return x.KeepDiverged
 	}
 	return nil
+}
+
+func (x *Policy) GetCrossSlot() CrossSlot {
+	if x != nil {
+		return x.CrossSlot
+	}
+	return CrossSlot_CROSS_SLOT_UNSPECIFIED
 }
 
 // CreateClusterRequest makes a cluster.
@@ -1919,7 +1929,10 @@ type ClusterStatus struct {
 	// What is missing until the cluster serves; empty when it serves.
 	Progress string `protobuf:"bytes,6,opt,name=progress,proto3" json:"progress,omitempty"`
 	// Data that nodes had written alone and that is kept aside, by shard.
-	Diverged      []*Diverged `protobuf:"bytes,7,rep,name=diverged,proto3" json:"diverged,omitempty"`
+	Diverged []*Diverged `protobuf:"bytes,7,rep,name=diverged,proto3" json:"diverged,omitempty"`
+	// Requests over several slots, of all proxies, the most frequent first. With one
+	// shard and policy ONE_SHARD they are served, and would fail if there were more.
+	CrossSlot     []*CrossSlotRequests `protobuf:"bytes,8,rep,name=cross_slot,json=crossSlot,proto3" json:"cross_slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1999,6 +2012,13 @@ func (x *ClusterStatus) GetProgress() string {
 func (x *ClusterStatus) GetDiverged() []*Diverged {
 	if x != nil {
 		return x.Diverged
+	}
+	return nil
+}
+
+func (x *ClusterStatus) GetCrossSlot() []*CrossSlotRequests {
+	if x != nil {
+		return x.CrossSlot
 	}
 	return nil
 }
@@ -2478,7 +2498,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"parameters\"D\n" +
 	"\x12UnsetConfigRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xb7\x06\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xec\x06\n" +
 	"\x06Policy\x126\n" +
 	"\vread_policy\x18\x01 \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12@\n" +
@@ -2499,7 +2519,9 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x06prefer\x18\f \x01(\x0e2\x15.basalt.v1.PreferenceR\x06prefer\x12>\n" +
 	"\relection_wait\x18\r \x01(\v2\x19.google.protobuf.DurationR\felectionWait\x12&\n" +
 	"\x0fmax_replica_lag\x18\x0e \x01(\x04R\rmaxReplicaLag\x12>\n" +
-	"\rkeep_diverged\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fkeepDiverged\"\x95\x01\n" +
+	"\rkeep_diverged\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fkeepDiverged\x123\n" +
+	"\n" +
+	"cross_slot\x18\x10 \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\x95\x01\n" +
 	"\x14CreateClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2592,7 +2614,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\",\n" +
 	"\x10GetStatusRequest\x12\x18\n" +
-	"\acluster\x18\x01 \x01(\tR\acluster\"\xca\x02\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\"\x87\x03\n" +
 	"\rClusterStatus\x12,\n" +
 	"\acluster\x18\x01 \x01(\v2\x12.basalt.v1.ClusterR\acluster\x12/\n" +
 	"\btopology\x18\x02 \x01(\v2\x13.basalt.v1.TopologyR\btopology\x12+\n" +
@@ -2600,7 +2622,9 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\aproxies\x18\x04 \x03(\v2\x16.basalt.v1.ProxyStatusR\aproxies\x12.\n" +
 	"\bproblems\x18\x05 \x03(\v2\x12.basalt.v1.ProblemR\bproblems\x12\x1a\n" +
 	"\bprogress\x18\x06 \x01(\tR\bprogress\x12/\n" +
-	"\bdiverged\x18\a \x03(\v2\x13.basalt.v1.DivergedR\bdiverged\"\xdd\x01\n" +
+	"\bdiverged\x18\a \x03(\v2\x13.basalt.v1.DivergedR\bdiverged\x12;\n" +
+	"\n" +
+	"cross_slot\x18\b \x03(\v2\x1c.basalt.v1.CrossSlotRequestsR\tcrossSlot\"\xdd\x01\n" +
 	"\bDiverged\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x125\n" +
@@ -2725,9 +2749,11 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil),     // 34: google.protobuf.Timestamp
 	(ReadPolicy)(0),                   // 35: basalt.v1.ReadPolicy
 	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
-	(OperationKind)(0),                // 37: basalt.v1.OperationKind
-	(Sight)(0),                        // 38: basalt.v1.Sight
-	(*Topology)(nil),                  // 39: basalt.v1.Topology
+	(CrossSlot)(0),                    // 37: basalt.v1.CrossSlot
+	(OperationKind)(0),                // 38: basalt.v1.OperationKind
+	(Sight)(0),                        // 39: basalt.v1.Sight
+	(*Topology)(nil),                  // 40: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 41: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
@@ -2745,62 +2771,64 @@ var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	0,  // 12: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
 	36, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
 	36, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
-	6,  // 15: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	2,  // 16: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	6,  // 17: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	20, // 18: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	37, // 19: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	21, // 20: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	22, // 21: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	23, // 22: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	38, // 23: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	34, // 24: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	36, // 25: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	32, // 26: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	2,  // 27: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	39, // 28: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	30, // 29: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	31, // 30: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	29, // 31: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	28, // 32: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	34, // 33: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	34, // 34: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
-	1,  // 35: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	38, // 36: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	34, // 37: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	7,  // 38: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 39: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 40: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 41: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 42: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 43: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 44: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 45: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 46: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 47: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 48: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 49: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	24, // 50: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	26, // 51: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	2,  // 52: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 53: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 54: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 55: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 56: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 57: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 58: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	39, // 59: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	39, // 60: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	39, // 61: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	19, // 62: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	19, // 63: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	25, // 64: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	27, // 65: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	52, // [52:66] is the sub-list for method output_type
-	38, // [38:52] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	37, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
+	6,  // 16: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	2,  // 17: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	6,  // 18: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	20, // 19: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	38, // 20: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	21, // 21: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	22, // 22: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	23, // 23: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	39, // 24: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	34, // 25: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	36, // 26: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	32, // 27: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 28: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	40, // 29: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	30, // 30: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	31, // 31: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	29, // 32: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	28, // 33: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	41, // 34: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	34, // 35: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	34, // 36: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	1,  // 37: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	39, // 38: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	34, // 39: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	7,  // 40: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 41: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 42: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 43: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 44: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 45: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 46: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 47: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 48: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 49: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 50: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 51: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	24, // 52: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	26, // 53: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	2,  // 54: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 55: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 56: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 57: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 58: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 59: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 60: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	40, // 61: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	40, // 62: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	40, // 63: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	19, // 64: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	19, // 65: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	25, // 66: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	27, // 67: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	54, // [54:68] is the sub-list for method output_type
+	40, // [40:54] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }

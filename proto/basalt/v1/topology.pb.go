@@ -135,6 +135,60 @@ func (ReadPolicy) EnumDescriptor() ([]byte, []int) {
 	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{1}
 }
 
+// CrossSlot says what becomes of commands, scripts and transactions whose keys lie
+// in several slots, other than those that proxies take apart (MGET, DEL …).
+type CrossSlot int32
+
+const (
+	// Never sent by a Configserver that knows it.
+	CrossSlot_CROSS_SLOT_UNSPECIFIED CrossSlot = 0
+	// They are served while one shard owns every slot.
+	CrossSlot_CROSS_SLOT_ONE_SHARD CrossSlot = 1
+	// They are refused: CROSSSLOT.
+	CrossSlot_CROSS_SLOT_REFUSE CrossSlot = 2
+)
+
+// Enum value maps for CrossSlot.
+var (
+	CrossSlot_name = map[int32]string{
+		0: "CROSS_SLOT_UNSPECIFIED",
+		1: "CROSS_SLOT_ONE_SHARD",
+		2: "CROSS_SLOT_REFUSE",
+	}
+	CrossSlot_value = map[string]int32{
+		"CROSS_SLOT_UNSPECIFIED": 0,
+		"CROSS_SLOT_ONE_SHARD":   1,
+		"CROSS_SLOT_REFUSE":      2,
+	}
+)
+
+func (x CrossSlot) Enum() *CrossSlot {
+	p := new(CrossSlot)
+	*p = x
+	return p
+}
+
+func (x CrossSlot) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CrossSlot) Descriptor() protoreflect.EnumDescriptor {
+	return file_basalt_v1_topology_proto_enumTypes[2].Descriptor()
+}
+
+func (CrossSlot) Type() protoreflect.EnumType {
+	return &file_basalt_v1_topology_proto_enumTypes[2]
+}
+
+func (x CrossSlot) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CrossSlot.Descriptor instead.
+func (CrossSlot) EnumDescriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{2}
+}
+
 // OperationKind names a persisted state machine.
 type OperationKind int32
 
@@ -176,11 +230,11 @@ func (x OperationKind) String() string {
 }
 
 func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_basalt_v1_topology_proto_enumTypes[2].Descriptor()
+	return file_basalt_v1_topology_proto_enumTypes[3].Descriptor()
 }
 
 func (OperationKind) Type() protoreflect.EnumType {
-	return &file_basalt_v1_topology_proto_enumTypes[2]
+	return &file_basalt_v1_topology_proto_enumTypes[3]
 }
 
 func (x OperationKind) Number() protoreflect.EnumNumber {
@@ -189,7 +243,7 @@ func (x OperationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationKind.Descriptor instead.
 func (OperationKind) EnumDescriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{2}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
 }
 
 // Sight is a judgement about a node from one vantage point.
@@ -237,11 +291,11 @@ func (x Sight) String() string {
 }
 
 func (Sight) Descriptor() protoreflect.EnumDescriptor {
-	return file_basalt_v1_topology_proto_enumTypes[3].Descriptor()
+	return file_basalt_v1_topology_proto_enumTypes[4].Descriptor()
 }
 
 func (Sight) Type() protoreflect.EnumType {
-	return &file_basalt_v1_topology_proto_enumTypes[3]
+	return &file_basalt_v1_topology_proto_enumTypes[4]
 }
 
 func (x Sight) Number() protoreflect.EnumNumber {
@@ -250,7 +304,7 @@ func (x Sight) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Sight.Descriptor instead.
 func (Sight) EnumDescriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{4}
 }
 
 // SlotRange is a contiguous range of slots, both ends included, 0 to 16383.
@@ -326,7 +380,9 @@ type Topology struct {
 	// Which nodes answer reads of clients that did not say READONLY.
 	ReadPolicy ReadPolicy `protobuf:"varint,7,opt,name=read_policy,json=readPolicy,proto3,enum=basalt.v1.ReadPolicy" json:"read_policy,omitempty"`
 	// Tells the cluster from one of the same name before it.
-	Uid           string `protobuf:"bytes,8,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid string `protobuf:"bytes,8,opt,name=uid,proto3" json:"uid,omitempty"`
+	// What becomes of requests over several slots; UNSPECIFIED: they are refused.
+	CrossSlot     CrossSlot `protobuf:"varint,9,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -415,6 +471,13 @@ func (x *Topology) GetUid() string {
 		return x.Uid
 	}
 	return ""
+}
+
+func (x *Topology) GetCrossSlot() CrossSlot {
+	if x != nil {
+		return x.CrossSlot
+	}
+	return CrossSlot_CROSS_SLOT_UNSPECIFIED
 }
 
 // Shard is one master and its replicas.
@@ -1299,7 +1362,9 @@ type LoadReport struct {
 	// Commands answered since the proxy started.
 	Commands uint64 `protobuf:"varint,2,opt,name=commands,proto3" json:"commands,omitempty"`
 	// Busiest event loop's busy share in the last interval, 0 to 1.
-	Busy          float64 `protobuf:"fixed64,3,opt,name=busy,proto3" json:"busy,omitempty"`
+	Busy float64 `protobuf:"fixed64,3,opt,name=busy,proto3" json:"busy,omitempty"`
+	// Requests over several slots, served or refused, since the proxy started.
+	CrossSlot     []*CrossSlotRequests `protobuf:"bytes,4,rep,name=cross_slot,json=crossSlot,proto3" json:"cross_slot,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1355,6 +1420,86 @@ func (x *LoadReport) GetBusy() float64 {
 	return 0
 }
 
+func (x *LoadReport) GetCrossSlot() []*CrossSlotRequests {
+	if x != nil {
+		return x.CrossSlot
+	}
+	return nil
+}
+
+// CrossSlotRequests counts requests over several slots of one kind.
+type CrossSlotRequests struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Command in lower case; "multi" for a transaction, which counts once.
+	Command string `protobuf:"bytes,1,opt,name=command,proto3" json:"command,omitempty"`
+	// Name that the clients gave themselves; "(others)" when there are many.
+	ClientName string `protobuf:"bytes,2,opt,name=client_name,json=clientName,proto3" json:"client_name,omitempty"`
+	// How many there were since the proxies started.
+	Requests uint64 `protobuf:"varint,3,opt,name=requests,proto3" json:"requests,omitempty"`
+	// How many a second lately: a mean in which the last minute counts most.
+	PerSecond     float64 `protobuf:"fixed64,4,opt,name=per_second,json=perSecond,proto3" json:"per_second,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CrossSlotRequests) Reset() {
+	*x = CrossSlotRequests{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CrossSlotRequests) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CrossSlotRequests) ProtoMessage() {}
+
+func (x *CrossSlotRequests) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CrossSlotRequests.ProtoReflect.Descriptor instead.
+func (*CrossSlotRequests) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *CrossSlotRequests) GetCommand() string {
+	if x != nil {
+		return x.Command
+	}
+	return ""
+}
+
+func (x *CrossSlotRequests) GetClientName() string {
+	if x != nil {
+		return x.ClientName
+	}
+	return ""
+}
+
+func (x *CrossSlotRequests) GetRequests() uint64 {
+	if x != nil {
+		return x.Requests
+	}
+	return 0
+}
+
+func (x *CrossSlotRequests) GetPerSecond() float64 {
+	if x != nil {
+		return x.PerSecond
+	}
+	return 0
+}
+
 // Goodbye removes the proxy from the members that must ack.
 type Goodbye struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1364,7 +1509,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	mi := &file_basalt_v1_topology_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1376,7 +1521,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	mi := &file_basalt_v1_topology_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1389,7 +1534,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{14}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{15}
 }
 
 // WatchTopologyResponse is a message of the Configserver.
@@ -1408,7 +1553,7 @@ type WatchTopologyResponse struct {
 
 func (x *WatchTopologyResponse) Reset() {
 	*x = WatchTopologyResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[15]
+	mi := &file_basalt_v1_topology_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1565,7 @@ func (x *WatchTopologyResponse) String() string {
 func (*WatchTopologyResponse) ProtoMessage() {}
 
 func (x *WatchTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[15]
+	mi := &file_basalt_v1_topology_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1578,7 @@ func (x *WatchTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTopologyResponse.ProtoReflect.Descriptor instead.
 func (*WatchTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{15}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *WatchTopologyResponse) GetMessage() isWatchTopologyResponse_Message {
@@ -1501,7 +1646,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[16]
+	mi := &file_basalt_v1_topology_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1658,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[16]
+	mi := &file_basalt_v1_topology_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1671,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{16}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Snapshot) GetTopology() *Topology {
@@ -1589,7 +1734,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[17]
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1601,7 +1746,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[17]
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1614,7 +1759,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{17}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Delta) GetFromEpoch() uint64 {
@@ -1678,7 +1823,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1690,7 +1835,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1703,7 +1848,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ProxyList) GetProxies() []*Proxy {
@@ -1726,7 +1871,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1738,7 +1883,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1751,7 +1896,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Proxy) GetId() string {
@@ -1794,7 +1939,7 @@ type ShardCredential struct {
 
 func (x *ShardCredential) Reset() {
 	*x = ShardCredential{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1806,7 +1951,7 @@ func (x *ShardCredential) String() string {
 func (*ShardCredential) ProtoMessage() {}
 
 func (x *ShardCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1819,7 +1964,7 @@ func (x *ShardCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardCredential.ProtoReflect.Descriptor instead.
 func (*ShardCredential) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ShardCredential) GetShard() string {
@@ -1875,7 +2020,7 @@ type ClientAuth struct {
 
 func (x *ClientAuth) Reset() {
 	*x = ClientAuth{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1887,7 +2032,7 @@ func (x *ClientAuth) String() string {
 func (*ClientAuth) ProtoMessage() {}
 
 func (x *ClientAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1900,7 +2045,7 @@ func (x *ClientAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAuth.ProtoReflect.Descriptor instead.
 func (*ClientAuth) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ClientAuth) GetPasswordSha256() [][]byte {
@@ -1921,7 +2066,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2078,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2091,7 @@ func (x *Users) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Users.ProtoReflect.Descriptor instead.
 func (*Users) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Users) GetUsers() []*User {
@@ -1971,7 +2116,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2128,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2141,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *User) GetRules() string {
@@ -2028,7 +2173,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[24]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2040,7 +2185,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[24]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2053,7 +2198,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{24}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *BarrierRequest) GetCluster() string {
@@ -2090,7 +2235,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[25]
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2247,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[25]
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2260,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BarrierResponse) GetEpoch() uint64 {
@@ -2145,7 +2290,7 @@ type AdoptTopologyRequest struct {
 
 func (x *AdoptTopologyRequest) Reset() {
 	*x = AdoptTopologyRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2302,7 @@ func (x *AdoptTopologyRequest) String() string {
 func (*AdoptTopologyRequest) ProtoMessage() {}
 
 func (x *AdoptTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2315,7 @@ func (x *AdoptTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptTopologyRequest.ProtoReflect.Descriptor instead.
 func (*AdoptTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{26}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AdoptTopologyRequest) GetCluster() string {
@@ -2202,7 +2347,7 @@ type AdoptTopologyResponse struct {
 
 func (x *AdoptTopologyResponse) Reset() {
 	*x = AdoptTopologyResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2359,7 @@ func (x *AdoptTopologyResponse) String() string {
 func (*AdoptTopologyResponse) ProtoMessage() {}
 
 func (x *AdoptTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2372,7 @@ func (x *AdoptTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptTopologyResponse.ProtoReflect.Descriptor instead.
 func (*AdoptTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{27}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdoptTopologyResponse) GetEpoch() uint64 {
@@ -2272,7 +2417,7 @@ type AdoptedShard struct {
 
 func (x *AdoptedShard) Reset() {
 	*x = AdoptedShard{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	mi := &file_basalt_v1_topology_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2429,7 @@ func (x *AdoptedShard) String() string {
 func (*AdoptedShard) ProtoMessage() {}
 
 func (x *AdoptedShard) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	mi := &file_basalt_v1_topology_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2442,7 @@ func (x *AdoptedShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptedShard.ProtoReflect.Descriptor instead.
 func (*AdoptedShard) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{28}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdoptedShard) GetShard() string {
@@ -2349,7 +2494,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x18basalt/v1/topology.proto\x12\tbasalt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\tSlotRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\rR\x03end\"\xb4\x02\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\"\xe9\x02\n" +
 	"\bTopology\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12=\n" +
@@ -2359,7 +2504,9 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x06shards\x18\x06 \x03(\v2\x10.basalt.v1.ShardR\x06shards\x126\n" +
 	"\vread_policy\x18\a \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12\x10\n" +
-	"\x03uid\x18\b \x01(\tR\x03uid\"\xee\x01\n" +
+	"\x03uid\x18\b \x01(\tR\x03uid\x123\n" +
+	"\n" +
+	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\xee\x01\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x12\x16\n" +
@@ -2425,12 +2572,21 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x05sight\x18\x02 \x01(\x0e2\x10.basalt.v1.SightR\x05sight\x12:\n" +
 	"\vsince_reply\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"sinceReply\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"V\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"\x93\x01\n" +
 	"\n" +
 	"LoadReport\x12\x18\n" +
 	"\aclients\x18\x01 \x01(\x04R\aclients\x12\x1a\n" +
 	"\bcommands\x18\x02 \x01(\x04R\bcommands\x12\x12\n" +
-	"\x04busy\x18\x03 \x01(\x01R\x04busy\"\t\n" +
+	"\x04busy\x18\x03 \x01(\x01R\x04busy\x12;\n" +
+	"\n" +
+	"cross_slot\x18\x04 \x03(\v2\x1c.basalt.v1.CrossSlotRequestsR\tcrossSlot\"\x89\x01\n" +
+	"\x11CrossSlotRequests\x12\x18\n" +
+	"\acommand\x18\x01 \x01(\tR\acommand\x12\x1f\n" +
+	"\vclient_name\x18\x02 \x01(\tR\n" +
+	"clientName\x12\x1a\n" +
+	"\brequests\x18\x03 \x01(\x04R\brequests\x12\x1d\n" +
+	"\n" +
+	"per_second\x18\x04 \x01(\x01R\tperSecond\"\t\n" +
 	"\aGoodbye\"\x7f\n" +
 	"\x15WatchTopologyResponse\x121\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x13.basalt.v1.SnapshotH\x00R\bsnapshot\x12(\n" +
@@ -2507,7 +2663,11 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"ReadPolicy\x12\x1b\n" +
 	"\x17READ_POLICY_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12READ_POLICY_MASTER\x10\x01\x12\x18\n" +
-	"\x14READ_POLICY_READ_SET\x10\x02*\x88\x01\n" +
+	"\x14READ_POLICY_READ_SET\x10\x02*X\n" +
+	"\tCrossSlot\x12\x1a\n" +
+	"\x16CROSS_SLOT_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14CROSS_SLOT_ONE_SHARD\x10\x01\x12\x15\n" +
+	"\x11CROSS_SLOT_REFUSE\x10\x02*\x88\x01\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_KIND_FAILOVER\x10\x01\x12\x1d\n" +
@@ -2541,95 +2701,99 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 	return file_basalt_v1_topology_proto_rawDescData
 }
 
-var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
-	(OperationKind)(0),            // 2: basalt.v1.OperationKind
-	(Sight)(0),                    // 3: basalt.v1.Sight
-	(*SlotRange)(nil),             // 4: basalt.v1.SlotRange
-	(*Topology)(nil),              // 5: basalt.v1.Topology
-	(*Shard)(nil),                 // 6: basalt.v1.Shard
-	(*Node)(nil),                  // 7: basalt.v1.Node
-	(*Operation)(nil),             // 8: basalt.v1.Operation
-	(*GetTopologyRequest)(nil),    // 9: basalt.v1.GetTopologyRequest
-	(*ListEpochsRequest)(nil),     // 10: basalt.v1.ListEpochsRequest
-	(*ListEpochsResponse)(nil),    // 11: basalt.v1.ListEpochsResponse
-	(*WatchTopologyRequest)(nil),  // 12: basalt.v1.WatchTopologyRequest
-	(*ProxyHello)(nil),            // 13: basalt.v1.ProxyHello
-	(*Ack)(nil),                   // 14: basalt.v1.Ack
-	(*NodeReport)(nil),            // 15: basalt.v1.NodeReport
-	(*NodeSight)(nil),             // 16: basalt.v1.NodeSight
-	(*LoadReport)(nil),            // 17: basalt.v1.LoadReport
-	(*Goodbye)(nil),               // 18: basalt.v1.Goodbye
-	(*WatchTopologyResponse)(nil), // 19: basalt.v1.WatchTopologyResponse
-	(*Snapshot)(nil),              // 20: basalt.v1.Snapshot
-	(*Delta)(nil),                 // 21: basalt.v1.Delta
-	(*ProxyList)(nil),             // 22: basalt.v1.ProxyList
-	(*Proxy)(nil),                 // 23: basalt.v1.Proxy
-	(*ShardCredential)(nil),       // 24: basalt.v1.ShardCredential
-	(*ClientAuth)(nil),            // 25: basalt.v1.ClientAuth
-	(*Users)(nil),                 // 26: basalt.v1.Users
-	(*User)(nil),                  // 27: basalt.v1.User
-	(*BarrierRequest)(nil),        // 28: basalt.v1.BarrierRequest
-	(*BarrierResponse)(nil),       // 29: basalt.v1.BarrierResponse
-	(*AdoptTopologyRequest)(nil),  // 30: basalt.v1.AdoptTopologyRequest
-	(*AdoptTopologyResponse)(nil), // 31: basalt.v1.AdoptTopologyResponse
-	(*AdoptedShard)(nil),          // 32: basalt.v1.AdoptedShard
-	(*timestamppb.Timestamp)(nil), // 33: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 34: google.protobuf.Duration
+	(CrossSlot)(0),                // 2: basalt.v1.CrossSlot
+	(OperationKind)(0),            // 3: basalt.v1.OperationKind
+	(Sight)(0),                    // 4: basalt.v1.Sight
+	(*SlotRange)(nil),             // 5: basalt.v1.SlotRange
+	(*Topology)(nil),              // 6: basalt.v1.Topology
+	(*Shard)(nil),                 // 7: basalt.v1.Shard
+	(*Node)(nil),                  // 8: basalt.v1.Node
+	(*Operation)(nil),             // 9: basalt.v1.Operation
+	(*GetTopologyRequest)(nil),    // 10: basalt.v1.GetTopologyRequest
+	(*ListEpochsRequest)(nil),     // 11: basalt.v1.ListEpochsRequest
+	(*ListEpochsResponse)(nil),    // 12: basalt.v1.ListEpochsResponse
+	(*WatchTopologyRequest)(nil),  // 13: basalt.v1.WatchTopologyRequest
+	(*ProxyHello)(nil),            // 14: basalt.v1.ProxyHello
+	(*Ack)(nil),                   // 15: basalt.v1.Ack
+	(*NodeReport)(nil),            // 16: basalt.v1.NodeReport
+	(*NodeSight)(nil),             // 17: basalt.v1.NodeSight
+	(*LoadReport)(nil),            // 18: basalt.v1.LoadReport
+	(*CrossSlotRequests)(nil),     // 19: basalt.v1.CrossSlotRequests
+	(*Goodbye)(nil),               // 20: basalt.v1.Goodbye
+	(*WatchTopologyResponse)(nil), // 21: basalt.v1.WatchTopologyResponse
+	(*Snapshot)(nil),              // 22: basalt.v1.Snapshot
+	(*Delta)(nil),                 // 23: basalt.v1.Delta
+	(*ProxyList)(nil),             // 24: basalt.v1.ProxyList
+	(*Proxy)(nil),                 // 25: basalt.v1.Proxy
+	(*ShardCredential)(nil),       // 26: basalt.v1.ShardCredential
+	(*ClientAuth)(nil),            // 27: basalt.v1.ClientAuth
+	(*Users)(nil),                 // 28: basalt.v1.Users
+	(*User)(nil),                  // 29: basalt.v1.User
+	(*BarrierRequest)(nil),        // 30: basalt.v1.BarrierRequest
+	(*BarrierResponse)(nil),       // 31: basalt.v1.BarrierResponse
+	(*AdoptTopologyRequest)(nil),  // 32: basalt.v1.AdoptTopologyRequest
+	(*AdoptTopologyResponse)(nil), // 33: basalt.v1.AdoptTopologyResponse
+	(*AdoptedShard)(nil),          // 34: basalt.v1.AdoptedShard
+	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	33, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	35, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
-	6,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
+	7,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
-	4,  // 4: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
-	7,  // 5: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
-	8,  // 6: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
-	2,  // 7: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	33, // 8: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
-	5,  // 9: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
-	13, // 10: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
-	14, // 11: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
-	15, // 12: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
-	17, // 13: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
-	18, // 14: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
-	16, // 15: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
-	3,  // 16: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	34, // 17: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
-	20, // 18: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
-	21, // 19: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
-	5,  // 20: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
-	24, // 21: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
-	25, // 22: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
-	22, // 23: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
-	26, // 24: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
-	5,  // 25: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	24, // 26: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	25, // 27: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	22, // 28: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
-	26, // 29: basalt.v1.Delta.users:type_name -> basalt.v1.Users
-	23, // 30: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
-	27, // 31: basalt.v1.Users.users:type_name -> basalt.v1.User
-	34, // 32: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	32, // 33: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
-	9,  // 34: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	10, // 35: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	12, // 36: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	28, // 37: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	30, // 38: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
-	5,  // 39: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	11, // 40: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	19, // 41: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	29, // 42: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	31, // 43: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
-	39, // [39:44] is the sub-list for method output_type
-	34, // [34:39] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	2,  // 4: basalt.v1.Topology.cross_slot:type_name -> basalt.v1.CrossSlot
+	5,  // 5: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
+	8,  // 6: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
+	9,  // 7: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
+	3,  // 8: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
+	35, // 9: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	6,  // 10: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
+	14, // 11: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
+	15, // 12: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
+	16, // 13: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
+	18, // 14: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
+	20, // 15: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
+	17, // 16: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
+	4,  // 17: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
+	36, // 18: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	19, // 19: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	22, // 20: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
+	23, // 21: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
+	6,  // 22: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
+	26, // 23: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
+	27, // 24: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
+	24, // 25: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
+	28, // 26: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
+	6,  // 27: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	26, // 28: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	27, // 29: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	24, // 30: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	28, // 31: basalt.v1.Delta.users:type_name -> basalt.v1.Users
+	25, // 32: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	29, // 33: basalt.v1.Users.users:type_name -> basalt.v1.User
+	36, // 34: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	34, // 35: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
+	10, // 36: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	11, // 37: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	13, // 38: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	30, // 39: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	32, // 40: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
+	6,  // 41: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	12, // 42: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	21, // 43: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	31, // 44: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	33, // 45: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
+	41, // [41:46] is the sub-list for method output_type
+	36, // [36:41] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2644,7 +2808,7 @@ func file_basalt_v1_topology_proto_init() {
 		(*WatchTopologyRequest_LoadReport)(nil),
 		(*WatchTopologyRequest_Goodbye)(nil),
 	}
-	file_basalt_v1_topology_proto_msgTypes[15].OneofWrappers = []any{
+	file_basalt_v1_topology_proto_msgTypes[16].OneofWrappers = []any{
 		(*WatchTopologyResponse_Snapshot)(nil),
 		(*WatchTopologyResponse_Delta)(nil),
 	}
@@ -2653,8 +2817,8 @@ func file_basalt_v1_topology_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   29,
+			NumEnums:      5,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
