@@ -10,7 +10,8 @@ import (
 )
 
 // NewLogger returns a logger that writes to w. level is debug, info, warn or
-// error; format is text or json.
+// error; format is text or json. Of warnings and errors that say the same of the same
+// thing again and again, the first ones are written, and then one a minute.
 func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
@@ -19,9 +20,9 @@ func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 	options := &slog.HandlerOptions{Level: l}
 	switch strings.ToLower(format) {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
+		return slog.New(newBounded(slog.NewTextHandler(w, options))), nil
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
+		return slog.New(newBounded(slog.NewJSONHandler(w, options))), nil
 	default:
 		return nil, fmt.Errorf("log-format: %q is not text or json", format)
 	}

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 func TestLogger(t *testing.T) {
@@ -27,6 +30,45 @@ func TestLogger(t *testing.T) {
 			t.Errorf("NewLogger(%q) took it", bad)
 		}
 	}
+}
+
+// Trouble that lasts does not fill the log.
+func TestLinesAboutTheSameAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		log, err := NewLogger(&out, "info", "text")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range 600 { // for two minutes
+			log.With("shard", "shard-0").Warn("will be tried again", "error", fmt.Sprint("attempt ", i))
+			log.Warn("will be tried again", "shard", "shard-1", "error", "no")
+			time.Sleep(200 * time.Millisecond)
+		}
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if len(lines) != 2*(firstLines+1) {
+			t.Errorf("%d lines:\n%s", len(lines), out.String())
+		}
+		if last := lines[len(lines)-1]; !strings.Contains(last, "shard=shard-1") || !strings.Contains(last, "left_out=299") {
+			t.Errorf("the last line: %s", last)
+		}
+		out.Reset()
+		time.Sleep(lineEvery)
+		for range 5 {
+			log.Warn("will be tried again", "shard", "shard-1", "error", "no")
+			log.Info("all of these", "shard", "shard-1")
+		}
+		if again := out.String(); strings.Count(again, "tried again") != firstLines || strings.Count(again, "all of these") != 5 {
+			t.Errorf("after a quiet minute:\n%s", again)
+		}
+		out.Reset()
+		for i := range 2 * maxSubjects {
+			log.Error("much", "node", i)
+		}
+		if lines := strings.Count(out.String(), "\n"); lines != 2*maxSubjects {
+			t.Errorf("%d lines about %d nodes", lines, 2*maxSubjects)
+		}
+	})
 }
 
 func get(t *testing.T, url string) (int, string) {
