@@ -10,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write what the commands print to testdata instead of comparing")
@@ -210,5 +213,15 @@ func TestTablesHaveNoControlCharacters(t *testing.T) {
 	const want = "USER             RULES\na\\x1b[31mb\\x9bc  é ~k\\x0d\\x0a\n"
 	if out.String() != want {
 		t.Errorf("%q, want %q", out.String(), want)
+	}
+}
+
+// Whoever gives up first when the time is over, people read the same.
+func TestNoAnswerInTimeIsASentence(t *testing.T) {
+	a := &app{dialled: []string{"127.0.0.1:7400"}}
+	for _, words := range []string{"context deadline exceeded", "stream terminated by RST_STREAM with error code: CANCEL"} {
+		if got := a.explain(status.Error(codes.DeadlineExceeded, words)); !strings.Contains(got, "no answer from the configserver at 127.0.0.1:7400 in time") {
+			t.Errorf("%q: %s", words, got)
+		}
 	}
 }

@@ -70,7 +70,8 @@ func (a *app) explain(err error) string {
 		}
 		return message
 	case codes.DeadlineExceeded:
-		if strings.Contains(message, "context deadline exceeded") {
+		// gRPC's own words, when the time was over here, or over there a moment before.
+		if strings.Contains(message, "context deadline exceeded") || strings.Contains(message, "terminated by RST_STREAM") {
 			return "no answer from the configserver at " + at + " in time; see with `basaltctl cluster status` what was done, or wait longer with --timeout"
 		}
 		return message

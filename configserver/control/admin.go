@@ -132,7 +132,7 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
 	conn, err := l.dial(ctx, n)
-	if errors.Is(err, redisadmin.ErrPassword) && l.reread() == nil {
+	if errors.Is(err, redisadmin.ErrPassword) && l.reread(ctx) == nil {
 		conn, err = l.dial(ctx, n)
 	}
 	if err != nil {

@@ -254,6 +254,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 		l.noteSeats()
 	}
 	l.syncProbers(before.Policy != c.Policy)
+	l.noteFiles()
 	l.judge(l.allShards(), time.Now())
 	l.makeView()
 	l.publish()
@@ -278,14 +279,8 @@ func (l *Loop) makeView() {
 		}
 		credential, err := l.credentialOf(set, c, s)
 		if err != nil {
-			if l.reread() == nil && l.secrets.Load() != set {
-				set = l.secrets.Load()
-				credential, err = l.credentialOf(set, c, s)
-			}
-			if err != nil {
-				l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)
-				continue
-			}
+			l.log.Error("proxies get no credentials", "shard", s.ID, "error", err)
+			continue
 		}
 		view.Credentials = append(view.Credentials, credential)
 	}

@@ -253,6 +253,7 @@ func (l *Loop) trimMinReplicas(c *topology.Cluster, s *topology.Shard, now time.
 func (l *Loop) everyTick(now time.Time) {
 	c := l.record.Load()
 	l.gauges(c, now)
+	l.readFiles(now)
 	if !l.listened(now) || l.older.Load() != nil {
 		return
 	}

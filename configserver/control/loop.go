@@ -97,6 +97,7 @@ type Loop struct {
 	// Owned by the loop's goroutine.
 	obs        health.Observations
 	probers    map[string]*running
+	byNode     sync.Map // the probers, for everybody: *health.Prober by node id
 	lastTick   time.Time
 	quietUntil time.Time
 	heard      bool              // see listened
@@ -119,7 +120,11 @@ type Loop struct {
 	// credentials are by shard, of the newest view.
 	credentials map[string]derivedCredential
 	gaugedAt    time.Time
-	rereadAt    time.Time
+	// rereadAt is when the credentials files were read last, reading: they are now;
+	// filesLack is what is wrong with them, "" for nothing.
+	rereadAt  time.Time
+	reading   bool
+	filesLack string
 	// usersAt is by node when it was last given the users of applications, and
 	// usersRefused what it said about those that it did not take.
 	usersAt      map[string]time.Time
@@ -349,17 +354,4 @@ func (l *Loop) Faults() *faultpoint.Points { return l.cfg.Faults }
 // Resolve implements failover.Host.
 func (l *Loop) Resolve(ctx context.Context, address string) ([]string, error) {
 	return l.cfg.Resolve(ctx, address)
-}
-
-// Credentials implements failover.Host.
-func (l *Loop) Credentials() *credentials.Set { return l.secrets.Load() }
-
-// reread opens the credentials files anew; on an error those known stay.
-func (l *Loop) reread() error {
-	set, err := l.cfg.Credentials()
-	if err != nil {
-		return err
-	}
-	l.secrets.Store(set)
-	return nil
 }

@@ -62,6 +62,7 @@ func (l *Loop) syncProbers(newPolicy bool) {
 		if wanted[id] != r.address {
 			r.cancel()
 			delete(l.probers, id)
+			l.byNode.Delete(id)
 			l.obs.Forget(id)
 			l.m.forgetNode(l.cfg.Cluster, id)
 		} else if newPolicy {
@@ -94,6 +95,7 @@ func (l *Loop) syncProbers(newPolicy bool) {
 			},
 		}, c.Policy)
 		l.probers[id] = r
+		l.byNode.Store(id, r.prober)
 		l.spawn(func() { r.prober.Run(ctx) })
 	}
 }
@@ -120,11 +122,6 @@ func (l *Loop) takeIn() map[string]bool {
 		}
 		touched[s.ID] = true
 		l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
-		if p.Sight == topology.SightFenced && time.Since(l.rereadAt) > time.Second {
-			// Somebody may have put the right password on file meanwhile.
-			l.rereadAt = time.Now()
-			_ = l.reread()
-		}
 		l.obs.Take(c, s, n, p)
 	}
 	for i := range c.Shards {

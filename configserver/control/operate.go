@@ -254,13 +254,19 @@ const rotateAtOnce = 8
 
 // Rotate implements API.
 func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
-	if err := l.reread(); err != nil {
-		return nil, err
-	}
-	set := l.Credentials()
 	c := l.Topology()
 	if c.Phase == topology.Deleting {
 		return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
+	}
+	set, err := l.cfg.Credentials()
+	if err == nil {
+		err = l.refused(ctx, set)
+	}
+	if err == nil {
+		err = l.do(ctx, func() { l.keep(set) })
+	}
+	if err != nil {
+		return nil, err
 	}
 	if !slices.Equal(c.ClientSecretIDs, set.ClientSecretIDs()) {
 		_, err := l.Commit(ctx, "client passwords changed", func(c *topology.Cluster) ([]topology.Event, error) {

@@ -25,7 +25,9 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
@@ -62,12 +64,20 @@ type Set struct {
 }
 
 // files are the secrets of each file: one or two, the current one first;
-// client may be empty.
-type files struct{ admin, secret, client []string }
+// client may be empty. Those in keptSecret and keptClient are not on file any more,
+// see Keeping.
+type files struct{ admin, secret, client, keptSecret, keptClient []string }
 
-// Open reads a cluster's folder. Every error is a *topology.PreconditionError
-// that names the file and what to do about it, and never its content.
-func Open(dir, cluster string) (*Set, error) {
+// Open reads the folder of a cluster that exists. Every error is a
+// *topology.PreconditionError that names the file and what to do about it, and never
+// its content.
+func Open(dir, cluster string) (*Set, error) { return openFolder(dir, cluster, true) }
+
+// OpenNew is Open for a cluster that is about to be created: its secrets may be made
+// up.
+func OpenNew(dir, cluster string) (*Set, error) { return openFolder(dir, cluster, false) }
+
+func openFolder(dir, cluster string, exists bool) (*Set, error) {
 	if err := topology.ValidName("cluster", cluster); err != nil {
 		return nil, err
 	}
@@ -79,24 +89,28 @@ func Open(dir, cluster string) (*Set, error) {
 	s := &Set{cluster: cluster, on: func() *files { return f }}
 	folder := filepath.Join(dir, cluster)
 	var err error
-	if f.admin, err = s.read(filepath.Join(folder, AdminFile), true, 1); err != nil {
+	if f.admin, err = s.read(filepath.Join(folder, AdminFile), exists, true, 1); err != nil {
 		return nil, err
 	}
-	if f.secret, err = s.read(filepath.Join(folder, SecretFile), true, minSecret); err != nil {
+	if f.secret, err = s.read(filepath.Join(folder, SecretFile), exists, true, minSecret); err != nil {
 		return nil, err
 	}
-	if f.client, err = s.read(filepath.Join(folder, ClientFile), false, 1); err != nil {
+	if f.client, err = s.read(filepath.Join(folder, ClientFile), exists, false, 1); err != nil {
 		return nil, err
 	}
 	return s, nil
 }
 
 // read returns the one or two secrets of a file.
-func (s *Set) read(path string, required bool, shortest int) ([]string, error) {
+func (s *Set) read(path string, exists, required bool, shortest int) ([]string, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !required {
 			return nil, nil
+		}
+		if exists {
+			return nil, topology.Preconditionf("credentials of cluster %s are missing: put %s back with the secret that is in use, on its first line; "+
+				"no other one will do", s.cluster, path)
 		}
 		return nil, topology.Preconditionf("credentials of cluster %s are missing: create %s (mode 0600) with the secret on its first line, "+
 			"for example: head -c 32 /dev/urandom | base64 > %s", s.cluster, path, path)
@@ -132,7 +146,11 @@ func (s *Set) read(path string, required bool, shortest int) ([]string, error) {
 		return nil, topology.Preconditionf("%s has %d secrets: keep the current one on line 1 and the one before on line 2, remove the rest", path, len(secrets))
 	}
 	if required && len(secrets) == 0 {
-		return nil, topology.Preconditionf("%s is empty: put the secret on its first line", path)
+		which := "a secret"
+		if exists {
+			which = "the secret that is in use"
+		}
+		return nil, topology.Preconditionf("%s is empty: put %s on its first line", path, which)
 	}
 	return secrets, nil
 }
@@ -156,10 +174,8 @@ func (s *Set) SecretIDs() []string { return secretIDs(s.on().secret) }
 // SecretByID returns the cluster secret an id names. The error is a
 // *topology.PreconditionError when it is no longer on file.
 func (s *Set) SecretByID(id string) (string, error) {
-	for _, secret := range s.on().secret {
-		if secretID(secret) == id {
-			return secret, nil
-		}
+	if secret := named(id, s.on().secret, s.on().keptSecret); secret != "" {
+		return secret, nil
 	}
 	return "", topology.Preconditionf("cluster %s uses the secret with id %s, which is no longer in %s: "+
 		"put it back on line 2 until the rotation has ended", s.cluster, id, SecretFile)
@@ -199,18 +215,74 @@ func (s *Set) ClientSecretIDs() []string { return secretIDs(s.on().client) }
 
 // ClientPasswordSHA256ByIDs returns the SHA-256 of those client passwords that
 // the ids name, so that proxies accept what the topology says and not what a
-// file happens to hold. Ids of passwords no longer on file are skipped.
+// file happens to hold. Ids of passwords no longer on file are skipped; when that
+// leaves none, there is one that is nobody's, for no password would let everybody in.
 func (s *Set) ClientPasswordSHA256ByIDs(ids []string) [][]byte {
 	var sums [][]byte
 	for _, id := range ids {
-		for _, password := range s.on().client {
-			if secretID(password) == id {
-				sum := sha256.Sum256([]byte(password))
-				sums = append(sums, sum[:])
+		if password := named(id, s.on().client, s.on().keptClient); password != "" {
+			sum := sha256.Sum256([]byte(password))
+			sums = append(sums, sum[:])
+		}
+	}
+	if len(ids) > 0 && len(sums) == 0 {
+		sums = append(sums, make([]byte, sha256.Size))
+	}
+	return sums
+}
+
+// Keeping is s with those cluster secrets and client passwords of a set of before that
+// ids name and that are not on file any more: what is in force goes on working until
+// the files are repaired, or another one is put into force.
+func (s *Set) Keeping(before *Set, secretIDs, clientIDs []string) *Set {
+	f, of := *s.on(), before.on()
+	f.keptSecret = kept(secretIDs, f.secret, of.secret, of.keptSecret)
+	f.keptClient = kept(clientIDs, f.client, of.client, of.keptClient)
+	return &Set{cluster: s.cluster, warnings: s.warnings, on: func() *files { return &f }}
+}
+
+func kept(ids, onFile, before, keptBefore []string) (list []string) {
+	for _, id := range ids {
+		if secret := named(id, before, keptBefore); secret != "" && named(id, onFile) == "" {
+			list = append(list, secret)
+		}
+	}
+	return list
+}
+
+// named is the secret that an id names; "" when it is in none of the lists.
+func named(id string, lists ...[]string) string {
+	for _, list := range lists {
+		for _, secret := range list {
+			if secretID(secret) == id {
+				return secret
 			}
 		}
 	}
-	return sums
+	return ""
+}
+
+// NotOnFile says which of the cluster secrets and client passwords that are in use the
+// files do not hold, and what to do; "" when they hold all of them.
+func (s *Set) NotOnFile(secretIDs, clientIDs []string) string {
+	f := s.on()
+	var missing []string
+	if slices.ContainsFunc(secretIDs, func(id string) bool { return named(id, f.secret) == "" }) {
+		missing = append(missing, "the secret that servers and proxies use now is not in "+SecretFile)
+	}
+	if slices.ContainsFunc(clientIDs, func(id string) bool { return named(id, f.client) == "" }) {
+		missing = append(missing, "a password that applications use now is not in "+ClientFile)
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: put it back on line 2, or `basaltctl credentials rotate %s` puts what is on file into force", strings.Join(missing, ", and "), s.cluster)
+}
+
+// SameAs tells if the files hold the same.
+func (s *Set) SameAs(other *Set) bool {
+	f, g := s.on(), other.on()
+	return slices.Equal(f.admin, g.admin) && slices.Equal(f.secret, g.secret) && slices.Equal(f.client, g.client)
 }
 
 func secretID(secret string) string {

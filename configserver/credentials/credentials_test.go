@@ -120,7 +120,7 @@ func TestProblemsNameTheFile(t *testing.T) {
 		files map[string]string
 		want  string
 	}{
-		"missing admin":  {map[string]string{SecretFile: secretOne}, "create "},
+		"missing admin":  {map[string]string{SecretFile: secretOne}, "with the secret that is in use"},
 		"missing secret": {map[string]string{AdminFile: "a"}, SecretFile},
 		"empty":          {map[string]string{AdminFile: "\n\n", SecretFile: secretOne}, "is empty"},
 		"short":          {map[string]string{AdminFile: "a", SecretFile: "hunter2"}, "shorter than 16"},
@@ -138,16 +138,55 @@ func TestProblemsNameTheFile(t *testing.T) {
 			if !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), filepath.Join(dir, "c")) {
 				t.Errorf("%v", err)
 			}
+			if strings.Contains(err.Error(), "urandom") {
+				t.Errorf("a secret that no server has is of no use: %v", err)
+			}
 			if strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), secretOne) {
 				t.Errorf("a secret in %v", err)
 			}
 		})
+	}
+	if _, err := OpenNew(t.TempDir(), "c"); err == nil || !strings.Contains(err.Error(), "urandom") {
+		t.Errorf("a new cluster's: %v", err)
 	}
 	if _, err := Open("", "c"); err == nil || !strings.Contains(err.Error(), "--credentials-dir") {
 		t.Errorf("no directory: %v", err)
 	}
 	if _, err := Open(t.TempDir(), "../c"); err == nil {
 		t.Error("a name led out of the directory")
+	}
+}
+
+func TestWhatIsInUseIsKept(t *testing.T) {
+	before := mustOpen(t, map[string]string{AdminFile: "a", SecretFile: secretOne, ClientFile: "client-1\nclient-0"})
+	secrets, clients := before.SecretIDs(), before.ClientSecretIDs()[:1]
+	if got := before.NotOnFile(secrets, clients); got != "" || !before.SameAs(before) {
+		t.Errorf("all is there: %q", got)
+	}
+	now := mustOpen(t, map[string]string{AdminFile: "a", SecretFile: secretTwo})
+	if now.SameAs(before) {
+		t.Error("nothing has changed")
+	}
+	if got := now.ClientPasswordSHA256ByIDs(clients); len(got) != 1 || !bytes.Equal(got[0], make([]byte, 32)) {
+		t.Errorf("passwords %x instead of one that is nobody's", got)
+	}
+	for range 2 { // once kept, for ever kept
+		now = now.Keeping(before, secrets, clients)
+		before = now
+		if secret, err := now.SecretByID(secrets[0]); err != nil || secret != secretOne {
+			t.Errorf("the secret is lost: %v", err)
+		}
+		sum := sha256.Sum256([]byte("client-1"))
+		if got := now.ClientPasswordSHA256ByIDs(clients); len(got) != 1 || !bytes.Equal(got[0], sum[:]) {
+			t.Errorf("passwords %x", got)
+		}
+		if got := now.NotOnFile(secrets, clients); !strings.Contains(got, SecretFile) || !strings.Contains(got, ClientFile) {
+			t.Errorf("not said to be missing: %q", got)
+		}
+	}
+	now = now.Keeping(before, now.SecretIDs(), nil)
+	if _, err := now.SecretByID(secrets[0]); err == nil {
+		t.Error("a secret that is in use no more is kept")
 	}
 }
 

@@ -365,7 +365,7 @@ func (x *Executor) unmarked(ctx context.Context, c *redisadmin.Conn, s *topology
 // dialAdmitted connects to the admitted incarnation of a node, for as long as
 // ctx. Close the connection; those of an operation are kept (conn).
 func (x *Executor) dialAdmitted(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
-	c, err := redisadmin.DialIncarnation(ctx, n.Endpoint(), x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := redisadmin.DialIncarnation(ctx, n.Endpoint(), x.host.AdminPasswords(n.ID), n.Incarnation)
 	if err != nil {
 		return nil, err
 	}

@@ -72,6 +72,9 @@ type Host interface {
 	NodeUsers() []redisadmin.NodeUser
 	// Credentials are the secrets as read last.
 	Credentials() *credentials.Set
+	// AdminPasswords are what a node may take: those on file, and the one that it took
+	// last.
+	AdminPasswords(node string) []string
 	// Elsewhere says that a process is admitted as a node of another cluster, for
 	// people; "" when it is not.
 	Elsewhere(ctx context.Context, runID string) (string, error)
@@ -225,7 +228,7 @@ func (x *Executor) conn(ctx context.Context, n *topology.Node, timeout time.Dura
 	}
 	dial, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	c, err := redisadmin.DialIncarnation(dial, n.Endpoint(), x.host.Credentials().AdminPasswords(), n.Incarnation)
+	c, err := redisadmin.DialIncarnation(dial, n.Endpoint(), x.host.AdminPasswords(n.ID), n.Incarnation)
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,7 @@ type looker struct {
 
 func (l *looker) Observe(string) health.Observations { return l.o }
 func (l *looker) Credentials() *credentials.Set      { return l.set }
+func (l *looker) AdminPasswords(string) []string     { return l.set.AdminPasswords() }
 
 // A server that is busy while everybody connects to it anew lets nobody in for a
 // moment. It was heard of right before, so it is waited for.

@@ -95,7 +95,7 @@ func (x *Executor) Relocate(ctx context.Context, node string) error {
 
 // dial connects to whatever incarnation is a node now, only to look.
 func (x *Executor) dial(ctx context.Context, n *topology.Node) (*redisadmin.Conn, error) {
-	passwords := x.host.Credentials().AdminPasswords()
+	passwords := x.host.AdminPasswords(n.ID)
 	seen := ""
 	if !topology.Literal(n.Address) {
 		seen = x.host.Observe(x.shard).Nodes[n.ID].Endpoint // what was decided is about whoever answers there

@@ -32,10 +32,24 @@ func RecordIsOlder(c *topology.Cluster, why string) []Problem {
 	if why == "" {
 		return nil
 	}
-	const code = "RecordIsOlder"
-	priority := slices.IndexFunc(Table, func(r Row) bool { return r.Code == code })
-	return []Problem{{Code: code, Priority: priority, Severity: topology.Critical, Message: fmt.Sprintf(
-		"%s: etcd was restored from an older backup, so nothing is changed at the servers, and no master that fails is replaced: look at `basaltctl topology adopt %s`", why, c.Name)}}
+	return []Problem{ofCluster("RecordIsOlder", fmt.Sprintf(
+		"%s: etcd was restored from an older backup, so nothing is changed at the servers, and no master that fails is replaced: look at `basaltctl topology adopt %s`", why, c.Name))}
+}
+
+// CredentialsNotOnFile is the problem of a cluster whose files cannot be read, or do not
+// hold what is in use; none when why is empty.
+func CredentialsNotOnFile(c *topology.Cluster, why string) []Problem {
+	if why == "" {
+		return nil
+	}
+	return []Problem{ofCluster("CredentialsNotOnFile", fmt.Sprintf(
+		"credentials of %s: %s; what this Configserver knows still works, until it restarts", c.Name, why))}
+}
+
+// ofCluster is a problem of no single shard.
+func ofCluster(code, message string) Problem {
+	at := slices.IndexFunc(Table, func(r Row) bool { return r.Code == code })
+	return Problem{Code: code, Priority: at, Severity: Table[at].Severity, Message: message}
 }
 
 // ofTheCluster is the match of a problem of no single shard.

@@ -88,6 +88,7 @@ var Table = []Row{
 	{Code: "MasterUnreachableFromConfigserver", Severity: topology.Warning, Event: "MasterUnreachableFromConfigserver", After: time.Second, match: unreachable},
 	{Code: "MisconfiguredNode", Severity: topology.Critical, Event: "MisconfiguredNode", match: misconfigured},
 	{Code: "NodeRefusesAdmin", Severity: topology.Critical, Event: "NodeRefusesAdmin", After: time.Second, match: refusesAdmin},
+	{Code: "CredentialsNotOnFile", Severity: topology.Critical, Event: "CredentialsNotOnFile", After: time.Second, match: ofTheCluster},
 	{Code: "MasterMoved", Severity: topology.Warning, Remedy: Relocate, match: masterMoved},
 	{Code: "ReplicaMoved", Severity: topology.Warning, Remedy: Admit, match: replicaMoved},
 	{Code: "NameLeadsElsewhere", Severity: topology.Warning, Event: "NameLeadsElsewhere", After: time.Second, match: nameLeadsElsewhere},
@@ -500,8 +501,12 @@ func misconfigured(x *situation) (list []found) {
 func refusesAdmin(x *situation) (list []found) {
 	for i := range x.s.Nodes {
 		n := &x.s.Nodes[i]
-		if seen := x.o.Nodes[n.ID]; seen.Sight == topology.SightFenced {
+		switch seen := x.o.Nodes[n.ID]; {
+		case seen.Sight == topology.SightFenced:
 			list = append(list, found{node: n.ID, message: n.ID + " " + seen.Detail})
+		case seen.NotOnFile && x.o.Live(n.ID, x.now):
+			list = append(list, found{node: n.ID, message: fmt.Sprintf("%s refuses the admin password that is on file now, and is only reached by what was known before, "+
+				"until it or this Configserver restarts: put the password that it has on line 1 or 2 of %s", n.ID, credentials.AdminFile)})
 		}
 	}
 	return list

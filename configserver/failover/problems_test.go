@@ -267,6 +267,13 @@ var situations = []situationTest{
 		code: "MisconfiguredNode", node: "n1", message: "cluster-enabled no"},
 	{name: "NodeRefusesAdmin", nodes: 2, make: func(w *world) { w.servers["n1"].password = false; w.tick(step) },
 		code: "NodeRefusesAdmin", node: "n1"},
+	{name: "NodeRefusesAdmin: on an open connection", nodes: 2, make: func(w *world) {
+		n := w.o.Nodes["n1"]
+		n.NotOnFile = true
+		w.o.Nodes["n1"] = n
+	}, code: "NodeRefusesAdmin", node: "n1", message: "admin-password"},
+	{name: "CredentialsNotOnFile", nodes: 2, make: func(w *world) { w.filesLack = "cluster-secret is empty" },
+		code: "CredentialsNotOnFile", message: "cluster-secret is empty"},
 	{name: "StaleUsers", nodes: 2, make: func(w *world) {
 		w.servers["n1"].users = append(w.servers["n1"].users, credentials.ScriptUser(1)) // of before there were seats
 		w.tick(step)

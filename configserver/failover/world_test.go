@@ -16,14 +16,15 @@ import (
 // world is a model of one shard's servers, with a clock of its own, that makes
 // the observations a loop would have.
 type world struct {
-	now     time.Time
-	c       topology.Cluster
-	o       health.Observations
-	servers map[string]*server
-	proxies map[string]health.ProxySight // what proxies see of the master
-	cut     map[string]bool              // nodes the Configserver cannot reach
-	copying time.Duration                // how long a full copy takes
-	pace    time.Duration                // of the clock, and between two probes
+	filesLack string
+	now       time.Time
+	c         topology.Cluster
+	o         health.Observations
+	servers   map[string]*server
+	proxies   map[string]health.ProxySight // what proxies see of the master
+	cut       map[string]bool              // nodes the Configserver cannot reach
+	copying   time.Duration                // how long a full copy takes
+	pace      time.Duration                // of the clock, and between two probes
 	// stagger: every node is probed at every other step only, not all at the same.
 	stagger bool
 	steps   int
@@ -299,7 +300,7 @@ func (w *world) write(n int64) { w.servers[w.shard().Master].offset += n }
 
 func (w *world) detect() []Problem {
 	older := RecordIsOlder(&w.c, Newer(&w.c, w.shard(), &w.o, w.now))
-	return append(older, Detect(&w.c, w.shard(), &w.o, w.now)...)
+	return slices.Concat(older, CredentialsNotOnFile(&w.c, w.filesLack), Detect(&w.c, w.shard(), &w.o, w.now))
 }
 
 // codes lists what is detected, with remedies that are due.

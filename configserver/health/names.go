@@ -32,7 +32,7 @@ func (p *Prober) locate(ctx context.Context) (resolve.Place, error) {
 		n = p.cfg.Record()
 	}
 	connected, _ := p.connected.Load().(string)
-	return resolve.Locate(ctx, p.cfg.Resolve, &n, p.cfg.Passwords(), n.Resolved, connected)
+	return resolve.Locate(ctx, p.cfg.Resolve, &n, p.Passwords(), n.Resolved, connected)
 }
 
 // followName looks up what the node's name means until ctx ends.

@@ -46,6 +46,9 @@ type Probe struct {
 	UsersAt time.Time
 	// DefaultUser is what connections are that do not log in.
 	DefaultUser redisadmin.DefaultUser
+	// NotOnFile: the node refuses every admin password on file, whatever connection to it
+	// is still open.
+	NotOnFile bool
 }
 
 // ProxySight is one node as one proxy sees it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,8 @@ type Prober struct {
 	// Probe.Astray; the words to connect anew and to look up the name again.
 	connected, astray atomic.Value
 	elsewhere, again  chan struct{}
+	// accepted is the password that the node took last, which may be on file no more.
+	accepted atomic.Value
 
 	p        Probe
 	lastFull time.Time
@@ -250,23 +253,89 @@ func (p *Prober) login(ctx context.Context) (*line, error) {
 		return nil, err
 	}
 	l := newLine(ctx, nc)
-	for _, password := range p.cfg.Passwords() {
-		reply, err := p.ask(l, []string{"AUTH", adminUser, password})
+	onFile := p.cfg.Passwords()
+	for _, password := range p.Passwords() {
+		accepted, err := p.auth(l, password)
+		if err == nil && !accepted {
+			continue
+		}
 		if err != nil {
 			l.close()
 			return nil, err
 		}
-		p.heard()
-		if text, isError := reply.(replyError); !isError {
-			return l, nil
-		} else if !wrongPassword(string(text)) {
-			l.close()
-			p.p.Sight, p.p.Detail = topology.SightOK, string(text)
-			return nil, errors.New(string(text))
-		}
+		p.p.NotOnFile = !slices.Contains(onFile, password)
+		return l, nil
 	}
 	l.close()
+	p.p.NotOnFile = true
 	return nil, redisadmin.ErrPassword
+}
+
+// Passwords are those on file, and then the one that the node accepted last, if that is
+// not on file any more.
+func (p *Prober) Passwords() []string {
+	passwords := slices.Clone(p.cfg.Passwords())
+	if last, _ := p.accepted.Load().(string); last != "" && !slices.Contains(passwords, last) {
+		passwords = append(passwords, last)
+	}
+	return passwords
+}
+
+// auth logs in, also where somebody is logged in already: that stays so when the
+// password is refused.
+func (p *Prober) auth(l *line, password string) (accepted bool, err error) {
+	reply, err := p.ask(l, authenticate(password))
+	if err != nil {
+		return false, err
+	}
+	p.heard()
+	text, isError := reply.(replyError)
+	if isError && !wrongPassword(string(text)) {
+		p.p.Sight, p.p.Detail = topology.SightOK, string(text)
+		return false, errors.New(string(text))
+	}
+	if !isError {
+		p.accepted.Store(password)
+	}
+	return !isError, nil
+}
+
+func authenticate(password string) []string { return []string{"AUTH", adminUser, password} }
+
+// onFile is the password that the node accepted last, if that is on file, else the
+// first on file. One that is refused is in the node's ACL LOG.
+func (p *Prober) onFile() string {
+	passwords := p.cfg.Passwords()
+	if last, _ := p.accepted.Load().(string); slices.Contains(passwords, last) {
+		return last
+	}
+	return passwords[0]
+}
+
+// judge finds out if the node would let this Configserver in again by what is on file
+// now; the connection that is open tells nothing of that. said is the answer to
+// authenticate(password) on it.
+func (p *Prober) judge(l *line, password string, said any) error {
+	text, isError := said.(replyError)
+	switch {
+	case !isError:
+		p.accepted.Store(password)
+		p.p.NotOnFile = false
+		return nil
+	case !wrongPassword(string(text)):
+		return nil // it has no time for that
+	}
+	for _, other := range p.cfg.Passwords() {
+		if other == password {
+			continue
+		}
+		if accepted, err := p.auth(l, other); accepted || err != nil {
+			p.p.NotOnFile = p.p.NotOnFile && !accepted
+			return err
+		}
+	}
+	p.p.NotOnFile = true
+	return nil
 }
 
 // ask sends one command and waits for its reply.
@@ -310,8 +379,10 @@ func (p *Prober) probe(l *line) error {
 	begun := time.Now()
 	full := begun.Sub(p.lastFull) >= fullEvery
 	commands := [][]string{{"PING"}, {"INFO", "replication"}}
+	password := ""
 	if full {
-		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "USERS"}, {"ACL", "GETUSER", "default"}}
+		password = p.onFile()
+		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "USERS"}, {"ACL", "GETUSER", "default"}, authenticate(password)}
 	}
 	replies, err := p.exchange(l, commands...)
 	if err != nil {
@@ -341,6 +412,9 @@ func (p *Prober) probe(l *line) error {
 		if fields, ok := replies[3].([]any); ok && listed {
 			p.p.Users, p.p.DefaultUser = texts(names), defaultUser(fields)
 			p.p.UsersAt = begun
+		}
+		if err := p.judge(l, password, replies[4]); err != nil {
+			return err
 		}
 	}
 	p.publish()

@@ -158,7 +158,7 @@ func (s *Server) serveGRPC(ctx context.Context) error {
 		Loops: s.manager,
 		Self:  s.self,
 		Credentials: func(cluster string) error {
-			set, err := credentials.Open(s.cfg.CredentialsDir, cluster)
+			set, err := credentials.OpenNew(s.cfg.CredentialsDir, cluster)
 			if err != nil {
 				return err
 			}
