@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -155,6 +156,9 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 		return redisadmin.Info{}, topology.Preconditionf("%s at %s runs in %s mode: put \"cluster-enabled no\" in its configuration and restart it",
 			n.ID, n.Address, conn.Info.Mode)
 	}
+	if err := l.mayCopy(ctx, shard, n, &conn.Info); err != nil {
+		return redisadmin.Info{}, err
+	}
 	elsewhere, err := l.Elsewhere(ctx, conn.Info.RunID)
 	if err != nil {
 		return redisadmin.Info{}, err
@@ -172,6 +176,25 @@ func (l *Loop) inspect(ctx context.Context, shard string, n *topology.Node, disc
 			"or register it with discard_data to take it away from them", n.ID, n.Address)
 	}
 	return conn.Info, nil
+}
+
+// mayCopy fails when a server that is about to be registered could not load what the
+// shard's master, or the node that is to become it, would send.
+func (l *Loop) mayCopy(ctx context.Context, shard string, n *topology.Node, info *redisadmin.Info) error {
+	c := l.Topology()
+	s := c.Shard(shard)
+	if s == nil || len(s.Nodes) == 0 {
+		return nil // it becomes the master
+	}
+	master := cmp.Or(s.Master, s.Nodes[0].ID)
+	var from redisadmin.Info
+	if err := l.do(ctx, func() { from = l.obs.Nodes[master].Info }); err != nil {
+		return err
+	}
+	if why := failover.CannotCopy(info, &from); why != "" && master != n.ID {
+		return topology.Preconditionf("%s at %s is to follow %s: it %s", n.ID, n.Address, master, why)
+	}
+	return nil
 }
 
 // dial connects to whoever is at the address of a node that is not registered yet.

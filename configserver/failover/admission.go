@@ -28,6 +28,7 @@ import (
 //  3. The shard's master must be the incarnation that was admitted. A newcomer at
 //     the master's address, which may be empty, gets no followers. (It could not
 //     serve them either: its replication user does not exist.)
+//     One that cannot load the master's data gets no further (copies.go).
 //  4. What it may have written alone is kept aside (diverged.go), before anything can
 //     replace it.
 //  5. Its run_id is committed as admitted, with where it answers, and not in sync.
@@ -70,6 +71,9 @@ func (x *Executor) AdmitReplica(ctx context.Context, node string) error {
 	defer m.Close()
 	if !m.Info.Master {
 		return topology.Preconditionf("%s is not a master now", master.ID)
+	}
+	if why := CannotCopy(&c.Info, &m.Info); why != "" && (c.Info.Master || c.Info.MasterAddress != master.Endpoint()) {
+		return topology.Preconditionf("%s %s", n.ID, why)
 	}
 	if err := x.keepDiverged(ctx, c, s, n); err != nil {
 		return err

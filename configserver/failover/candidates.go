@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/health"
@@ -63,6 +64,9 @@ type standing struct {
 	soft     bool
 	history  string // replication id
 	before   string // the history it continues
+	// strands are nodes of the shard that run an older version, and could not load a full
+	// copy of it.
+	strands []string
 }
 
 func (v *standing) refuse(is condition, soft bool, format string, args ...any) {
@@ -276,6 +280,7 @@ func compare(a, b *standing, e *Election) int {
 		cmp.Compare(failed(a), failed(b)),
 		cmp.Compare(old(a), old(b)),
 		cmp.Compare(a.Priority, b.Priority),
+		cmp.Compare(len(a.strands), len(b.strands)),
 		topology.CompareIDs(a.Node, b.Node))
 }
 
@@ -287,6 +292,8 @@ func passedOver(v, best *standing) string {
 		return fmt.Sprintf("%d bytes behind %s", best.Offset-v.Offset, best.Node)
 	case v.Priority != best.Priority:
 		return fmt.Sprintf("%s has the better priority, %d", best.Node, best.Priority)
+	case len(v.strands) > len(best.strands):
+		return fmt.Sprintf("%s could not load a full copy of it", strings.Join(v.strands, ", "))
 	}
 	return "as good as " + best.Node + ", which is preferred"
 }

@@ -21,7 +21,7 @@ import (
 //     at most policy.ElectionWait. Then the highest offset is taken, also of a node
 //     that is not in the set and has more on the same history than every member that
 //     answers; among equals not the master that is being replaced, then the lowest
-//     priority number, then the lowest id.
+//     priority number, then one from which most others can copy, then the lowest id.
 //  2. No member is intact and answers, but one that lives is silent: it is waited for.
 //  3. Every member that is back restarted. What decides is what they found on their
 //     disks, the old master's first, as it had every write. An append-only file, or a
@@ -118,6 +118,9 @@ func Elect(c *topology.Cluster, s *topology.Shard, e Election, o *health.Observa
 	x := &election{Election: e, c: c, s: s, now: now}
 	for i := range s.Nodes {
 		x.list = append(x.list, stand(c, s, &s.Nodes[i], &e, o, now))
+	}
+	for i := range x.list {
+		x.list[i].strands = strands(s, x.list[i].Node, o)
 	}
 	if s.History().ReplID == "" && o.Histories[s.ID].ReplID == "" {
 		refuseOlderHistories(x.list)

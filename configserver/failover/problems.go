@@ -94,6 +94,7 @@ var Table = []Row{
 	{Code: "NameLeadsElsewhere", Severity: topology.Warning, Event: "NameLeadsElsewhere", After: time.Second, match: nameLeadsElsewhere},
 	{Code: "ReplicaRestarted", Severity: topology.Warning, Remedy: Admit, match: replicaRestarted},
 	{Code: "ReplicatesFromWrongMaster", Severity: topology.Warning, Remedy: Admit, match: wrongMaster},
+	{Code: "ReplicaOlderThanMaster", Severity: topology.Warning, Event: "ReplicaOlderThanMaster", match: olderThanMaster},
 	{Code: "DeadReplica", Severity: topology.Warning, Event: "ReplicaLost", Ended: "ReplicaRecovered", match: deadReplica},
 	{Code: "StaleUsers", Severity: topology.Warning, Remedy: Regrant, match: staleUsers},
 	{Code: "ReplicaNotReplicating", Severity: topology.Warning, Remedy: Regrant, Event: "ReplicaNotReplicating", After: 5 * time.Second, match: notReplicating},
@@ -364,7 +365,9 @@ func (x *situation) others(match func(n *topology.Node, seen *health.Node) bool,
 			continue
 		}
 		if seen := x.o.Nodes[n.ID]; match(n, &seen) {
-			list = append(list, found{node: n.ID, message: message(n, &seen), wait: !x.joinable(&seen) || x.o.Stranger(x.c, x.s, n) != ""})
+			// One that still lets proxies in is fenced first, whatever else can be done.
+			stays := cannotCopy(x.o, n, x.master) != "" && !x.writable(&seen)
+			list = append(list, found{node: n.ID, message: message(n, &seen), wait: stays || !x.joinable(&seen) || x.o.Stranger(x.c, x.s, n) != ""})
 		}
 	}
 	return list

@@ -8,6 +8,7 @@ import (
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/health"
+	"github.com/basalt-redis/basalt/configserver/redisadmin"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -100,6 +101,18 @@ var situations = []situationTest{
 		w.shard().Node("n1").Unmarked = true
 		w.tick(step)
 	}, code: "NodeWithoutMark", node: "n1", message: `"user basalt-node:c:s:n1 off"`},
+	{name: "ReplicaOlderThanMaster", nodes: 2, make: func(w *world) {
+		w.servers["n0"].software = redisadmin.Software{Version: "7.4.1"}
+		w.tick(step)
+	}, code: "ReplicaOlderThanMaster", node: "n1",
+		message: "n1 runs Redis 7.0.15, which cannot load a full copy from its master's Redis 7.4.1 and does not know all that this writes: run Redis 7.4.1 or later there"},
+	{name: "ReplicaOlderThanMaster: one that restarted keeps what it has", nodes: 2, make: func(w *world) {
+		w.servers["n0"].software = redisadmin.Software{Version: "7.4.1"}
+		w.kill("n1")
+		w.restart("n1", 100).software = redisadmin.Software{Valkey: true, Version: "8.0.1"}
+		w.tick(step)
+	}, code: "ReplicaOlderThanMaster", node: "n1", also: []string{"ReplicaRestarted"},
+		message: "n1 runs Valkey 8.0.1, which cannot load a full copy from Redis 7.4.1: run Redis 7.4.1 or later there; until then it is left as it is, and follows nobody"},
 	{name: "ReplicaOutOfSync", nodes: 2, make: func(w *world) {
 		w.servers["n1"].hung = true
 		w.tick(11 * time.Second)

@@ -112,6 +112,9 @@ func join(ctx context.Context, c *redisadmin.Conn, record topology.Cluster, addr
 	if err != nil {
 		return before, err
 	}
+	if why := CannotCopy(&before, master); why != "" && (before.Master || before.MasterAddress != address) {
+		return before, fmt.Errorf("%s %s", c.Address, why)
+	}
 	if beyond(&before, master) {
 		return before, fmt.Errorf("%s may have writes that its new master lacks", c.Address)
 	}

@@ -47,6 +47,7 @@ type server struct {
 	users          []string
 	defaultUser    redisadmin.DefaultUser
 	mode           string
+	software       redisadmin.Software
 	password       bool
 	appendOnly     bool
 	// slow: it applies nothing, though its link is up; apart: it cannot reach other
@@ -116,7 +117,7 @@ func (w *world) lookUp() {
 func (w *world) boot(id string) *server {
 	w.runs++
 	s := &server{id: id, runID: fmt.Sprintf("run%d", w.runs), up: true, master: true, history: fmt.Sprintf("own%d", w.runs), password: true,
-		users: []string{credentials.AdminUser}, mode: "standalone", heardMaster: w.now}
+		users: []string{credentials.AdminUser}, mode: "standalone", software: redisadmin.Software{Version: "7.0.15"}, heardMaster: w.now}
 	w.servers[id] = s
 	return s
 }
@@ -228,7 +229,7 @@ func (w *world) probe(id string) {
 
 // info is what a server says of itself.
 func (s *server) info(w *world) redisadmin.Info {
-	info := redisadmin.Info{RunID: s.runID, Mode: s.mode, Software: redisadmin.Software{Version: "7.0.15"}, Loading: s.loading, Master: s.master, MasterAddress: s.follows,
+	info := redisadmin.Info{RunID: s.runID, Mode: s.mode, Software: s.software, Loading: s.loading, Master: s.master, MasterAddress: s.follows,
 		LinkUp: s.linkUp, LinkDownFor: -1, LastIO: -1, Syncing: s.syncing, Offset: s.offset, ReplID: s.history, ReplID2: s.older, SecondOffset: s.secondOffset,
 		Keys: s.keys, AppendOnly: s.appendOnly}
 	if !s.master && s.linkUp {

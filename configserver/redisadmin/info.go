@@ -41,6 +41,9 @@ type Info struct {
 	ReplID       string
 	ReplID2      string
 	SecondOffset int64
+	// Backlog is the first offset from which others can go on without a full copy, -1
+	// when nobody can (repl_backlog_first_byte_offset).
+	Backlog int64
 	// Replicas connected to this server; Online are the "ip:port" of those that
 	// get the stream of writes and acknowledged some of it. A replica's link is
 	// up earlier than that, and INFO calls it online: the stream begins with its
@@ -65,7 +68,7 @@ type Info struct {
 // ParseInfo reads the text of INFO; sections that are missing leave -1 or the
 // zero value.
 func ParseInfo(text string) Info {
-	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Keys: -1, UsedMemory: -1, Saved: -1}
+	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Backlog: -1, Keys: -1, UsedMemory: -1, Saved: -1}
 	fields := map[string]string{}
 	keys, keyspace, inKeyspace := int64(0), false, false
 	for line := range strings.Lines(text) {
@@ -128,6 +131,9 @@ func ParseInfo(text string) Info {
 	if fields["role"] == "slave" {
 		info.Offset = number("slave_repl_offset")
 	}
+	if fields["repl_backlog_active"] == "1" {
+		info.Backlog = number("repl_backlog_first_byte_offset")
+	}
 	info.Replicas = int(max(0, number("connected_slaves")))
 	if keyspace {
 		info.Keys = keys
@@ -152,6 +158,14 @@ func replicaAddress(line string) string {
 		}
 	}
 	return join(ip, port)
+}
+
+// GoesOn tells if a server that becomes a replica of a master can go on where it stands,
+// without a full copy.
+func (i *Info) GoesOn(master *Info) bool {
+	next := i.Offset + 1
+	return i.Offset >= 0 && master.Backlog >= 0 && next >= master.Backlog &&
+		(i.ReplID == master.ReplID && i.Offset <= master.Offset || i.ReplID == master.ReplID2 && next <= master.SecondOffset)
 }
 
 // Merge takes from a newer, partial Info (INFO replication) what it says and

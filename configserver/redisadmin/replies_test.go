@@ -41,6 +41,14 @@ func TestInfoOfEveryServer(t *testing.T) {
 			if !promoted.Master || promoted.ReplID2 != master.ReplID || promoted.SecondOffset <= 0 || promoted.ReplID == master.ReplID || promoted.Keys != 4 {
 				t.Errorf("promoted: %+v", promoted)
 			}
+			if !replica.GoesOn(&master) || !cut.GoesOn(&master) || !master.GoesOn(&promoted) || promoted.GoesOn(&master) || !cut.GoesOn(&promoted) {
+				t.Error("who can go on from whom")
+			}
+			behind := replica
+			behind.Offset = master.Backlog - 2
+			if master.Backlog < 1 || behind.GoesOn(&master) {
+				t.Errorf("without a full copy beyond the backlog, %d", master.Backlog)
+			}
 			if !info("info-save-failed").SaveFailed || master.SaveFailed {
 				t.Error("a save that failed")
 			}
