@@ -119,7 +119,7 @@ BASALT_CLUSTER names it.`,
 	flags.DurationVar(&a.timeout, "timeout", 0, "how long to wait for an answer (default 10s; operations 1m)")
 	flags.StringVar(&a.stateDir, "state-dir", "", "`directory` of the playground's state file (default BASALT_LOCAL_STATE, else "+local.DefaultStatePath()+")")
 	root.AddCommand(
-		a.clusterCommand(), a.nodeCommand(), a.switchoverCommand(), a.failoverCommand(),
+		a.clusterCommand(), a.nodeCommand(), a.proxyCommand(), a.switchoverCommand(), a.failoverCommand(),
 		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
 	)
 	a.completeAll(root)

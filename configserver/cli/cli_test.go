@@ -50,6 +50,10 @@ func TestTranscripts(t *testing.T) {
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
 			"node mark blue shard-0-1", "node mark shard-9-9", "credentials rotate",
 		},
+		"proxy": {
+			"proxy list blue", "proxy list -o json", "proxy forget blue deadbeef00000000", "proxy forget 127.0.0.1:6381", "proxy forget dead",
+			"proxy forget c0ffee", "proxy forget nobody", "proxy forget deadbeef -o json",
+		},
 		"acl": {
 			"acl list blue", "acl list -o json", "acl set blue app on ~app:* -@all +@read (~x +set)", "acl set --password-file testdata/password.txt blue app resetpass",
 			"acl set blue app >secret", "acl set blue app (", "acl set blue app +nosuch", "acl set --password-file testdata/nosuch.txt blue app",

@@ -45,6 +45,16 @@ func (a *app) completeCluster(ctx context.Context, usage, args []string) []strin
 	if len(args)+1 >= len(usage) {
 		return nil
 	}
+	if usage[len(args)+1] == "PROXY" {
+		s, err := a.status(ctx, args[0])
+		if err != nil {
+			return nil
+		}
+		for _, p := range s.GetProxies() {
+			out = append(out, p.GetId())
+		}
+		return out
+	}
 	t, err := a.topologyAt(ctx, args[0], 0)
 	if err != nil {
 		return nil

@@ -119,7 +119,9 @@ func blueStatus() *basaltv1.ClusterStatus {
 		},
 		Proxies: []*basaltv1.ProxyStatus{
 			{Id: "c0ffee0000000000", Address: "127.0.0.1:6380", AckedEpoch: 17, Connected: true, Clients: 12, Version: "v1"},
-			{Id: "deadbeef00000000", Address: "127.0.0.1:6381", AckedEpoch: 12},
+			{Id: "deadbeef00000000", Address: "127.0.0.1:6381", AckedEpoch: 12, AwaySince: ago(3 * time.Minute), ShutOut: true,
+				OpenShards: []string{"shard-0", "shard-1", "shard-2", "shard-3"}},
+			{Id: "deadbee000000000", Address: "127.0.0.1:6382", AckedEpoch: 16, AwaySince: ago(12 * time.Second), Serving: true, Version: "v1"},
 		},
 		Diverged: []*basaltv1.Diverged{
 			{Shard: "shard-0", Node: "shard-0-1", FoundAt: ago(time.Minute), Bytes: 4096, File: "basalt-diverged.rdb", Until: ago(-9 * time.Minute)},
@@ -261,9 +263,16 @@ func (f *fakeConfigserver) AdoptTopology(_ context.Context, r *basaltv1.AdoptTop
 	}}, nil
 }
 
+func (f *fakeConfigserver) ForgetProxy(_ context.Context, r *basaltv1.ForgetProxyRequest) (*basaltv1.ForgetProxyResponse, error) {
+	if r.GetProxy() == "c0ffee0000000000" {
+		return nil, status.Error(codes.FailedPrecondition, "c0ffee0000000000 at 127.0.0.1:6380 is connected, and would come back at once: stop it first")
+	}
+	return &basaltv1.ForgetProxyResponse{}, nil
+}
+
 func (f *fakeConfigserver) Barrier(_ context.Context, r *basaltv1.BarrierRequest) (*basaltv1.BarrierResponse, error) {
 	if r.GetEpoch() == 99 {
-		return nil, status.Error(codes.DeadlineExceeded, "proxy deadbeef (127.0.0.1:6381) did not ack epoch 99; it is at 12")
+		return nil, status.Error(codes.DeadlineExceeded, "epoch 99 is not obeyed by everybody: deadbeef00000000 at 127.0.0.1:6381 has been away for 3m0s")
 	}
 	return &basaltv1.BarrierResponse{Epoch: 17, Proxies: []string{"c0ffee"}}, nil
 }

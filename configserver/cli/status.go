@@ -123,16 +123,7 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	a.printOperations(w, s.GetTopology())
 	if len(s.GetProxies()) > 0 {
 		fmt.Fprintln(w)
-		t := newTable("PROXY", "ADDRESS", "ACKED", "CLIENTS", "STREAM", "VERSION").numbers(2, 3)
-		for _, p := range s.GetProxies() {
-			stream := "open"
-			if !p.GetConnected() {
-				stream = "closed"
-			}
-			t.row(short(p.GetId(), 12), orDash(p.GetAddress()), fmt.Sprint(p.GetAckedEpoch()),
-				fmt.Sprint(p.GetClients()), stream, orDash(p.GetVersion()))
-		}
-		if err := t.print(w); err != nil {
+		if err := a.proxyTable(s.GetProxies(), 12).print(w); err != nil {
 			return err
 		}
 	}

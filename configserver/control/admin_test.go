@@ -222,7 +222,8 @@ func TestBarrier(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if _, _, err := r.loop.Barrier(ctx, 0); !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "p1") {
+	var unacked *UnackedError
+	if _, _, err := r.loop.Barrier(ctx, 0); !errors.As(err, &unacked) || !strings.Contains(err.Error(), "p1 at 127.0.0.1:2") {
 		t.Errorf("error %v", err)
 	}
 	if err := p.stream.Goodbye(t.Context()); err != nil {

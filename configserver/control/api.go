@@ -2,6 +2,8 @@ package control
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -54,14 +56,34 @@ type API interface {
 	// Delete fences the nodes and removes the cluster.
 	Delete(ctx context.Context) error
 	// Barrier waits until every member acked the epoch (0: the newest) or was
-	// fenced, or ctx ends; it returns who did, and an error naming who did not.
+	// fenced, or ctx is about to end; it returns who did, or an *UnackedError.
 	Barrier(ctx context.Context, epoch uint64) (uint64, []string, error)
+	// ForgetProxy shuts a proxy out that is away, and returns when nobody waits for it
+	// any more.
+	ForgetProxy(ctx context.Context, id string) error
 	// AdoptTopology takes over what servers say when the record is older than they
 	// are, or only tells what that would be. A *topology.PreconditionError says what is
 	// contradictory.
 	AdoptTopology(ctx context.Context, planOnly bool) (Adoption, error)
 	// Connect makes a proxy a member and returns its side of the stream.
 	Connect(ctx context.Context, hello Hello) (ProxyStream, error)
+}
+
+// UnackedError: a barrier ended without the acks of all proxies.
+type UnackedError struct {
+	Epoch uint64
+	// Proxies say of each one that is missing who it is and why, at most
+	// topology.MaxUnacked; More counts the others.
+	Proxies []string
+	More    int
+}
+
+func (e *UnackedError) Error() string {
+	who := strings.Join(e.Proxies, "; ")
+	if e.More > 0 {
+		who += fmt.Sprintf("; and %d more", e.More)
+	}
+	return fmt.Sprintf("epoch %d is not obeyed by everybody: %s", e.Epoch, who)
 }
 
 // Hello is what a proxy says of itself.
@@ -214,6 +236,14 @@ type ProxyStatus struct {
 	AckedEpoch uint64
 	Connected  bool
 	Clients    uint64
+	// AwaySince is when its stream ended, zero while it is open; Serving: it has
+	// connections to masters all the same.
+	AwaySince time.Time
+	Serving   bool
+	// ShutOut: it lost its seat. OpenTo are the shards whose servers were not told so
+	// yet.
+	ShutOut bool
+	OpenTo  []string
 }
 
 // Problem is a row of the problem table that matches now.

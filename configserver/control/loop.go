@@ -144,6 +144,7 @@ type Loop struct {
 	seatsAt                         map[string]uint64
 	seating                         atomic.Int32
 	growing, forgetting, dismissing bool
+	lookedAt                        time.Time // for proxies that are away
 
 	// settingTurn holds the right to change settings; settingNodes, the
 	// connections for it, belongs to whoever has that.

@@ -30,8 +30,9 @@ type member struct {
 	// what it acks does not matter there.
 	outSince uint64
 	fenced   map[string]bool
-	// reseating: it is being given its seat again.
-	reseating bool
+	// reseating: it is being given its seat again. serving: it is away and has
+	// connections to masters.
+	reseating, serving bool
 }
 
 // stream is one proxy's connection.
@@ -364,12 +365,41 @@ func (l *Loop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, err
 	case <-w.done:
 	case <-l.stopped:
 		return epoch, nil, ErrStopped
+	case <-answerBy(ctx):
+		return epoch, nil, l.unacked(ctx, epoch)
 	case <-ctx.Done():
-		var late []string
-		_ = l.do(context.WithoutCancel(ctx), func() { late = l.late("", epoch) })
-		return epoch, nil, fmt.Errorf("epoch %d: no ack from %s: %w", epoch, topology.Few(late, topology.MaxUnacked), ctx.Err())
+		return epoch, nil, l.unacked(context.WithoutCancel(ctx), epoch)
 	}
 	var acked []string
 	err = l.do(ctx, func() { acked = slices.Sorted(maps.Keys(l.members)) })
 	return epoch, acked, err
+}
+
+// unacked says who has not acked an epoch, and why.
+func (l *Loop) unacked(ctx context.Context, epoch uint64) error {
+	e := &UnackedError{Epoch: epoch}
+	err := l.do(ctx, func() {
+		now := time.Now()
+		late := l.late("", epoch)
+		for _, id := range late[:min(len(late), topology.MaxUnacked)] {
+			m := l.members[id]
+			what := fmt.Sprintf("%s at %s ", id, m.Address)
+			switch {
+			case !l.seated(m):
+				what += "is shut out, but not of " + topology.Few(l.openTo(m), maxNamed) + " yet"
+			case m.stream != nil:
+				what += fmt.Sprintf("is connected and is at epoch %d", m.acked)
+			case m.serving:
+				what += fmt.Sprintf("has been away for %v and is connected to servers", now.Sub(m.since).Round(time.Second))
+			default:
+				what += fmt.Sprintf("has been away for %v", now.Sub(m.since).Round(time.Second))
+			}
+			e.Proxies = append(e.Proxies, what)
+		}
+		e.More = len(late) - len(e.Proxies)
+	})
+	if err != nil {
+		return err
+	}
+	return e
 }

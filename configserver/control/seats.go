@@ -252,7 +252,7 @@ func (l *Loop) reseat(s *stream) error {
 }
 
 // sit notes what the store says of a member that was given its seat.
-func (m *member) sit(as store.Member) { m.Member, m.fenced, m.outSince = as, nil, 0 }
+func (m *member) sit(as store.Member) { m.Member, m.fenced, m.outSince, m.serving = as, nil, 0, false }
 
 // seatsTick sees to the seats as a whole.
 func (l *Loop) seatsTick(now time.Time) {

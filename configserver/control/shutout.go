@@ -24,12 +24,21 @@ type leaving struct {
 
 // ShutOut implements failover.Host.
 func (l *Loop) ShutOut(ctx context.Context, members []string, gently bool) error {
+	return l.unseat(ctx, members, gently, false, "did not say in time that the topology is obeyed: every server refuses it until it does")
+}
+
+// unseat is ShutOut for a reason, which completes the sentence that begins with the
+// members. absent spares those that have come back.
+func (l *Loop) unseat(ctx context.Context, members []string, gently, absent bool, why string) error {
 	_, err := l.Commit(ctx, fmt.Sprintf("shuts out proxies %.500s", strings.Join(members, ", ")), func(c *topology.Cluster) ([]topology.Event, error) {
 		var out []string
 		for _, id := range members {
 			m := l.members[id]
 			if m == nil || m.Seat >= len(c.Seats) || c.Seats[m.Seat] != m.SeatVersion {
 				continue // it said goodbye, or is out
+			}
+			if absent && m.stream != nil {
+				continue
 			}
 			if gently && m.stream != nil {
 				l.leave(m)
@@ -41,7 +50,7 @@ func (l *Loop) ShutOut(ctx context.Context, members []string, gently bool) error
 			return nil, failover.ErrSuperseded
 		}
 		return []topology.Event{{Time: time.Now(), Kind: "ProxiesShutOut", Severity: topology.Warning, Epoch: c.Epoch,
-			Message: fmt.Sprintf("%.1000s did not say in time that the topology is obeyed: every server refuses it until it does", strings.Join(out, ", "))}}, nil
+			Message: fmt.Sprintf("%.1000s %s", strings.Join(out, ", "), why)}}, nil
 	})
 	if err != nil && !errors.Is(err, failover.ErrSuperseded) {
 		return err
@@ -186,10 +195,14 @@ func (l *Loop) forgetFenced() {
 		defer l.memberMu.Unlock()
 		var ids []string
 		err := l.do(l.life, func() { ids = gone() })
+		slices.Sort(ids)
 		if err == nil && len(ids) > 0 {
 			ctx, cancel := context.WithTimeout(l.life, storeTimeout)
 			err = l.cfg.Ownership.RemoveMembers(ctx, ids...)
 			cancel()
+			if err == nil {
+				err = l.cfg.Faults.Hit("seats/forgotten")
+			}
 		}
 		if err != nil {
 			l.log.Warn("proxies that were shut out could not be forgotten; it is tried again", "error", err)
@@ -205,6 +218,10 @@ func (l *Loop) forgetFenced() {
 			l.noteSeats()
 			l.checkWaiters()
 			l.log.Info("forgot proxies that were shut out everywhere", "proxies", ids)
+			l.spawn(func() {
+				l.Tell(l.life, topology.Event{Time: time.Now(), Kind: "ProxiesForgotten", Severity: topology.Info, Epoch: l.Topology().Epoch,
+					Message: fmt.Sprintf("%.1000s: no server lets it in any more, and nobody waits for it", strings.Join(ids, ", "))})
+			})
 		})
 	})
 }
@@ -235,30 +252,4 @@ func (l *Loop) awaitFenced(ctx context.Context, members []string, epoch uint64) 
 			return ctx.Err()
 		}
 	}
-}
-
-// awayTooLong is after how long a proxy that nothing was heard of is taken for
-// gone: it is shut out and forgotten.
-const awayTooLong = 10 * time.Minute
-
-// shutOutAbsent shuts out proxies that have been away too long.
-func (l *Loop) shutOutAbsent(now time.Time) {
-	var gone []string
-	for id, m := range l.members {
-		if m.stream == nil && l.seated(m) && now.Sub(m.since) > awayTooLong {
-			gone = append(gone, id)
-		}
-	}
-	if len(gone) == 0 || l.dismissing {
-		return
-	}
-	slices.Sort(gone)
-	l.dismissing = true
-	l.spawn(func() {
-		if err := l.ShutOut(l.life, gone, false); err != nil && l.life.Err() == nil {
-			l.log.Warn("proxies that are gone without a goodbye are shut out later", "proxies", gone, "error", err)
-			l.pause(retryAfter)
-		}
-		l.later(func() { l.dismissing = false })
-	})
 }

@@ -38,11 +38,7 @@ func (l *Loop) status(now time.Time) Status {
 		}
 	}
 	slices.SortStableFunc(status.Problems, func(a, b Problem) int { return cmp.Compare(priority(a.Code), priority(b.Code)) })
-	for _, id := range slices.Sorted(maps.Keys(l.members)) {
-		m := l.members[id]
-		status.Proxies = append(status.Proxies, ProxyStatus{ID: id, Address: m.Address, Version: m.Version,
-			AckedEpoch: m.acked, Connected: m.stream != nil, Clients: m.load.Clients})
-	}
+	status.Proxies = l.proxyStatus()
 	status.CrossSlot = l.crossSlot()
 	if c.Phase == topology.Forming {
 		status.Progress = title(failover.Progress(c, &l.obs, now))

@@ -297,3 +297,27 @@ func (s clusterService) GetStatus(ctx context.Context, req *basaltv1.GetStatusRe
 			return basaltv1.NewClusterServiceClient(conn).GetStatus(ctx, req)
 		})
 }
+
+func (s clusterService) ForgetProxy(ctx context.Context, req *basaltv1.ForgetProxyRequest) (*basaltv1.ForgetProxyResponse, error) {
+	err := checkCluster("cluster", req.GetCluster())
+	if err == nil && req.GetProxy() == "" {
+		err = topology.Invalidf("proxy", "name the proxy, by its id")
+	}
+	if err == nil {
+		err = checkText("proxy", req.GetProxy())
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return onOwner(ctx, s.Server, req.GetCluster(),
+		func(loop control.API) (*basaltv1.ForgetProxyResponse, error) {
+			if err := loop.ForgetProxy(ctx, req.GetProxy()); err != nil {
+				return nil, err
+			}
+			s.log.Info("proxy forgotten", "cluster", req.GetCluster(), "proxy", req.GetProxy())
+			return &basaltv1.ForgetProxyResponse{}, nil
+		},
+		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.ForgetProxyResponse, error) {
+			return basaltv1.NewClusterServiceClient(conn).ForgetProxy(ctx, req)
+		})
+}

@@ -327,6 +327,10 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 			Connected:  p.Connected,
 			Clients:    p.Clients,
 			Version:    p.Version,
+			AwaySince:  timestamp(p.AwaySince),
+			Serving:    p.Serving,
+			ShutOut:    p.ShutOut,
+			OpenShards: p.OpenTo,
 		})
 	}
 	for _, p := range s.Problems {

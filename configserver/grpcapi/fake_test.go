@@ -191,6 +191,13 @@ func (l *fakeLoop) Status() control.Status {
 	}
 }
 
+func (l *fakeLoop) ForgetProxy(_ context.Context, id string) error {
+	if id != "p-2" {
+		return fmt.Errorf("proxy %s: %w", id, store.ErrNotFound)
+	}
+	return nil
+}
+
 func (l *fakeLoop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, error) {
 	if epoch == 0 {
 		epoch = l.Topology().Epoch
@@ -210,7 +217,7 @@ func (l *fakeLoop) Barrier(ctx context.Context, epoch uint64) (uint64, []string,
 		}
 		select {
 		case <-ctx.Done():
-			return epoch, done, fmt.Errorf("proxy p-2 did not ack epoch %d: %w", epoch, ctx.Err())
+			return epoch, done, &control.UnackedError{Epoch: epoch, Proxies: []string{"p-2 at 127.0.0.1:2 has been away for 3s"}}
 		case <-time.After(time.Millisecond):
 		}
 	}

@@ -87,10 +87,11 @@ func (s topologyService) Barrier(ctx context.Context, req *basaltv1.BarrierReque
 			waiting, cancel := context.WithTimeout(ctx, wait)
 			defer cancel()
 			epoch, proxies, err := loop.Barrier(waiting, req.GetEpoch())
+			var unacked *control.UnackedError
+			if errors.As(err, &unacked) {
+				return nil, status.Error(codes.DeadlineExceeded, unacked.Error())
+			}
 			if err != nil {
-				if waiting.Err() != nil {
-					return nil, status.Error(codes.DeadlineExceeded, err.Error())
-				}
 				return nil, err
 			}
 			return &basaltv1.BarrierResponse{Epoch: epoch, Proxies: proxies}, nil

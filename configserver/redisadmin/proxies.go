@@ -2,6 +2,7 @@ package redisadmin
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -105,6 +106,22 @@ var proxyRules = []any{
 	"+debug|quicklist", "+debug|quicklist-packed-threshold", "+debug|reload", "+debug|replybuffer", "+debug|sdslen",
 	"+debug|set-active-expire", "+debug|set-disable-deny-scripts", "+debug|set-skip-checksum-validation", "+debug|sleep",
 	"+debug|structsize",
+}
+
+// Connected are the users that connections to the server are of now.
+func (c *Conn) Connected(ctx context.Context) (map[string]bool, error) {
+	text, err := c.conn.ClientList(ctx).Result()
+	if err != nil {
+		return nil, fmt.Errorf("%s: CLIENT LIST: %w", c.Address, err)
+	}
+	users := map[string]bool{}
+	for line := range strings.Lines(text) {
+		if _, rest, ok := strings.Cut(line, " user="); ok {
+			user, _, _ := strings.Cut(rest, " ")
+			users[strings.TrimSpace(user)] = true
+		}
+	}
+	return users, nil
 }
 
 // GrantProxies makes the users that the server does not have, those of applications

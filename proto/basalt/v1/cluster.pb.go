@@ -2379,6 +2379,98 @@ func (x *NodeStatus) GetInSync() bool {
 	return false
 }
 
+// ForgetProxyRequest names a proxy.
+type ForgetProxyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cluster name.
+	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
+	// Id of the proxy process.
+	Proxy         string `protobuf:"bytes,2,opt,name=proxy,proto3" json:"proxy,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetProxyRequest) Reset() {
+	*x = ForgetProxyRequest{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetProxyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetProxyRequest) ProtoMessage() {}
+
+func (x *ForgetProxyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetProxyRequest.ProtoReflect.Descriptor instead.
+func (*ForgetProxyRequest) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ForgetProxyRequest) GetCluster() string {
+	if x != nil {
+		return x.Cluster
+	}
+	return ""
+}
+
+func (x *ForgetProxyRequest) GetProxy() string {
+	if x != nil {
+		return x.Proxy
+	}
+	return ""
+}
+
+// ForgetProxyResponse is empty.
+type ForgetProxyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForgetProxyResponse) Reset() {
+	*x = ForgetProxyResponse{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForgetProxyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForgetProxyResponse) ProtoMessage() {}
+
+func (x *ForgetProxyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForgetProxyResponse.ProtoReflect.Descriptor instead.
+func (*ForgetProxyResponse) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{30}
+}
+
 // ProxyStatus is one member proxy.
 type ProxyStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2393,14 +2485,23 @@ type ProxyStatus struct {
 	// Clients connected to it.
 	Clients uint64 `protobuf:"varint,5,opt,name=clients,proto3" json:"clients,omitempty"`
 	// Version of the program.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// When its stream ended; unset while it is open.
+	AwaySince *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=away_since,json=awaySince,proto3" json:"away_since,omitempty"`
+	// It is away and has connections to masters: it is cut off from the Configserver and
+	// serves on.
+	Serving bool `protobuf:"varint,8,opt,name=serving,proto3" json:"serving,omitempty"`
+	// It did not obey in time, or is gone: no server that was told so lets it in.
+	ShutOut bool `protobuf:"varint,9,opt,name=shut_out,json=shutOut,proto3" json:"shut_out,omitempty"`
+	// Shards whose servers could not be told so yet.
+	OpenShards    []string `protobuf:"bytes,10,rep,name=open_shards,json=openShards,proto3" json:"open_shards,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2513,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2526,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -2468,6 +2569,34 @@ func (x *ProxyStatus) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *ProxyStatus) GetAwaySince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.AwaySince
+	}
+	return nil
+}
+
+func (x *ProxyStatus) GetServing() bool {
+	if x != nil {
+		return x.Serving
+	}
+	return false
+}
+
+func (x *ProxyStatus) GetShutOut() bool {
+	if x != nil {
+		return x.ShutOut
+	}
+	return false
+}
+
+func (x *ProxyStatus) GetOpenShards() []string {
+	if x != nil {
+		return x.OpenShards
+	}
+	return nil
 }
 
 var File_basalt_v1_cluster_proto protoreflect.FileDescriptor
@@ -2658,7 +2787,11 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\alink_up\x18\x0e \x01(\bR\x06linkUp\x128\n" +
 	"\n" +
 	"last_ok_at\x18\x0f \x01(\v2\x1a.google.protobuf.TimestampR\blastOkAt\x12\x17\n" +
-	"\ain_sync\x18\x10 \x01(\bR\x06inSync\"\xaa\x01\n" +
+	"\ain_sync\x18\x10 \x01(\bR\x06inSync\"D\n" +
+	"\x12ForgetProxyRequest\x12\x18\n" +
+	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
+	"\x05proxy\x18\x02 \x01(\tR\x05proxy\"\x15\n" +
+	"\x13ForgetProxyResponse\"\xbb\x02\n" +
 	"\vProxyStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1f\n" +
@@ -2666,7 +2799,14 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"ackedEpoch\x12\x1c\n" +
 	"\tconnected\x18\x04 \x01(\bR\tconnected\x12\x18\n" +
 	"\aclients\x18\x05 \x01(\x04R\aclients\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion*Z\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x129\n" +
+	"\n" +
+	"away_since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\tawaySince\x12\x18\n" +
+	"\aserving\x18\b \x01(\bR\aserving\x12\x19\n" +
+	"\bshut_out\x18\t \x01(\bR\ashutOut\x12\x1f\n" +
+	"\vopen_shards\x18\n" +
+	" \x03(\tR\n" +
+	"openShards*Z\n" +
 	"\n" +
 	"Preference\x12\x1a\n" +
 	"\x16PREFERENCE_UNSPECIFIED\x10\x00\x12\x13\n" +
@@ -2676,7 +2816,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_MASTER\x10\x01\x12\x15\n" +
 	"\x11NODE_ROLE_REPLICA\x10\x02\x12\x14\n" +
-	"\x10NODE_ROLE_FENCED\x10\x032\x8a\b\n" +
+	"\x10NODE_ROLE_FENCED\x10\x032\xd8\b\n" +
 	"\x0eClusterService\x12D\n" +
 	"\rCreateCluster\x12\x1f.basalt.v1.CreateClusterRequest\x1a\x12.basalt.v1.Cluster\x12>\n" +
 	"\n" +
@@ -2693,7 +2833,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"Switchover\x12\x1c.basalt.v1.SwitchoverRequest\x1a\x1a.basalt.v1.OperationResult\x12B\n" +
 	"\bFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x1a.basalt.v1.OperationResult\x12^\n" +
 	"\x11RotateCredentials\x12#.basalt.v1.RotateCredentialsRequest\x1a$.basalt.v1.RotateCredentialsResponse\x12B\n" +
-	"\tGetStatus\x12\x1b.basalt.v1.GetStatusRequest\x1a\x18.basalt.v1.ClusterStatusB\x9b\x01\n" +
+	"\tGetStatus\x12\x1b.basalt.v1.GetStatusRequest\x1a\x18.basalt.v1.ClusterStatus\x12L\n" +
+	"\vForgetProxy\x12\x1d.basalt.v1.ForgetProxyRequest\x1a\x1e.basalt.v1.ForgetProxyResponseB\x9b\x01\n" +
 	"\rcom.basalt.v1B\fClusterProtoP\x01Z7github.com/basalt-redis/basalt/proto/basalt/v1;basaltv1\xa2\x02\x03BXX\xaa\x02\tBasalt.V1\xca\x02\tBasalt\\V1\xe2\x02\x15Basalt\\V1\\GPBMetadata\xea\x02\n" +
 	"Basalt::V1b\x06proto3"
 
@@ -2710,7 +2851,7 @@ func file_basalt_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_basalt_v1_cluster_proto_goTypes = []any{
 	(Preference)(0),                   // 0: basalt.v1.Preference
 	(NodeRole)(0),                     // 1: basalt.v1.NodeRole
@@ -2743,92 +2884,97 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	(*Diverged)(nil),                  // 28: basalt.v1.Diverged
 	(*Problem)(nil),                   // 29: basalt.v1.Problem
 	(*NodeStatus)(nil),                // 30: basalt.v1.NodeStatus
-	(*ProxyStatus)(nil),               // 31: basalt.v1.ProxyStatus
-	nil,                               // 32: basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	(ClusterPhase)(0),                 // 33: basalt.v1.ClusterPhase
-	(*timestamppb.Timestamp)(nil),     // 34: google.protobuf.Timestamp
-	(ReadPolicy)(0),                   // 35: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 36: google.protobuf.Duration
-	(CrossSlot)(0),                    // 37: basalt.v1.CrossSlot
-	(OperationKind)(0),                // 38: basalt.v1.OperationKind
-	(Sight)(0),                        // 39: basalt.v1.Sight
-	(*Topology)(nil),                  // 40: basalt.v1.Topology
-	(*CrossSlotRequests)(nil),         // 41: basalt.v1.CrossSlotRequests
+	(*ForgetProxyRequest)(nil),        // 31: basalt.v1.ForgetProxyRequest
+	(*ForgetProxyResponse)(nil),       // 32: basalt.v1.ForgetProxyResponse
+	(*ProxyStatus)(nil),               // 33: basalt.v1.ProxyStatus
+	nil,                               // 34: basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	(ClusterPhase)(0),                 // 35: basalt.v1.ClusterPhase
+	(*timestamppb.Timestamp)(nil),     // 36: google.protobuf.Timestamp
+	(ReadPolicy)(0),                   // 37: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
+	(CrossSlot)(0),                    // 39: basalt.v1.CrossSlot
+	(OperationKind)(0),                // 40: basalt.v1.OperationKind
+	(Sight)(0),                        // 41: basalt.v1.Sight
+	(*Topology)(nil),                  // 42: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 43: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
-	33, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
-	34, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	35, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
+	36, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
 	3,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
-	35, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	36, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	36, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	36, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	36, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	36, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	36, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	37, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	38, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	38, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	38, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	38, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	38, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	38, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
 	0,  // 12: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
-	36, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
-	36, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
-	37, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
+	38, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
+	38, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
+	39, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
 	6,  // 16: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
 	2,  // 17: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
 	6,  // 18: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
 	20, // 19: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	38, // 20: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	40, // 20: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
 	21, // 21: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
 	22, // 22: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
 	23, // 23: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	39, // 24: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	34, // 25: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	36, // 26: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	32, // 27: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	41, // 24: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	36, // 25: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	38, // 26: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	34, // 27: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
 	2,  // 28: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	40, // 29: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	42, // 29: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
 	30, // 30: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	31, // 31: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	33, // 31: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
 	29, // 32: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
 	28, // 33: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	41, // 34: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	34, // 35: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	34, // 36: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	43, // 34: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	36, // 35: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	36, // 36: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
 	1,  // 37: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	39, // 38: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	34, // 39: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	7,  // 40: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 41: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 42: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 43: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 44: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 45: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 46: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 47: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 48: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 49: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 50: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 51: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	24, // 52: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	26, // 53: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	2,  // 54: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 55: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 56: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 57: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 58: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 59: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 60: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	40, // 61: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	40, // 62: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	40, // 63: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	19, // 64: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	19, // 65: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	25, // 66: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	27, // 67: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	54, // [54:68] is the sub-list for method output_type
-	40, // [40:54] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	41, // 38: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	36, // 39: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	36, // 40: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	7,  // 41: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 42: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 43: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 44: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 45: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 46: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 47: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 48: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 49: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 50: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 51: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 52: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	24, // 53: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	26, // 54: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	31, // 55: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 56: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 57: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 58: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 59: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 60: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 61: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 62: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	42, // 63: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	42, // 64: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	42, // 65: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	19, // 66: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	19, // 67: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	25, // 68: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	27, // 69: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	32, // 70: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	56, // [56:71] is the sub-list for method output_type
+	41, // [41:56] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }
@@ -2843,7 +2989,7 @@ func file_basalt_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_cluster_proto_rawDesc), len(file_basalt_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -33,6 +33,7 @@ const (
 	ClusterService_Failover_FullMethodName          = "/basalt.v1.ClusterService/Failover"
 	ClusterService_RotateCredentials_FullMethodName = "/basalt.v1.ClusterService/RotateCredentials"
 	ClusterService_GetStatus_FullMethodName         = "/basalt.v1.ClusterService/GetStatus"
+	ClusterService_ForgetProxy_FullMethodName       = "/basalt.v1.ClusterService/ForgetProxy"
 )
 
 // ClusterServiceClient is the client API for ClusterService service.
@@ -86,6 +87,10 @@ type ClusterServiceClient interface {
 	RotateCredentials(ctx context.Context, in *RotateCredentialsRequest, opts ...grpc.CallOption) (*RotateCredentialsResponse, error)
 	// GetStatus returns what the Configserver sees of every node and proxy.
 	GetStatus(ctx context.Context, in *GetStatusRequest, opts ...grpc.CallOption) (*ClusterStatus, error)
+	// ForgetProxy shuts a proxy that is away out at the servers and returns when nobody
+	// waits for it any more. FAILED_PRECONDITION while it is connected, or when a master
+	// cannot be told of it now.
+	ForgetProxy(ctx context.Context, in *ForgetProxyRequest, opts ...grpc.CallOption) (*ForgetProxyResponse, error)
 }
 
 type clusterServiceClient struct {
@@ -236,6 +241,16 @@ func (c *clusterServiceClient) GetStatus(ctx context.Context, in *GetStatusReque
 	return out, nil
 }
 
+func (c *clusterServiceClient) ForgetProxy(ctx context.Context, in *ForgetProxyRequest, opts ...grpc.CallOption) (*ForgetProxyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForgetProxyResponse)
+	err := c.cc.Invoke(ctx, ClusterService_ForgetProxy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServiceServer is the server API for ClusterService service.
 // All implementations must embed UnimplementedClusterServiceServer
 // for forward compatibility.
@@ -287,6 +302,10 @@ type ClusterServiceServer interface {
 	RotateCredentials(context.Context, *RotateCredentialsRequest) (*RotateCredentialsResponse, error)
 	// GetStatus returns what the Configserver sees of every node and proxy.
 	GetStatus(context.Context, *GetStatusRequest) (*ClusterStatus, error)
+	// ForgetProxy shuts a proxy that is away out at the servers and returns when nobody
+	// waits for it any more. FAILED_PRECONDITION while it is connected, or when a master
+	// cannot be told of it now.
+	ForgetProxy(context.Context, *ForgetProxyRequest) (*ForgetProxyResponse, error)
 	mustEmbedUnimplementedClusterServiceServer()
 }
 
@@ -338,6 +357,9 @@ func (UnimplementedClusterServiceServer) RotateCredentials(context.Context, *Rot
 }
 func (UnimplementedClusterServiceServer) GetStatus(context.Context, *GetStatusRequest) (*ClusterStatus, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method GetStatus not implemented")
+}
+func (UnimplementedClusterServiceServer) ForgetProxy(context.Context, *ForgetProxyRequest) (*ForgetProxyResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method ForgetProxy not implemented")
 }
 func (UnimplementedClusterServiceServer) mustEmbedUnimplementedClusterServiceServer() {}
 func (UnimplementedClusterServiceServer) testEmbeddedByValue()                        {}
@@ -612,6 +634,24 @@ func _ClusterService_GetStatus_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_ForgetProxy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForgetProxyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).ForgetProxy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_ForgetProxy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).ForgetProxy(ctx, req.(*ForgetProxyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ClusterService_ServiceDesc is the grpc.ServiceDesc for ClusterService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -674,6 +714,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStatus",
 			Handler:    _ClusterService_GetStatus_Handler,
+		},
+		{
+			MethodName: "ForgetProxy",
+			Handler:    _ClusterService_ForgetProxy_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
