@@ -64,7 +64,7 @@ func blue() *basaltv1.Cluster {
 		Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING,
 		Policy: &basaltv1.Policy{
 			ReadPolicy: basaltv1.ReadPolicy_READ_POLICY_MASTER, ProbeInterval: durationpb.New(100 * time.Millisecond),
-			RefusedProbes: 3, HungAfter: durationpb.New(4 * time.Second), AckTimeout: durationpb.New(500 * time.Millisecond),
+			RefusedProbes: 3, HungAfter: durationpb.New(4 * time.Second), MaxBusy: durationpb.New(30 * time.Second), AckTimeout: durationpb.New(500 * time.Millisecond),
 			MaxFailovers: 3, FailoverPeriod: durationpb.New(10 * time.Minute), MaxReplicaAge: durationpb.New(time.Minute),
 			MaxReadLag: 16 << 20, RestartGrace: durationpb.New(10 * time.Second),
 		},

@@ -16,7 +16,7 @@ type policyFlags struct {
 	readPolicy                                           string
 	probeInterval, hungAfter, ackTimeout, failoverPeriod time.Duration
 	maxReplicaAge, restartGrace                          time.Duration
-	electionWait, keepDiverged                           time.Duration
+	electionWait, keepDiverged, maxBusy                  time.Duration
 	refusedProbes, maxFailovers, minReplicasToWrite      uint32
 	maxReadLag, maxReplicaLag                            int64
 	prefer, crossSlot                                    string
@@ -26,7 +26,7 @@ func (p *policyFlags) names() []string {
 	return []string{
 		"read-policy", "probe-interval", "refused-probes", "hung-after", "ack-timeout", "max-failovers",
 		"failover-period", "max-replica-age", "min-replicas-to-write", "max-read-lag", "restart-grace",
-		"prefer", "election-wait", "max-replica-lag", "keep-diverged", "cross-slot",
+		"prefer", "election-wait", "max-replica-lag", "keep-diverged", "cross-slot", "max-busy",
 	}
 }
 
@@ -35,6 +35,7 @@ func (p *policyFlags) register(fs *pflag.FlagSet) {
 	fs.DurationVar(&p.probeInterval, "probe-interval", 0, "interval of probes (default 100ms)")
 	fs.Uint32Var(&p.refusedProbes, "refused-probes", 0, "refused connections that make a master suspect (default 3)")
 	fs.DurationVar(&p.hungAfter, "hung-after", 0, "a master that answers nobody for this long is hung (default 4s)")
+	fs.DurationVar(&p.maxBusy, "max-busy", 0, "a master that is silent behind a command that may take long (SORT, KEYS …) is hung after this (default 30s)")
 	fs.DurationVar(&p.ackTimeout, "ack-timeout", 0, "how long proxies get to ack before the server is fenced (default 500ms)")
 	fs.Uint32Var(&p.maxFailovers, "max-failovers", 0, "automatic failovers per shard and period (default 3)")
 	fs.DurationVar(&p.failoverPeriod, "failover-period", 0, "period of --max-failovers (default 10m)")
@@ -103,6 +104,7 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 		{"restart-grace", p.restartGrace, &policy.RestartGrace},
 		{"election-wait", p.electionWait, &policy.ElectionWait},
 		{"keep-diverged", p.keepDiverged, &policy.KeepDiverged},
+		{"max-busy", p.maxBusy, &policy.MaxBusy},
 	} {
 		if fs.Changed(d.name) {
 			*d.into = durationpb.New(d.from)
@@ -136,6 +138,7 @@ func policyTable(p *basaltv1.Policy) *table {
 	t.row("probe-interval", p.GetProbeInterval().AsDuration().String())
 	t.row("refused-probes", fmt.Sprint(p.GetRefusedProbes()))
 	t.row("hung-after", p.GetHungAfter().AsDuration().String())
+	t.row("max-busy", p.GetMaxBusy().AsDuration().String())
 	t.row("ack-timeout", p.GetAckTimeout().AsDuration().String())
 	t.row("max-failovers", fmt.Sprint(p.GetMaxFailovers()))
 	t.row("failover-period", p.GetFailoverPeriod().AsDuration().String())

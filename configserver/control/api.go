@@ -179,6 +179,10 @@ type NodeSight struct {
 	// SinceReply is negative when no reply ever arrived.
 	SinceReply time.Duration
 	Error      string
+	// Behind is a command that may take long and that the node may be executing, ""
+	// for none; SinceBehind is how long ago the proxy sent it.
+	Behind      string
+	SinceBehind time.Duration
 }
 
 // Load is how busy a proxy is.

@@ -23,6 +23,8 @@ type member struct {
 	since  time.Time
 	load   Load
 	sights map[string]health.ProxySight
+	// behind is by node id what it waited for when it last told; also while it is away.
+	behind map[string]health.Behind
 	// greeted: it said hello to this loop. alone: it need not know of other proxies.
 	greeted, alone bool
 	// outSince is the epoch in which it lost its seat, 0 when it has one. fenced are
@@ -165,9 +167,25 @@ func (s *stream) Report(sights []NodeSight) {
 				seen.ReplyAt = now.Add(-n.SinceReply)
 			}
 			m.sights[n.Node] = seen
+			m.waitsBehind(n, now)
 		}
 		s.l.inbox.poke()
 	})
+}
+
+// waitsBehind takes what a proxy says it waits for. That it has nothing to say while
+// there are no replies takes nothing back: its connection may have ended, which ends
+// nothing at the server.
+func (m *member) waitsBehind(n NodeSight, now time.Time) {
+	switch {
+	case n.Behind != "":
+		if m.behind == nil {
+			m.behind = map[string]health.Behind{}
+		}
+		m.behind[n.Node] = health.Behind{Command: n.Behind, Sent: now.Add(-n.SinceBehind), At: now}
+	case n.Sight == topology.SightOK:
+		delete(m.behind, n.Node)
+	}
 }
 
 // Load implements ProxyStream.

@@ -144,8 +144,14 @@ func (l *Loop) doubtful(s *topology.Shard) bool {
 // observations.
 func (l *Loop) addSights(s *topology.Shard) {
 	node := l.obs.Nodes[s.Master]
-	node.Proxies = nil
+	node.Proxies, node.Behind = nil, nil
 	for id, m := range l.members {
+		if b, ok := m.behind[s.Master]; ok {
+			if node.Behind == nil {
+				node.Behind = map[string]health.Behind{}
+			}
+			node.Behind[id] = b
+		}
 		sight, ok := m.sights[s.Master]
 		if !ok || m.stream == nil {
 			continue

@@ -3,6 +3,7 @@ package failover
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
@@ -346,8 +347,27 @@ func unreachable(x *situation) []found {
 		x.master.ID, x.about.Detail)
 }
 
+// signs are what all vantage points saw, for people.
+func signs(evidence []topology.Evidence) string {
+	list := make([]string, len(evidence))
+	for i, e := range evidence {
+		list[i] = e.VantagePoint + ": " + e.Detail
+	}
+	return strings.Join(list, "; ")
+}
+
 func slowMaster(x *situation) []found {
-	if x.master == nil || x.operating() || x.about.Verdict != health.Slow {
+	if x.master == nil || x.operating() {
+		return nil
+	}
+	switch x.about.Verdict {
+	case health.Busy:
+		busy := x.blame("master %s is busy and stays, until it has answered nobody for %v (max_busy): %s",
+			x.master.ID, max(x.c.Policy.MaxBusy, x.c.Policy.HungAfter), signs(x.about.Evidence))
+		busy[0].stage = string(health.Busy)
+		return busy
+	case health.Slow:
+	default:
 		return nil
 	}
 	return x.blame("master %s is slow: %s; a long command or script, a fork, or a host without CPU", x.master.ID, x.about.Detail)

@@ -25,6 +25,7 @@ import (
 //	move n1 10.0.0.9:6379             its name leads there, and its process is there
 //	cut|heal n1                       the Configserver's network to a node
 //	proxy p1 ok|refused|timeout       what a proxy reports about the master
+//	sort p1, sorted p1                a proxy sent a command that takes long, and has its reply
 //	write N                           bytes written by the master
 //	tick 5s                           time passes; prints every change of what is found
 //	plan                              what is found now, and who would be elected
@@ -80,6 +81,10 @@ func (w *world) run(t *testing.T, d *datadriven.TestData) string {
 			p.ReplyAt = w.o.Nodes[w.shard().Master].RefusedSince
 		}
 		w.proxies[arg(0)] = p
+	case "sort":
+		w.behind[arg(0)] = health.Behind{Command: "sort", Sent: w.now}
+	case "sorted":
+		delete(w.behind, arg(0))
 	case "write":
 		var n int64
 		_, _ = fmt.Sscan(arg(0), &n)

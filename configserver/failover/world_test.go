@@ -22,6 +22,7 @@ type world struct {
 	o         health.Observations
 	servers   map[string]*server
 	proxies   map[string]health.ProxySight // what proxies see of the master
+	behind    map[string]health.Behind     // what they wait for there
 	cut       map[string]bool              // nodes the Configserver cannot reach
 	copying   time.Duration                // how long a full copy takes
 	pace      time.Duration                // of the clock, and between two probes
@@ -70,7 +71,7 @@ const step = 10 * time.Millisecond
 
 // newWorld is a serving shard: n0 is the master, the others follow it.
 func newWorld(nodes int) *world {
-	w := &world{now: epoch0, pace: step, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, cut: map[string]bool{}}
+	w := &world{now: epoch0, pace: step, servers: map[string]*server{}, proxies: map[string]health.ProxySight{}, behind: map[string]health.Behind{}, cut: map[string]bool{}}
 	p := topology.DefaultPolicy()
 	w.c = topology.Cluster{Name: "c", Epoch: 1, CommittedAt: epoch0.Add(-time.Minute), CreatedAt: epoch0, Phase: topology.Serving,
 		WantShards: 1, WantNodes: nodes, Policy: p, Seats: []uint32{1, 2}, Shards: []topology.Shard{{ID: "s", Slots: slot.Even(0, 1), Generation: 1, SecretID: "x", Master: "n0",
@@ -205,6 +206,7 @@ func (w *world) probe(id string) {
 		if p.Asked.IsZero() {
 			p.Asked = w.now
 		}
+		p.HostAt = w.now
 	case !s.password:
 		p.Sight, p.Detail, p.Heard, p.Refused = topology.SightFenced, "refuses the admin password", w.now, 0
 	default:
@@ -222,7 +224,11 @@ func (w *world) probe(id string) {
 	}
 	if id == w.shard().Master {
 		seen := w.o.Nodes[id]
-		seen.Proxies = w.proxies
+		seen.Proxies, seen.Behind = w.proxies, map[string]health.Behind{}
+		for proxy, b := range w.behind {
+			b.At = w.now
+			seen.Behind[proxy] = b
+		}
 		w.o.Nodes[id] = seen
 	}
 }

@@ -100,6 +100,7 @@ func policyToProto(p topology.Policy) *basaltv1.Policy {
 		ProbeInterval:      durationpb.New(p.ProbeInterval),
 		RefusedProbes:      uint32(p.RefusedProbes),
 		HungAfter:          durationpb.New(p.HungAfter),
+		MaxBusy:            durationpb.New(p.MaxBusy),
 		AckTimeout:         durationpb.New(p.AckTimeout),
 		MaxFailovers:       uint32(p.MaxFailovers),
 		FailoverPeriod:     durationpb.New(p.FailoverPeriod),
@@ -149,6 +150,7 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 	}{
 		{"probe_interval", p.GetProbeInterval(), &policy.ProbeInterval},
 		{"hung_after", p.GetHungAfter(), &policy.HungAfter},
+		{"max_busy", p.GetMaxBusy(), &policy.MaxBusy},
 		{"ack_timeout", p.GetAckTimeout(), &policy.AckTimeout},
 		{"failover_period", p.GetFailoverPeriod(), &policy.FailoverPeriod},
 		{"max_replica_age", p.GetMaxReplicaAge(), &policy.MaxReplicaAge},
@@ -382,6 +384,7 @@ func sightsFromProto(r *basaltv1.NodeReport) []control.NodeSight {
 			Sight:      fromSight(n.GetSight()),
 			SinceReply: since,
 			Error:      n.GetError(),
+			Behind:     n.GetBehind(), SinceBehind: max(0, n.GetSinceBehind().AsDuration()),
 		})
 	}
 	return out

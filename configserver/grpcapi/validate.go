@@ -100,6 +100,7 @@ func checkPolicy(p topology.Policy, nodesPerShard int) error {
 	}{
 		{"probe_interval", p.ProbeInterval, 10 * time.Millisecond, 10 * time.Second},
 		{"hung_after", p.HungAfter, 500 * time.Millisecond, 10 * time.Minute},
+		{"max_busy", p.MaxBusy, 0, time.Hour},
 		{"ack_timeout", p.AckTimeout, 10 * time.Millisecond, 30 * time.Second},
 		{"failover_period", p.FailoverPeriod, time.Second, 7 * 24 * time.Hour},
 		{"max_replica_age", p.MaxReplicaAge, time.Second, 24 * time.Hour},

@@ -23,7 +23,10 @@ const (
 	Suspect Verdict = "suspect"
 	// Dead: connections are refused and nobody else reaches it.
 	Dead Verdict = "dead"
-	// Hung: it has answered nobody for policy.HungAfter.
+	// Busy: it has answered nobody for policy.HungAfter and may be executing a command
+	// that takes long.
+	Busy Verdict = "busy"
+	// Hung: it has answered nobody for policy.HungAfter, or policy.MaxBusy.
 	Hung Verdict = "hung"
 	// Unreachable: this Configserver cannot reach it, somebody else can.
 	Unreachable Verdict = "unreachable"
@@ -82,9 +85,12 @@ func AssessMaster(c *topology.Cluster, s *topology.Shard, o *Observations, now t
 		if since.Before(o.Started) {
 			since = o.Started
 		}
-		return a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
+		a = a.ask(c, s, m, o, now, func(r *Node) (seen, asked bool) {
 			return r.Info.LinkUp && !silentFor(r.Info.LastIO, c.Policy.HungAfter), now.Sub(r.InfoAt) < replyWithin
 		}, since)
+		if a.Verdict == Hung {
+			a.excuse(c, s, m, o, now)
+		}
 	}
 	return a
 }

@@ -36,6 +36,16 @@ func TestAssessMaster(t *testing.T) {
 		f(&n)
 		o.Nodes[id] = n
 	}
+	// silent for a time behind a SORT that a proxy sent just before.
+	silent := func(o *Observations, d time.Duration) {
+		change(o, "m", func(n *Node) {
+			n.Probe = Probe{Sight: topology.SightOK, Heard: now.Add(-d), Asked: now.Add(-d), HostAt: now.Add(-time.Second), Info: redisadmin.Info{RunID: "rm"}}
+			n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightTimeout, At: now, ReplyAt: now.Add(-d)}}
+			n.Behind = map[string]Behind{"p": {Command: "sort", Sent: now.Add(-d - 100*time.Millisecond), At: now}}
+		})
+		change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO, n.Info.LinkDownFor = true, d, -1 })
+	}
+	busy := func(o *Observations) { silent(o, 5*time.Second) }
 	for _, tc := range []struct {
 		name string
 		make func(o *Observations)
@@ -126,6 +136,79 @@ func TestAssessMaster(t *testing.T) {
 				n.Proxies = map[string]ProxySight{"p": {Sight: topology.SightOK, At: now.Add(-time.Second), ReplyAt: now.Add(-time.Second)}}
 			})
 			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO = true, 4*time.Second })
+		}, Unreachable},
+		{"silent behind a command that takes long", busy, Busy},
+		{"silent behind it, nearly as long as a busy one may be", func(o *Observations) { silent(o, 29900*time.Millisecond) }, Busy},
+		{"silent behind it, as long as a busy one may be", func(o *Observations) { silent(o, 30*time.Second) }, Hung},
+		{"silent behind it, and its host is gone", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) { n.HostAt = now.Add(-3 * time.Second) })
+		}, Hung},
+		{"silent behind it, this Configserver was stopped meanwhile", func(o *Observations) {
+			silent(o, 15*time.Second)
+			change(o, "m", func(n *Node) { n.HostAt = now.Add(-12200 * time.Millisecond) })
+			o.Pauses = []Interval{{now.Add(-12 * time.Second), now.Add(-2 * time.Second)}}
+		}, Busy},
+		{"silent behind it, a replica lost its link with the first second", func(o *Observations) {
+			busy(o)
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO, n.Info.LinkDownFor = false, -1, 4*time.Second })
+		}, Hung},
+		{"silent behind it, a replica gave up its silent master", func(o *Observations) {
+			silent(o, 15*time.Second)
+			change(o, "r", func(n *Node) { n.Info.LinkUp, n.Info.LastIO, n.Info.LinkDownFor = false, -1, 5*time.Second })
+		}, Busy},
+		{"silent, and a command that takes long was sent later", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Behind["p"] = Behind{Command: "keys", Sent: now.Add(-4500 * time.Millisecond), At: now.Add(-time.Second)}
+			})
+		}, Hung},
+		{"silent, and a command that takes long was answered before", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Behind["p"] = Behind{Command: "sort", Sent: now.Add(-20 * time.Second), At: now.Add(-5500 * time.Millisecond)}
+			})
+		}, Hung},
+		{"silent, another proxy has a reply from after it was told", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Heard, n.Asked = now.Add(-10*time.Second), now.Add(-10*time.Second)
+				n.Behind["p"] = Behind{Command: "sort", Sent: now.Add(-10 * time.Second), At: now.Add(-5 * time.Second)}
+				n.Proxies["q"] = ProxySight{Sight: topology.SightTimeout, At: now, ReplyAt: now.Add(-4100 * time.Millisecond)}
+			})
+			change(o, "r", func(n *Node) { n.Info.LastIO = 5 * time.Second })
+		}, Hung},
+		{"silent behind the second of two that take long", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Behind["p"] = Behind{Command: "sort", Sent: now.Add(-12 * time.Second), At: now.Add(-time.Second)}
+			})
+		}, Busy},
+		{"silent behind what a proxy that is gone had sent", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Proxies = nil
+				n.Behind["p"] = Behind{Command: "sort", Sent: now.Add(-5100 * time.Millisecond), At: now.Add(-3900 * time.Millisecond)}
+			})
+		}, Busy},
+		{"silent behind what one proxy of two sent", func(o *Observations) {
+			busy(o)
+			change(o, "m", func(n *Node) {
+				n.Proxies["a"] = ProxySight{Sight: topology.SightTimeout, At: now, ReplyAt: now.Add(-5 * time.Second)}
+				n.Behind["a"] = Behind{Command: "keys", Sent: now.Add(-time.Second), At: now}
+			})
+		}, Busy},
+		{"a proxy that claims something new again and again", func(o *Observations) {
+			silent(o, 31*time.Second)
+			change(o, "m", func(n *Node) { n.Behind["p"] = Behind{Command: "sort", Sent: now.Add(-time.Hour), At: now} })
+		}, Hung},
+		{"silent, and proxies wait for nothing that takes long", func(o *Observations) {
+			busy(o)
+			o.Nodes["m"].Behind["p"] = Behind{}
+		}, Hung},
+		{"silent behind it, and a replica hears the master", func(o *Observations) {
+			busy(o)
+			change(o, "r", func(n *Node) { n.Info.LastIO = time.Second })
 		}, Unreachable},
 		{"silent for long, but this Configserver has just begun to look", func(o *Observations) {
 			change(o, "m", func(n *Node) { n.Probe = Probe{} })

@@ -53,9 +53,11 @@ func testimony(ids []string, said map[string]topology.Evidence) []topology.Evide
 	return list
 }
 
-func cut(detail string) string {
-	if len(detail) <= longest {
-		return detail
+func cut(detail string) string { return cutTo(detail, longest) }
+
+func cutTo(text string, longest int) string {
+	if len(text) <= longest {
+		return text
 	}
-	return strings.ToValidUTF8(detail[:longest], "") + "…"
+	return strings.ToValidUTF8(text[:longest], "") + "…"
 }

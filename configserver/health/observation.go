@@ -29,6 +29,10 @@ type Probe struct {
 	// Asked is when the oldest question was asked that is still unanswered;
 	// zero when none is.
 	Asked time.Time
+	// HostAt is when the kernel of the node's host last answered on the connection; kept
+	// up to date while a question stays unanswered. That of a process that is busy, or
+	// stopped, goes on answering.
+	HostAt time.Time
 	// Refused counts refused and reset connections in a row; RefusedSince is
 	// when the first of them happened.
 	Refused      int
@@ -60,11 +64,22 @@ type ProxySight struct {
 	Detail  string
 }
 
+// Behind is a command that may take long, which a proxy sent and which was unanswered.
+type Behind struct {
+	// Command is its name.
+	Command string
+	// Sent is when the proxy sent it, At when it last told of it.
+	Sent, At time.Time
+}
+
 // Node is one node as everybody sees it.
 type Node struct {
 	Probe
 	// Proxies by proxy id; only of proxies whose stream is open.
 	Proxies map[string]ProxySight
+	// Behind is by proxy id what they wait for; also of proxies whose stream is not
+	// open any more, for what they sent may be executed all the same.
+	Behind map[string]Behind
 }
 
 // History is what was seen of the stream of writes of a shard's committed master,
@@ -130,7 +145,8 @@ type Observations struct {
 // Take moves what a probe of a node saw into what is known. What proxies see is
 // left to the caller.
 func (o *Observations) Take(c *topology.Cluster, s *topology.Shard, n *topology.Node, p Probe) {
-	o.Nodes[n.ID] = Node{Probe: p, Proxies: o.Nodes[n.ID].Proxies}
+	known := o.Nodes[n.ID]
+	o.Nodes[n.ID] = Node{Probe: p, Proxies: known.Proxies, Behind: known.Behind}
 	if p.Sight != topology.SightOK {
 		return // what is known of the past stays
 	}
@@ -276,7 +292,12 @@ func (o *Observations) Silence(p *Probe, now time.Time) time.Duration {
 	if from.Before(o.Started) {
 		from = o.Started
 	}
-	silence := now.Sub(from)
+	return o.elapsed(from, now)
+}
+
+// elapsed is how much of the time since an instant this Configserver ran.
+func (o *Observations) elapsed(from, now time.Time) time.Duration {
+	elapsed := now.Sub(from)
 	for _, pause := range o.Pauses {
 		begin, end := pause.From, pause.To
 		if begin.Before(from) {
@@ -286,10 +307,10 @@ func (o *Observations) Silence(p *Probe, now time.Time) time.Duration {
 			end = now
 		}
 		if d := end.Sub(begin); d > 0 {
-			silence -= d
+			elapsed -= d
 		}
 	}
-	return max(0, silence)
+	return max(0, elapsed)
 }
 
 // Live tells if a node answered a probe in the recent past and works.

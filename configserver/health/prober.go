@@ -26,8 +26,10 @@ const (
 	fullEvery = time.Second
 	// dialTimeout bounds one attempt to connect.
 	dialTimeout = time.Second
-	// patience is for how long beyond policy.HungAfter an unanswered question is
-	// waited for before a new connection is tried.
+	// hostEvery is how often the host is asked while a process is silent.
+	hostEvery = time.Second
+	// patience is for how long beyond policy.HungAfter (policy.MaxBusy, while the host
+	// answers) an unanswered question is waited for before a new connection is tried.
 	patience = time.Second
 )
 
@@ -55,6 +57,7 @@ type Prober struct {
 	kick     chan struct{}
 	interval atomic.Int64
 	hung     atomic.Int64
+	busy     atomic.Int64
 	refusals atomic.Int64
 	// See names.go: where the connection leads, "" while there is none, and
 	// Probe.Astray; the words to connect anew and to look up the name again.
@@ -81,6 +84,7 @@ func NewProber(cfg ProberConfig, policy topology.Policy) *Prober {
 func (p *Prober) SetPolicy(policy topology.Policy) {
 	p.interval.Store(int64(policy.ProbeInterval))
 	p.hung.Store(int64(policy.HungAfter))
+	p.busy.Store(int64(max(policy.MaxBusy, policy.HungAfter)))
 	p.refusals.Store(int64(policy.RefusedProbes))
 }
 
@@ -240,7 +244,11 @@ func (p *Prober) dial(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.p.Endpoint = place.Endpoint
+	if err := keepAlive(nc); err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	p.p.Endpoint, p.p.HostAt = place.Endpoint, time.Now()
 	p.connected.Store(place.Endpoint)
 	p.astray.Store(place.Astray)
 	return nc, nil
@@ -359,16 +367,25 @@ func (p *Prober) exchange(l *line, commands ...[]string) ([]any, error) {
 	}
 	timer := time.NewTimer(time.Duration(p.hung.Load()) + patience)
 	defer timer.Stop()
+	host := time.NewTicker(hostEvery)
+	defer host.Stop()
 	replies := make([]any, 0, len(commands))
-	for range commands {
+	for len(replies) < len(commands) {
 		select {
 		case r := <-l.replies:
 			if r.err != nil {
 				return nil, r.err
 			}
 			replies = append(replies, r.value)
+		case <-host.C:
+			p.p.HostAt = hostAt(l.nc)
+			p.publish()
 		case <-timer.C:
-			return nil, context.DeadlineExceeded
+			// A host that is there has a process that may be busy.
+			if time.Since(p.p.HostAt) > hostWithin || time.Since(p.p.Asked) > time.Duration(p.busy.Load())+patience {
+				return nil, context.DeadlineExceeded
+			}
+			timer.Reset(hostEvery)
 		}
 	}
 	return replies, nil

@@ -2,6 +2,7 @@ package health
 
 import (
 	"context"
+	"net"
 	"slices"
 	"sync"
 	"testing"
@@ -145,5 +146,35 @@ func TestKick(t *testing.T) {
 	w.p.Kick()
 	if took := w.until("probed", time.Second, func(p Probe) bool { return p.InfoAt.After(before) }); took > 200*time.Millisecond {
 		t.Errorf("it took %v", took)
+	}
+}
+
+// The kernel of a host answers for a process that is stopped, and a prober that waits
+// for one knows; of a connection on which nothing arrives it knows that, too.
+func TestProberHearsTheHostOfAStoppedProcess(t *testing.T) {
+	w := watch(t)
+	w.until("seen", 2*time.Second, ok)
+	w.Pause()
+	defer w.Resume()
+	stopped := time.Now()
+	w.until("silent for 8 s, its host answering", 15*time.Second, func(p Probe) bool {
+		if silent := time.Since(p.Heard); silent > 3*time.Second && time.Since(p.HostAt) > hostWithin {
+			t.Fatalf("after %v the host was last heard %v ago", silent, time.Since(p.HostAt))
+		}
+		return time.Since(stopped) > 8*time.Second
+	})
+	if w.seen().Sight != topology.SightOK {
+		t.Errorf("%+v: the connection was given up while the host answers", w.seen())
+	}
+
+	nc, err := net.Dial("tcp", w.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	opened := time.Now()
+	time.Sleep(200 * time.Millisecond)
+	if at := hostAt(nc); at.Before(opened.Add(-50*time.Millisecond)) || at.After(opened.Add(100*time.Millisecond)) {
+		t.Errorf("a connection without keep-alives was heard on %v after it was opened", at.Sub(opened))
 	}
 }

@@ -95,10 +95,13 @@ type Cluster struct {
 
 // Policy holds the thresholds of one cluster, all set (see DefaultPolicy).
 type Policy struct {
-	ReadPolicy         ReadPolicy    `json:"readPolicy"`
-	ProbeInterval      time.Duration `json:"probeInterval"`
-	RefusedProbes      int           `json:"refusedProbes"`
-	HungAfter          time.Duration `json:"hungAfter"`
+	ReadPolicy    ReadPolicy    `json:"readPolicy"`
+	ProbeInterval time.Duration `json:"probeInterval"`
+	RefusedProbes int           `json:"refusedProbes"`
+	HungAfter     time.Duration `json:"hungAfter"`
+	// MaxBusy takes the place of HungAfter, if it is longer, for a master that is silent
+	// behind a command that may take long.
+	MaxBusy            time.Duration `json:"maxBusy"`
 	AckTimeout         time.Duration `json:"ackTimeout"`
 	MaxFailovers       int           `json:"maxFailovers"`
 	FailoverPeriod     time.Duration `json:"failoverPeriod"`
@@ -135,6 +138,7 @@ func DefaultPolicy() Policy {
 		ProbeInterval:      100 * time.Millisecond,
 		RefusedProbes:      3,
 		HungAfter:          4 * time.Second,
+		MaxBusy:            30 * time.Second,
 		AckTimeout:         500 * time.Millisecond,
 		MaxFailovers:       3,
 		FailoverPeriod:     10 * time.Minute,

@@ -67,6 +67,7 @@ func (p Policy) Validate() error {
 	}{
 		{"probe_interval", p.ProbeInterval, 10 * time.Millisecond, time.Minute},
 		{"hung_after", p.HungAfter, 100 * time.Millisecond, time.Hour},
+		{"max_busy", p.MaxBusy, 0, time.Hour},
 		{"ack_timeout", p.AckTimeout, 10 * time.Millisecond, time.Minute},
 		{"failover_period", p.FailoverPeriod, time.Second, 30 * 24 * time.Hour},
 		{"max_replica_age", p.MaxReplicaAge, time.Second, 30 * 24 * time.Hour},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"syscall"
 	"unsafe"
 
@@ -218,6 +219,15 @@ func (c *Conn) State() State { return c.state }
 
 // InFlight is the number of requests that were not answered.
 func (c *Conn) InFlight() int { return c.inFlight }
+
+// Unanswered are the requests that were written, at least in part, and have no reply,
+// the oldest first.
+func (c *Conn) Unanswered() iter.Seq[*Request] {
+	return func(yield func(*Request) bool) {
+		for r := c.first; r != nil && r.start < c.written && yield(r); r = r.next {
+		}
+	}
+}
 
 // Recipient is who gets the current reply, or the next one; nil when that is
 // nobody.

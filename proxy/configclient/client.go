@@ -133,7 +133,9 @@ type Client struct {
 	// be told.
 	sights map[string]*basaltv1.NodeSight
 	seenAt map[string]time.Time
-	unsent map[string]bool
+	// behindAt is when what a node is behind was sent.
+	behindAt map[string]time.Time
+	unsent   map[string]bool
 	// conn is the connection whose stream is open.
 	conn *grpc.ClientConn
 	// ackUnsent: status.AckedEpoch was not told to this stream.
@@ -172,7 +174,7 @@ func New(cfg Config) *Client {
 	_, _ = rand.Read(id) // never fails, see crypto/rand
 	c := &Client{
 		cfg: cfg, id: "proxy-" + hex.EncodeToString(id), wake: make(chan struct{}, 1),
-		online: make(chan struct{}), offline: time.Now(), sights: map[string]*basaltv1.NodeSight{}, seenAt: map[string]time.Time{}, unsent: map[string]bool{},
+		online: make(chan struct{}), offline: time.Now(), sights: map[string]*basaltv1.NodeSight{}, seenAt: map[string]time.Time{}, behindAt: map[string]time.Time{}, unsent: map[string]bool{},
 	}
 	c.log = cfg.Logger
 	c.status.ProxyID = c.id
@@ -202,19 +204,35 @@ func (c *Client) Ack(number uint64) {
 	c.nudge()
 }
 
-// Report records what the proxy saw of a node. sinceReply is negative when no
-// reply ever arrived.
-func (c *Client) Report(node string, sight Sight, sinceReply time.Duration, err error) {
-	s := &basaltv1.NodeSight{Node: node, Sight: sight}
-	if err != nil {
-		s.Error = err.Error()
+// Seen is what the proxy saw of a node now.
+type Seen struct {
+	Sight Sight
+	// SinceReply is how long ago a reply last arrived, negative when none ever did.
+	SinceReply time.Duration
+	// Behind is the command that may keep the node busy, "" for none, and SinceBehind
+	// how long ago it was sent.
+	Behind      string
+	SinceBehind time.Duration
+	Err         error
+}
+
+// Report records what the proxy saw of a node.
+func (c *Client) Report(node string, seen Seen) {
+	s := &basaltv1.NodeSight{Node: node, Sight: seen.Sight, Behind: seen.Behind}
+	if seen.Err != nil {
+		s.Error = seen.Err.Error()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sights[node] = s
+	now := time.Now()
 	delete(c.seenAt, node)
-	if sinceReply >= 0 {
-		c.seenAt[node] = time.Now().Add(-sinceReply)
+	if seen.SinceReply >= 0 {
+		c.seenAt[node] = now.Add(-seen.SinceReply)
+	}
+	delete(c.behindAt, node)
+	if seen.Behind != "" {
+		c.behindAt[node] = now.Add(-seen.SinceBehind)
 	}
 	c.unsent[node] = true
 	c.nudge()

@@ -130,7 +130,7 @@ func TestReconnect(t *testing.T) {
 	p := startProxy(t, nil, f, g)
 	f.stream(0).snapshot(topologyAt(5, "a"))
 	f.stream(0).acked(5)
-	p.Report("a", basaltv1.Sight_SIGHT_REFUSED, -1, errors.New("connection refused"))
+	p.Report("a", Seen{Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: -1, Err: errors.New("connection refused")})
 	close(f.stream(0).cut)
 	s := g.stream(0)
 	if s.hello.GetProxyId() != f.streams[0].hello.GetProxyId() || s.hello.GetEpoch() != 5 {
@@ -312,9 +312,9 @@ func TestReportsGoTogetherAndSoon(t *testing.T) {
 	s.snapshot(topologyAt(5, "a"))
 	s.acked(5)
 	began := time.Now()
-	p.Report("a", basaltv1.Sight_SIGHT_OK, 0, nil)
-	p.Report("a", basaltv1.Sight_SIGHT_REFUSED, 20*time.Millisecond, errors.New("reset"))
-	p.Report("b", basaltv1.Sight_SIGHT_OK, -1, nil)
+	p.Report("a", Seen{Sight: basaltv1.Sight_SIGHT_OK})
+	p.Report("a", Seen{Sight: basaltv1.Sight_SIGHT_REFUSED, SinceReply: 20 * time.Millisecond, Err: errors.New("reset")})
+	p.Report("b", Seen{Sight: basaltv1.Sight_SIGHT_OK, SinceReply: -1, Behind: "keys", SinceBehind: 3 * time.Second})
 	f.until("a report", func() bool { return len(sightsOf(s)) >= 2 })
 	if d := time.Since(began); d > 500*time.Millisecond {
 		t.Errorf("the report took %v", d)
@@ -329,7 +329,7 @@ func TestReportsGoTogetherAndSoon(t *testing.T) {
 	if a.GetNode() != "a" || a.GetSight() != basaltv1.Sight_SIGHT_REFUSED || a.GetError() != "reset" || a.GetSinceReply().AsDuration() < 20*time.Millisecond {
 		t.Errorf("sight %v", a)
 	}
-	if b.GetSight() != basaltv1.Sight_SIGHT_OK || b.GetSinceReply() != nil {
+	if b.GetSight() != basaltv1.Sight_SIGHT_OK || b.GetSinceReply() != nil || b.GetBehind() != "keys" || b.GetSinceBehind().AsDuration() < 3*time.Second {
 		t.Errorf("sight %v", b)
 	}
 }
@@ -357,7 +357,7 @@ func TestGoodbye(t *testing.T) {
 	s := f.stream(0)
 	s.snapshot(topologyAt(5, "a"))
 	s.acked(5)
-	p.Report("a", basaltv1.Sight_SIGHT_OK, 0, nil)
+	p.Report("a", Seen{Sight: basaltv1.Sight_SIGHT_OK})
 	p.stop()
 	f.until("the goodbye", func() bool { return s.ended })
 	f.mu.Lock()

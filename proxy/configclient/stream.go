@@ -245,6 +245,7 @@ func (c *Client) forgetNodes(t *routing.Table) {
 		if !nodes[node] {
 			delete(c.sights, node)
 			delete(c.seenAt, node)
+			delete(c.behindAt, node)
 			delete(c.unsent, node)
 		}
 	}
@@ -314,9 +315,12 @@ func (c *Client) sendReports(stream watch) error {
 	report := &basaltv1.NodeReport{}
 	c.mu.Lock()
 	for _, node := range slices.Sorted(maps.Keys(c.unsent)) {
-		s := &basaltv1.NodeSight{Node: node, Sight: c.sights[node].GetSight(), Error: c.sights[node].GetError()}
+		s := &basaltv1.NodeSight{Node: node, Sight: c.sights[node].GetSight(), Error: c.sights[node].GetError(), Behind: c.sights[node].GetBehind()}
 		if at, ok := c.seenAt[node]; ok {
 			s.SinceReply = durationpb.New(time.Since(at))
+		}
+		if at, ok := c.behindAt[node]; ok {
+			s.SinceBehind = durationpb.New(time.Since(at))
 		}
 		report.Nodes = append(report.Nodes, s)
 	}

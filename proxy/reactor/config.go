@@ -83,8 +83,8 @@ type Config struct {
 	// OnSight is called, from one goroutine, when what the proxy sees of a
 	// node changes, and again every second while there is fresh evidence, good
 	// or bad. sinceReply is how long ago a reply last arrived, negative when
-	// none ever did.
-	OnSight func(node string, sight Sight, sinceReply time.Duration, err error)
+	// none ever did; behind is what may keep a node that is silent busy.
+	OnSight func(node string, sight Sight, sinceReply time.Duration, behind Behind, err error)
 
 	// GatherMaxBytes is how long the answers of all shards to one command of
 	// administration may be together; 64 MiB.

@@ -31,13 +31,15 @@ type proxy struct {
 	sights map[string][]reactor.Sight
 	// sinceReply is the oldest reply that came with a change to SightOK.
 	sinceReply time.Duration
-	news       *sync.Cond
+	// behind is by node what was told last.
+	behind map[string]reactor.Behind
+	news   *sync.Cond
 }
 
 // startProxy starts an engine; cfg may be zero.
 func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *proxy {
 	t.Helper()
-	p := &proxy{t: t, sights: map[string][]reactor.Sight{}}
+	p := &proxy{t: t, sights: map[string][]reactor.Sight{}, behind: map[string]reactor.Behind{}}
 	p.news = sync.NewCond(&p.mu)
 	if cfg.Loops == 0 {
 		cfg.Loops = 2
@@ -51,7 +53,7 @@ func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *prox
 		p.mu.Unlock()
 		p.news.Broadcast()
 	}
-	cfg.OnSight = func(node string, s reactor.Sight, sinceReply time.Duration, _ error) {
+	cfg.OnSight = func(node string, s reactor.Sight, sinceReply time.Duration, behind reactor.Behind, _ error) {
 		p.mu.Lock()
 		if list := p.sights[node]; len(list) == 0 || list[len(list)-1] != s {
 			p.sights[node] = append(list, s)
@@ -59,6 +61,7 @@ func startProxy(t testing.TB, cfg reactor.Config, shards ...routing.Shard) *prox
 				p.sinceReply = max(p.sinceReply, sinceReply)
 			}
 		}
+		p.behind[node] = behind
 		p.mu.Unlock()
 		p.news.Broadcast()
 	}

@@ -67,6 +67,8 @@ type loop struct {
 	// pausedConns are those that are not read (flow.go).
 	pausedConns []pausedConn
 	giants      giants
+	// behind is what this tick found of silent nodes, toldBehind what the last one did.
+	behind, toldBehind map[*nodeWatch]behind
 	// flushed is Scripts.Flushed when the loop last forgot what servers have.
 	flushed uint64
 	// waiting counts connections that must drain before the epoch is obeyed.

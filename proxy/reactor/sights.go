@@ -23,6 +23,7 @@ type nodeWatch struct {
 	err        error
 	changed    bool
 	reportedAt int64
+	behind     []behind // by loop
 
 	// software of the node, belongs to Engine.watchMu.
 	software software.Software
@@ -74,7 +75,7 @@ func (w *nodeWatch) replied(l *loop, at int64) {
 }
 
 // report tells OnSight what changed, or what was not told for a while.
-func (w *nodeWatch) report(now int64, tell func(string, Sight, time.Duration, error)) {
+func (w *nodeWatch) report(now int64, tell func(string, Sight, time.Duration, Behind, error)) {
 	w.mu.Lock()
 	s, err := Sight(w.current.Load()), w.err
 	last := w.lastReply.Load()
@@ -87,12 +88,13 @@ func (w *nodeWatch) report(now int64, tell func(string, Sight, time.Duration, er
 		return
 	}
 	w.changed, w.reportedAt = false, now
+	waits := w.waits(now, last)
 	w.mu.Unlock()
 	since := time.Duration(-1)
 	if last > 0 {
 		since = time.Duration(now - last)
 	}
-	tell(w.id, s, since, err)
+	tell(w.id, s, since, waits, err)
 }
 
 // watchOf returns the watch of a node id, the same for all loops.

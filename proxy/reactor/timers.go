@@ -26,6 +26,9 @@ func (l *loop) timers() {
 				}
 			}
 		}
+		for _, conn := range s.retired {
+			l.silentConn(conn.Context.(*node), conn)
+		}
 		for i := len(s.retired) - 1; i >= 0; i-- { // cutting takes it out
 			if conn := s.retired[i]; conn.MustDrain && conn.Deadline != 0 && conn.Deadline <= now {
 				s.cut(conn)
@@ -38,6 +41,7 @@ func (l *loop) timers() {
 	l.holdTimer(l.orphan)
 	l.orphan.sweepSides()
 	l.pinTimers()
+	l.tellBehind()
 	l.controlTimers()
 	l.subs.timers()
 	l.hearAgain()
@@ -98,7 +102,7 @@ func (l *loop) connTimer(n *node, conn *backend.Conn) {
 			return
 		}
 		switch waited := now - conn.WaitingSince; {
-		case conn.InFlight() > 0 && waited > timeout:
+		case l.silentConn(n, conn):
 			n.watch.saw(l, SightTimeout, fmt.Errorf("%d requests are unanswered for %s", conn.InFlight(), time.Duration(waited).Round(time.Millisecond)))
 		case conn.InFlight() > 0 && waited > busyAfter:
 			if n == n.shard.master {

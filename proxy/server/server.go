@@ -153,8 +153,9 @@ func (s *Server) engineConfig() reactor.Config {
 		HoldTimeout: c.HoldTimeout, HoldMaxBytes: c.HoldMaxBytes, NodeTimeout: c.NodeTimeout,
 		SlowLogThreshold: slowest, SlowLogLength: c.SlowLogLength, Scripts: s.scripts, Logger: s.log,
 		OnAck: s.client.Ack,
-		OnSight: func(node string, sight reactor.Sight, sinceReply time.Duration, err error) {
-			s.client.Report(node, basaltv1.Sight(sight), sinceReply, err) // both in the order of the proto
+		OnSight: func(node string, sight reactor.Sight, sinceReply time.Duration, behind reactor.Behind, err error) {
+			s.client.Report(node, configclient.Seen{Sight: basaltv1.Sight(sight), // both in the order of the proto
+				SinceReply: sinceReply, Behind: behind.Command, SinceBehind: behind.Since, Err: err})
 		},
 		Users:       s.client,
 		ClusterMode: c.ClusterMode, Command: s.command, Cluster: s.cluster, ConfigGet: s.configGet, ConfigSet: s.configSet, EnableDebug: c.EnableDebugCommand, Info: s.info,

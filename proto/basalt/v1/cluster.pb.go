@@ -471,7 +471,10 @@ type Policy struct {
 	KeepDiverged *durationpb.Duration `protobuf:"bytes,15,opt,name=keep_diverged,json=keepDiverged,proto3" json:"keep_diverged,omitempty"`
 	// What becomes of requests over several slots; ONE_SHARD. A second shard can only
 	// be added under REFUSE.
-	CrossSlot     CrossSlot `protobuf:"varint,16,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
+	CrossSlot CrossSlot `protobuf:"varint,16,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
+	// A master that is silent behind a command that may take long, as proxies tell,
+	// is hung after this and not after hung_after; 30 s.
+	MaxBusy       *durationpb.Duration `protobuf:"bytes,17,opt,name=max_busy,json=maxBusy,proto3" json:"max_busy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -616,6 +619,13 @@ func (x *Policy) GetCrossSlot() CrossSlot {
 		return x.CrossSlot
 	}
 	return CrossSlot_CROSS_SLOT_UNSPECIFIED
+}
+
+func (x *Policy) GetMaxBusy() *durationpb.Duration {
+	if x != nil {
+		return x.MaxBusy
+	}
+	return nil
 }
 
 // CreateClusterRequest makes a cluster.
@@ -2627,7 +2637,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"parameters\"D\n" +
 	"\x12UnsetConfigRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xec\x06\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xa2\a\n" +
 	"\x06Policy\x126\n" +
 	"\vread_policy\x18\x01 \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12@\n" +
@@ -2650,7 +2660,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x0fmax_replica_lag\x18\x0e \x01(\x04R\rmaxReplicaLag\x12>\n" +
 	"\rkeep_diverged\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fkeepDiverged\x123\n" +
 	"\n" +
-	"cross_slot\x18\x10 \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\x95\x01\n" +
+	"cross_slot\x18\x10 \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\x124\n" +
+	"\bmax_busy\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\amaxBusy\"\x95\x01\n" +
 	"\x14CreateClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2915,66 +2926,67 @@ var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	38, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
 	38, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
 	39, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
-	6,  // 16: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	2,  // 17: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	6,  // 18: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	20, // 19: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	40, // 20: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	21, // 21: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	22, // 22: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	23, // 23: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	41, // 24: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	36, // 25: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	38, // 26: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	34, // 27: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	2,  // 28: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	42, // 29: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	30, // 30: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	33, // 31: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	29, // 32: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	28, // 33: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	43, // 34: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	36, // 35: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	36, // 36: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
-	1,  // 37: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	41, // 38: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	36, // 39: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	36, // 40: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
-	7,  // 41: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 42: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 43: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 44: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 45: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 46: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 47: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 48: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 49: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 50: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 51: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 52: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	24, // 53: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	26, // 54: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	31, // 55: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
-	2,  // 56: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 57: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 58: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 59: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 60: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 61: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 62: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	42, // 63: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	42, // 64: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	42, // 65: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	19, // 66: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	19, // 67: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	25, // 68: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	27, // 69: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	32, // 70: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
-	56, // [56:71] is the sub-list for method output_type
-	41, // [41:56] is the sub-list for method input_type
-	41, // [41:41] is the sub-list for extension type_name
-	41, // [41:41] is the sub-list for extension extendee
-	0,  // [0:41] is the sub-list for field type_name
+	38, // 16: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
+	6,  // 17: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	2,  // 18: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	6,  // 19: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	20, // 20: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	40, // 21: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	21, // 22: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	22, // 23: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	23, // 24: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	41, // 25: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	36, // 26: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	38, // 27: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	34, // 28: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 29: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	42, // 30: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	30, // 31: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	33, // 32: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	29, // 33: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	28, // 34: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	43, // 35: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	36, // 36: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	36, // 37: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	1,  // 38: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	41, // 39: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	36, // 40: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	36, // 41: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	7,  // 42: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 43: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 44: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 45: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 46: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 47: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 48: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 49: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 50: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 51: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 52: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 53: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	24, // 54: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	26, // 55: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	31, // 56: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 57: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 58: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 59: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 60: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 61: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 62: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 63: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	42, // 64: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	42, // 65: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	42, // 66: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	19, // 67: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	19, // 68: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	25, // 69: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	27, // 70: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	32, // 71: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	57, // [57:72] is the sub-list for method output_type
+	42, // [42:57] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }

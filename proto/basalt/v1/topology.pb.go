@@ -1291,7 +1291,12 @@ type NodeSight struct {
 	// How long ago a reply last arrived from the node.
 	SinceReply *durationpb.Duration `protobuf:"bytes,3,opt,name=since_reply,json=sinceReply,proto3" json:"since_reply,omitempty"`
 	// Text of the last error.
-	Error         string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// The command that may take long, in lower case, behind which the node may have
+	// been silent since; of several the one that was sent first. Empty: there is none.
+	Behind string `protobuf:"bytes,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	// How long ago it was sent.
+	SinceBehind   *durationpb.Duration `protobuf:"bytes,6,opt,name=since_behind,json=sinceBehind,proto3" json:"since_behind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1352,6 +1357,20 @@ func (x *NodeSight) GetError() string {
 		return x.Error
 	}
 	return ""
+}
+
+func (x *NodeSight) GetBehind() string {
+	if x != nil {
+		return x.Behind
+	}
+	return ""
+}
+
+func (x *NodeSight) GetSinceBehind() *durationpb.Duration {
+	if x != nil {
+		return x.SinceBehind
+	}
+	return nil
 }
 
 // LoadReport is how busy a proxy is.
@@ -2566,13 +2585,15 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x05epoch\x18\x01 \x01(\x04R\x05epoch\"8\n" +
 	"\n" +
 	"NodeReport\x12*\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x14.basalt.v1.NodeSightR\x05nodes\"\x99\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x14.basalt.v1.NodeSightR\x05nodes\"\xef\x01\n" +
 	"\tNodeSight\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12&\n" +
 	"\x05sight\x18\x02 \x01(\x0e2\x10.basalt.v1.SightR\x05sight\x12:\n" +
 	"\vsince_reply\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"sinceReply\x12\x14\n" +
-	"\x05error\x18\x04 \x01(\tR\x05error\"\x93\x01\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\tR\x06behind\x12<\n" +
+	"\fsince_behind\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\vsinceBehind\"\x93\x01\n" +
 	"\n" +
 	"LoadReport\x12\x18\n" +
 	"\aclients\x18\x01 \x01(\x04R\aclients\x12\x1a\n" +
@@ -2762,38 +2783,39 @@ var file_basalt_v1_topology_proto_depIdxs = []int32{
 	17, // 16: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
 	4,  // 17: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
 	36, // 18: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
-	19, // 19: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	22, // 20: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
-	23, // 21: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
-	6,  // 22: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
-	26, // 23: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
-	27, // 24: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
-	24, // 25: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
-	28, // 26: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
-	6,  // 27: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	26, // 28: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	27, // 29: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	24, // 30: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
-	28, // 31: basalt.v1.Delta.users:type_name -> basalt.v1.Users
-	25, // 32: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
-	29, // 33: basalt.v1.Users.users:type_name -> basalt.v1.User
-	36, // 34: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	34, // 35: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
-	10, // 36: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	11, // 37: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	13, // 38: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	30, // 39: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	32, // 40: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
-	6,  // 41: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	12, // 42: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	21, // 43: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	31, // 44: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	33, // 45: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	36, // 19: basalt.v1.NodeSight.since_behind:type_name -> google.protobuf.Duration
+	19, // 20: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	22, // 21: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
+	23, // 22: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
+	6,  // 23: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
+	26, // 24: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
+	27, // 25: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
+	24, // 26: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
+	28, // 27: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
+	6,  // 28: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	26, // 29: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	27, // 30: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	24, // 31: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	28, // 32: basalt.v1.Delta.users:type_name -> basalt.v1.Users
+	25, // 33: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	29, // 34: basalt.v1.Users.users:type_name -> basalt.v1.User
+	36, // 35: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	34, // 36: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
+	10, // 37: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	11, // 38: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	13, // 39: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	30, // 40: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	32, // 41: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
+	6,  // 42: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	12, // 43: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	21, // 44: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	31, // 45: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	33, // 46: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
+	42, // [42:47] is the sub-list for method output_type
+	37, // [37:42] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
