@@ -68,6 +68,9 @@ type Request struct {
 
 	// Following is the next request of the same client.
 	Following *Request
+	// Relayed: it is answered by what servers said to other requests. Rejected: it was
+	// refused before it was executed.
+	Relayed, Rejected bool
 	// Done: the reply is complete. Silent: it is dropped. Streamed: a part of it
 	// already went to the client.
 	Done, Silent, Streamed bool

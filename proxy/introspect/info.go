@@ -3,6 +3,7 @@ package introspect
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,12 +36,17 @@ type Proxy struct {
 	// Shards and Nodes of the epoch, event loops.
 	Shards, Nodes, Loops int
 	// Clients now, allowed, accepted and refused.
-	Clients, MaxClients               int
-	ClientsBlocked                    int
-	ClientsAccepted, ClientsRejected  uint64
-	ClientsTooSlow, ClientsEvicted    uint64
-	ProtocolErrors                    uint64
-	Commands, Errors, UnknownCommands uint64
+	Clients, MaxClients              int
+	ClientsBlocked                   int
+	ClientsTimed, ClientsTracking    int
+	ClientsAccepted, ClientsRejected uint64
+	ClientsTooSlow, ClientsEvicted   uint64
+	ProtocolErrors                   uint64
+	Commands, UnknownCommands        uint64
+	// Errors are error replies that no server made, by their code.
+	Errors map[string]uint64
+	// Executable is the path of the program.
+	Executable string
 	// Requests held now, ever, and refused in the end.
 	Held                   int
 	HeldBytes              int64
@@ -55,11 +61,12 @@ type Proxy struct {
 	Calls []Calls
 }
 
-// Calls of one command.
+// Calls of one command, those that were answered with an error, and of these those that
+// were not executed.
 type Calls struct {
-	Name          string
-	Calls, Errors uint64
-	Total         time.Duration
+	Name                    string
+	Calls, Errors, Rejected uint64
+	Total                   time.Duration
 	// P50, P99 and P999 are upper bounds of latency quantiles.
 	P50, P99, P999 time.Duration
 }
@@ -179,38 +186,15 @@ func decimal(n int64) string { return strconv.FormatInt(n, 10) }
 
 func unsigned(n uint64) string { return strconv.FormatUint(n, 10) }
 
-func serverInfo(p *Proxy, shards [][]section) []field {
-	from := oldest(shards)
-	server := func(name, fallback string) field {
-		if from != nil {
-			if v := get(from, "Server", name); v != "" {
-				return field{name, v}
-			}
-		}
-		return field{name, fallback}
-	}
+// serverInfo is what the servers say of themselves, but for what is about a process: that
+// is the proxy.
+func serverInfo(p *Proxy, shards [][]section) (fields []field) {
 	mode := "standalone"
 	if p.ClusterMode {
 		mode = "cluster"
 	}
-	modeField := "redis_mode"
-	fields := []field{server("redis_version", p.Software.Redis)}
-	for _, name := range []string{"server_name", "valkey_version", "valkey_release_stage"} {
-		if v := get(from, "Server", name); v != "" {
-			fields = append(fields, field{name, v})
-		}
-	}
-	if get(from, "Server", "server_mode") != "" {
-		modeField = "server_mode"
-	}
 	up := p.Now.Sub(p.Started)
-	return append(fields, []field{
-		server("redis_git_sha1", "00000000"),
-		server("redis_git_dirty", "0"),
-		server("redis_build_id", "0"),
-		{modeField, mode},
-		server("os", "Linux"),
-		server("arch_bits", "64"),
+	own := []field{
 		{"multiplexing_api", "epoll"},
 		{"process_id", strconv.Itoa(p.ProcessID)},
 		{"run_id", p.RunID},
@@ -218,11 +202,32 @@ func serverInfo(p *Proxy, shards [][]section) []field {
 		{"server_time_usec", decimal(p.Now.UnixMicro())},
 		{"uptime_in_seconds", decimal(int64(up / time.Second))},
 		{"uptime_in_days", decimal(int64(up / (24 * time.Hour)))},
-		server("hz", "10"),
-		server("configured_hz", "10"),
+		{"executable", p.Executable},
 		{"config_file", ""},
-		{"basalt_version", p.Version},
-	}...)
+	}
+	theirs := []field{
+		{"redis_version", p.Software.Redis}, {"redis_git_sha1", "00000000"}, {"redis_git_dirty", "0"}, {"redis_build_id", "0"},
+		{"redis_mode", mode}, {"os", "Linux"}, {"arch_bits", "64"}, {"hz", "10"}, {"configured_hz", "10"},
+	}
+	for _, s := range oldest(shards) {
+		if s.title == "Server" {
+			theirs = s.fields
+		}
+	}
+	for _, f := range theirs {
+		switch {
+		case f.name == "redis_mode" || f.name == "server_mode":
+			f.value = mode
+		case strings.HasPrefix(f.name, "listener") || f.name == "availability_zone":
+			continue // of one server
+		}
+		if i := slices.IndexFunc(own, func(o field) bool { return o.name == f.name }); i >= 0 {
+			f.value = own[i].value
+			own = slices.Delete(own, i, i+1)
+		}
+		fields = append(fields, f)
+	}
+	return append(append(fields, own...), field{"basalt_version", p.Version})
 }
 
 // oldest returns the text of the shard whose version is the least one can rely on.
@@ -249,57 +254,86 @@ func text(sections []section, title string) (out []byte) {
 	return out
 }
 
-func clientsInfo(p *Proxy, _ [][]section) []field {
-	return []field{
+// clientsInfo is about the clients of this proxy; what else servers count, they count for all.
+func clientsInfo(p *Proxy, shards [][]section) []field {
+	fields := []field{
 		{"connected_clients", strconv.Itoa(p.Clients)},
 		{"cluster_connections", "0"},
 		{"maxclients", strconv.Itoa(p.MaxClients)},
 		{"client_recent_max_input_buffer", "0"},
 		{"client_recent_max_output_buffer", "0"},
 		{"blocked_clients", strconv.Itoa(p.ClientsBlocked)},
-		{"tracking_clients", "0"},
-		{"clients_in_timeout_table", "0"},
+		{"tracking_clients", strconv.Itoa(p.ClientsTracking)},
+		{"clients_in_timeout_table", strconv.Itoa(p.ClientsTimed)},
 	}
+	for _, f := range merge("Clients", shards, nil) {
+		switch {
+		case f.name == "pubsub_clients":
+			f.value = strconv.Itoa(p.Subscribers)
+		case slices.ContainsFunc(fields, func(o field) bool { return o.name == f.name }):
+			continue
+		}
+		fields = append(fields, f)
+	}
+	return fields
 }
 
 func cpuInfo(_ *Proxy, shards [][]section) []field { return merge("CPU", shards, nil) }
 
-// errorStatsInfo sums "errorstat_ERR:count=12".
-func errorStatsInfo(_ *Proxy, shards [][]section) []field {
-	return mergeBy("Errorstats", shards, func(values []string) string {
-		sum := int64(0)
-		for _, v := range values {
-			sum += number(strings.TrimPrefix(v, "count="))
+// errorStatsInfo sums "errorstat_ERR:count=12" of the servers, for all proxies and scripts,
+// and adds the errors that this proxy made itself.
+func errorStatsInfo(p *Proxy, shards [][]section) (fields []field) {
+	sums := map[string]uint64{}
+	for code, n := range p.Errors {
+		sums["errorstat_"+code] = n
+	}
+	for _, c := range collect("Errorstats", shards) {
+		for _, v := range c.values {
+			sums[c.name] += uint64(number(strings.TrimPrefix(v, "count=")))
 		}
-		return "count=" + decimal(sum)
-	})
+	}
+	for _, name := range slices.Sorted(maps.Keys(sums)) {
+		fields = append(fields, field{name, "count=" + unsigned(sums[name])})
+	}
+	return fields
 }
 
 // commandStatsInfo is of the servers, for all proxies and scripts, as to commands
 // that they execute, and of this proxy for those that it answers itself or sends
 // to every shard.
 func commandStatsInfo(p *Proxy, shards [][]section) (fields []field) {
+	rejected := map[string]uint64{}
+	for _, c := range p.Calls {
+		if spec := command.ByName(c.Name); spec != nil && spec.OnShards() && c.Rejected > 0 {
+			rejected[c.Name] = c.Rejected
+		}
+	}
 	for _, c := range collect("Commandstats", shards) {
 		name := strings.TrimPrefix(c.name, "cmdstat_")
 		if spec := command.ByName(name); spec == nil || spec.OnShards() {
-			fields = append(fields, field{c.name, sumCommandStats(c.values)})
+			fields = append(fields, field{c.name, sumCommandStats(c.values, rejected[name])})
+			delete(rejected, name)
 		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(rejected)) {
+		fields = append(fields, field{"cmdstat_" + name, sumCommandStats(nil, rejected[name])})
 	}
 	for _, c := range p.Calls {
 		if spec := command.ByName(c.Name); spec != nil && spec.OnShards() {
 			continue
 		}
+		c.Calls, c.Errors = c.Calls-c.Rejected, c.Errors-c.Rejected
 		usec := c.Total.Microseconds()
 		fields = append(fields, field{"cmdstat_" + c.Name, fmt.Sprintf(
-			"calls=%d,usec=%d,usec_per_call=%.2f,rejected_calls=0,failed_calls=%d",
-			c.Calls, usec, float64(c.Total.Nanoseconds())/1e3/float64(max(c.Calls, 1)), c.Errors)})
+			"calls=%d,usec=%d,usec_per_call=%.2f,rejected_calls=%d,failed_calls=%d",
+			c.Calls, usec, float64(c.Total.Nanoseconds())/1e3/float64(max(c.Calls, 1)), c.Rejected, c.Errors)})
 	}
 	return fields
 }
 
-// sumCommandStats adds up values of cmdstat lines.
-func sumCommandStats(values []string) string {
-	var sum [4]int64 // calls, usec, rejected_calls, failed_calls
+// sumCommandStats adds up values of cmdstat lines, and calls that proxies rejected.
+func sumCommandStats(values []string, rejected uint64) string {
+	sum := [4]int64{2: int64(rejected)} // calls, usec, rejected_calls, failed_calls
 	for _, v := range values {
 		for pair := range strings.SplitSeq(v, ",") {
 			name, value, _ := strings.Cut(pair, "=")

@@ -76,24 +76,26 @@ func shard(lines ...string) []byte { return []byte(strings.Join(lines, "\r\n") +
 func TestInfoMerges(t *testing.T) {
 	a := shard("# Server", "redis_version:7.2.4", "", "# Memory", "used_memory:1048576", "used_memory_human:1.00M", "used_memory_rss:2097152",
 		"mem_fragmentation_ratio:2.00", "maxmemory_policy:noeviction", "", "# Persistence", "loading:0", "rdb_last_save_time:20", "rdb_last_bgsave_status:ok",
-		"", "# Stats", "total_commands_processed:5", "expired_keys:3", "instantaneous_input_kbps:1.50", "# Replication", "role:master", "connected_slaves:2",
+		"", "# Stats", "total_commands_processed:5", "total_error_replies:3", "expired_keys:3", "instantaneous_input_kbps:1.50", "# Replication", "role:master", "connected_slaves:2",
 		"slave0:ip=10.0.0.1,port=1", "master_repl_offset:100", "# CPU", "used_cpu_sys:1.250000", "# Commandstats",
 		"cmdstat_get:calls=3,usec=9,usec_per_call=3.00,rejected_calls=1,failed_calls=0", "cmdstat_info:calls=9,usec=1,usec_per_call=0.11,rejected_calls=0,failed_calls=0", "# Errorstats", "errorstat_ERR:count=2",
 		"# Keyspace", "db0:keys=10,expires=2,avg_ttl=100")
 	b := shard("# Server", "redis_version:7.0.15", "# Memory", "used_memory:1048576", "used_memory_human:1.00M", "used_memory_rss:2097152",
 		"mem_fragmentation_ratio:2.00", "maxmemory_policy:allkeys-lru", "# Persistence", "loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err",
-		"# Stats", "total_commands_processed:5", "expired_keys:4", "instantaneous_input_kbps:0.25", "# Replication", "role:master", "connected_slaves:1",
+		"# Stats", "total_commands_processed:5", "total_error_replies:4", "expired_keys:4", "instantaneous_input_kbps:0.25", "# Replication", "role:master", "connected_slaves:1",
 		"master_repl_offset:11", "# CPU", "used_cpu_sys:0.500000", "# Commandstats",
 		"cmdstat_get:calls=1,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=1", "cmdstat_object|freq:calls=1,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0", "# Errorstats", "errorstat_ERR:count=1", "errorstat_WRONGTYPE:count=4",
 		"# Keyspace", "db0:keys=5,expires=6,avg_ttl=300")
-	p := Proxy{Commands: 77, Calls: []Calls{{Name: "get", Calls: 9, Total: time.Second}, {Name: "info", Calls: 2, Errors: 1, Total: 10 * time.Microsecond, P50: 2 * time.Microsecond}}}
+	p := Proxy{Commands: 77, Errors: map[string]uint64{"ERR": 4, "NOAUTH": 1}, Calls: []Calls{
+		{Name: "get", Calls: 9, Errors: 5, Rejected: 2, Total: time.Second}, {Name: "rename", Calls: 1, Errors: 1, Rejected: 1}, {Name: "info", Calls: 3, Errors: 2, Rejected: 1, Total: 10 * time.Microsecond, P50: 2 * time.Microsecond}}}
 	text := string(Info(nil, []string{"everything"}, [][]byte{a, b}, p))
 	for _, want := range []string{
 		"redis_version:7.0.15", "used_memory:2097152", "used_memory_human:2.00M", "mem_fragmentation_ratio:2.00", "maxmemory_policy:mixed",
 		"loading:1", "rdb_last_save_time:10", "rdb_last_bgsave_status:err", "total_commands_processed:10", "commands_processed:77", "expired_keys:7",
-		"instantaneous_input_kbps:1.75", "connected_slaves:3", "master_repl_offset:111", "used_cpu_sys:1.750000", "errorstat_ERR:count=3",
+		"instantaneous_input_kbps:1.75", "connected_slaves:3", "master_repl_offset:111", "used_cpu_sys:1.750000", "errorstat_ERR:count=7", "errorstat_NOAUTH:count=1", "total_error_replies:12",
 		"errorstat_WRONGTYPE:count=4", "db0:keys=15,expires=8,avg_ttl=250",
-		"cmdstat_get:calls=4,usec=10,usec_per_call=2.50,rejected_calls=1,failed_calls=1", "cmdstat_info:calls=2,usec=10,usec_per_call=5.00,rejected_calls=0,failed_calls=1",
+		"cmdstat_get:calls=4,usec=10,usec_per_call=2.50,rejected_calls=3,failed_calls=1", "cmdstat_info:calls=2,usec=10,usec_per_call=5.00,rejected_calls=1,failed_calls=1",
+		"cmdstat_rename:calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0",
 		"cmdstat_object|freq:calls=1,usec=1,usec_per_call=1.00,rejected_calls=0,failed_calls=0",
 	} {
 		if !strings.Contains(text, "\r\n"+want+"\r\n") {

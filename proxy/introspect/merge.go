@@ -189,14 +189,21 @@ func persistenceInfo(_ *Proxy, shards [][]section) []field {
 	return merge("Persistence", shards, rules)
 }
 
-// statsInfo sums what the shards did, for clients of all proxies; connections and
-// error replies are those of this proxy's own clients, and so are the commands in
-// the section Proxy.
+// statsInfo sums what the shards did, for clients of all proxies; to error replies those of
+// this proxy itself are added. Connections are those of its own clients, and so are the
+// commands in the section Proxy.
 func statsInfo(p *Proxy, shards [][]section) []field {
+	var errors uint64
+	for _, n := range p.Errors {
+		errors += n
+	}
+	for _, s := range shards {
+		errors += uint64(number(get(s, "Stats", "total_error_replies")))
+	}
 	fields := []field{
 		{"total_connections_received", unsigned(p.ClientsAccepted)},
 		{"rejected_connections", unsigned(p.ClientsRejected)},
-		{"total_error_replies", unsigned(p.Errors)},
+		{"total_error_replies", unsigned(errors)},
 	}
 	rules := map[string]rule{
 		"latest_fork_usec": ruleMax, "expired_stale_perc": ruleMax,
@@ -217,7 +224,7 @@ func replicationInfo(p *Proxy, shards [][]section) []field {
 		replicas += number(get(s, "Replication", "connected_slaves"))
 		offset += number(get(s, "Replication", "master_repl_offset"))
 	}
-	return []field{
+	fields := []field{
 		{"role", "master"},
 		{"connected_slaves", decimal(replicas)},
 		{"master_failover_state", "no-failover"},
@@ -230,4 +237,10 @@ func replicationInfo(p *Proxy, shards [][]section) []field {
 		{"repl_backlog_first_byte_offset", "0"},
 		{"repl_backlog_histlen", "0"},
 	}
+	for _, f := range merge("Replication", shards, nil) {
+		if strings.HasPrefix(f.name, "replicas_") { // newer servers count some of them apart
+			fields = append(fields, f)
+		}
+	}
+	return fields
 }

@@ -24,6 +24,20 @@ func TestInfoOfEveryServer(t *testing.T) {
 			if s.Valkey == (software.Field(one, "valkey_version") == "") {
 				t.Error("no valkey_version")
 			}
+			whole := parseInfo([]byte(text))
+			for _, section := range parseInfo(one) {
+				for _, f := range section.fields {
+					switch {
+					case section.title == "Commandstats" || section.title == "Latencystats" || section.title == "Modules":
+					case strings.HasPrefix(f.name, "listener") || strings.HasPrefix(f.name, "slave") || f.name == "availability_zone":
+					case !strings.Contains(text, "\r\n"+f.name+":"):
+						t.Errorf("INFO lacks %s of # %s", f.name, section.title)
+					}
+				}
+			}
+			if get(whole, "Server", "run_id") != "" || get(whole, "Server", "tcp_port") != "0" || get(whole, "Server", "executable") != "" {
+				t.Errorf("what is about a server's process: %v", whole[0])
+			}
 			want := "db0:keys=6,expires=2,avg_ttl="
 			if !strings.Contains(text, "\r\n"+want) || !strings.Contains(text, "\r\ndb3:keys=2,") {
 				t.Errorf("INFO lacks %q and db3: %s", want, text)

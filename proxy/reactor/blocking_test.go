@@ -662,3 +662,23 @@ func TestBlockingLooksAtLeastOnce(t *testing.T) {
 	c.wantNext("[]")
 	c.wantNext("-ERR syntax error")
 }
+
+// TestTimeLimitAsItWasWritten: a command that had to wait a moment for its shard is sent as
+// its client wrote it; after a while, with the time that is left.
+func TestTimeLimitAsItWasWritten(t *testing.T) {
+	t.Parallel()
+	for wait, asWritten := range map[time.Duration]bool{20 * time.Millisecond: true, 300 * time.Millisecond: false} {
+		f := startFake(t, never)
+		p := startProxy(t, reactor.Config{Loops: 1}, one(0, 1, f.ln.Addr().String()))
+		p.waitAck(p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = true }))
+		c := p.dial()
+		c.send("BLPOP", "k", "5.000")
+		waitFor(t, "it waits", func() bool { return p.Stats().ClientsTimed == 1 })
+		time.Sleep(wait)
+		p.commit(func(c *routing.Cluster) { c.Shards[0].Frozen = false })
+		if got := f.waitGot(1)[0]; (got == "BLPOP k 5.000") != asWritten || !strings.HasPrefix(got, "BLPOP k ") {
+			t.Errorf("after %s: %s", wait, got)
+		}
+		f.cut()
+	}
+}

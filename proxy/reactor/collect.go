@@ -20,6 +20,9 @@ type partial struct {
 	bytesOut uint64
 	nodes    map[string]NodeStats
 	pubsub   PubSubStats
+	errors   map[string]uint64
+	timed    int
+	tracking int
 	// crossings of the loop.
 	crossings map[session.Crossing]uint64
 }
@@ -43,7 +46,7 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Epoch: t.Epoch, AckedEpoch: e.ackedEpoch(),
 		Pinned:          int(e.pinned.Load()),
-		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()), Crossings: map[session.Crossing]uint64{},
+		ClientsRejected: e.accepting.rejected.Load(), Commands: make([]CommandStats, commands()), Crossings: map[session.Crossing]uint64{}, OwnErrors: map[string]uint64{},
 	}
 	for i := range parts {
 		s.add(&parts[i])
@@ -77,6 +80,7 @@ func (s *Stats) add(p *partial) {
 		c := &s.Commands[i]
 		c.Calls += k.commands[i].Calls
 		c.Errors += k.commands[i].Errors
+		c.Rejected += k.commands[i].Rejected
 		c.TotalTime += k.commands[i].TotalTime
 		for b, n := range k.commands[i].Latency {
 			c.Latency[b] += n
@@ -90,6 +94,11 @@ func (s *Stats) add(p *partial) {
 	s.ClientBytesOut += p.bytesOut
 	s.ProtocolErrors += k.malformed
 	s.UnknownCommands += k.unknown
+	for code, n := range p.errors {
+		s.OwnErrors[code] += n
+	}
+	s.ClientsTimed += p.timed
+	s.ClientsTracking += p.tracking
 	for k, n := range p.crossings {
 		s.Crossings[k] += n
 	}
@@ -113,7 +122,8 @@ func (l *loop) collect() partial {
 	k := &l.counters
 	p := partial{
 		counters: *k, bytesIn: l.sh.BytesIn, bytesOut: l.sh.BytesOut, memory: l.memoryNow(),
-		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), crossings: maps.Clone(l.sh.Crossings), nodes: map[string]NodeStats{},
+		blocked: l.sh.Postponed + l.sh.Blocked, held: l.orphan.heldNow(), pubsub: l.subs.stats(), crossings: maps.Clone(l.sh.Crossings),
+		errors: maps.Clone(l.sh.Errors), timed: l.sh.TimedOut, tracking: l.sh.Invalidations.Clients(), nodes: map[string]NodeStats{},
 	}
 	p.counters.commands = append([]CommandStats(nil), k.commands...)
 	busy := k.busy + l.sh.Now - k.awake

@@ -40,6 +40,9 @@ func (l *loop) Count(c *session.Client, r *backend.Request, kind byte) {
 	s.Calls++
 	if kind == '-' {
 		s.Errors++
+		if r.Rejected {
+			s.Rejected++
+		}
 	}
 	s.TotalTime += time.Duration(took)
 	s.Latency[min(bits.Len64(uint64(took)/1000), LatencyBuckets-1)]++

@@ -9,12 +9,14 @@ import (
 	"github.com/basalt-redis/basalt/proxy/session"
 )
 
-// ResetStats sets the counters of commands back to zero (CONFIG RESETSTAT), and
-// then calls done.
+// ResetStats sets the counters of commands, errors and connections back to zero (CONFIG
+// RESETSTAT), and then calls done.
 func (l *loop) ResetStats(done func()) {
+	l.eng.accepting.rejected.Store(0)
 	l.everywhere(func(at *loop, _ int) {
 		clear(at.counters.commands)
-		at.counters.unknown, at.counters.malformed = 0, 0
+		clear(at.sh.Errors)
+		at.counters.unknown, at.counters.malformed, at.counters.accepted = 0, 0, 0
 	}, done)
 }
 

@@ -24,6 +24,9 @@ type Stats struct {
 	// ClientsBlocked is how many clients have a command that waits: for data or
 	// replicas (BLPOP, WAIT), or for the end of a CLIENT PAUSE.
 	ClientsBlocked int
+	// ClientsTimed is how many of these wait for some time at most, ClientsTracking how
+	// many clients track keys.
+	ClientsTimed, ClientsTracking int
 	// ClientsEvicted counts clients closed because they held most of a memory
 	// budget that was full.
 	ClientsEvicted uint64
@@ -37,6 +40,8 @@ type Stats struct {
 	Commands []CommandStats
 	// UnknownCommands counts requests refused by the command table.
 	UnknownCommands uint64
+	// OwnErrors counts error replies that no server made, by their code.
+	OwnErrors map[string]uint64
 	// Crossings counts requests over several slots, served or refused.
 	Crossings map[session.Crossing]uint64
 	// Nodes in the order of the routing table.
@@ -71,8 +76,9 @@ type PubSubStats struct {
 
 // CommandStats counts one command.
 type CommandStats struct {
-	// Calls answered, and how many of the answers were errors.
-	Calls, Errors uint64
+	// Calls answered, how many of the answers were errors, and how many of these did not
+	// come as far as being executed.
+	Calls, Errors, Rejected uint64
 	// TotalTime is the sum of all latencies, from parsed to answered.
 	TotalTime time.Duration
 	// Latency counts answers by LatencyBound.

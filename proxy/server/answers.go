@@ -41,7 +41,7 @@ func (s *Server) describe() introspect.Proxy {
 		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Software: s.engine.Software(), Port: s.port(), ClusterMode: s.cfg.ClusterMode, Now: time.Now(), Started: s.started,
 		ProcessID: os.Getpid(), Cluster: s.cfg.Cluster, Phase: status.Phase, Epoch: status.Epoch, AckedEpoch: status.AckedEpoch,
 		ConfigServer: status.Server, Shards: len(table.Shards), Nodes: len(stats.Nodes), Loops: len(stats.Loops),
-		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsBlocked: stats.ClientsBlocked, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
+		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsBlocked: stats.ClientsBlocked, ClientsTimed: stats.ClientsTimed, ClientsTracking: stats.ClientsTracking, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,
 		ClientsTooSlow: stats.ClientsTooSlow, ClientsEvicted: stats.ClientsEvicted, ProtocolErrors: stats.ProtocolErrors, UnknownCommands: stats.UnknownCommands,
 		Held: stats.Held, HeldBytes: stats.HeldBytes, HeldTotal: stats.HeldTotal, HeldRefused: stats.HeldRefused, MemoryBytes: stats.MemoryBytes,
 		Subscribers: stats.PubSub.Subscribers, Subscriptions: stats.PubSub.Subscriptions, Messages: stats.PubSub.Messages, Deliveries: stats.PubSub.Deliveries,
@@ -51,15 +51,17 @@ func (s *Server) describe() introspect.Proxy {
 	}
 	for id, c := range stats.Commands {
 		p.Commands += c.Calls
-		p.Errors += c.Errors
 		if c.Calls > 0 {
 			p.Calls = append(p.Calls, introspect.Calls{
-				Name: command.ByID(id).Name, Calls: c.Calls, Errors: c.Errors, Total: c.TotalTime,
+				Name: command.ByID(id).Name, Calls: c.Calls, Errors: c.Errors, Rejected: c.Rejected, Total: c.TotalTime,
 				P50: quantile(&c, 0.5), P99: quantile(&c, 0.99), P999: quantile(&c, 0.999),
 			})
 		}
 	}
-	p.Errors += stats.UnknownCommands
+	p.Errors = stats.OwnErrors
+	if path, err := os.Executable(); err == nil {
+		p.Executable = path
+	}
 	return p
 }
 

@@ -27,7 +27,8 @@ import (
 //  2. It goes to a connection that serves nobody else (Router.Block), to the
 //     master of its slot. The server knows the time limit and says when it is
 //     over.
-//  3. It may be sent again, to another master: then with the time that is left.
+//  3. It may be sent again, to another master: then with the time that is left, as when
+//     it is first sent after a while (soonEnough).
 //     An ID "$" of XREAD is sent again as the ID it meant when the command was
 //     first sent, so that no entry in between is missed.
 //  4. Between MULTI and EXEC, and in scripts, it is a command like any other: the
@@ -84,6 +85,8 @@ type blocking struct {
 	// parts are the commands, several for WAIT. left of them have no answer.
 	parts []*Blocked
 	left  int
+	// timed: it ends after some time.
+	timed bool
 	// cancelling: somebody ends it already.
 	cancelling bool
 }
@@ -116,7 +119,7 @@ func (c *Client) block(spec *command.Spec, at int, unit time.Duration, args [][]
 		c.cross(r)
 	}
 	b := c.newBlocked(r, spec, int(r.Slot), args, raw)
-	b.Crosses = crosses
+	b.Crosses, r.Relayed = crosses, true
 	b.timeoutAt, b.unit = at, unit
 	b.Deadline = b.deadline(args[at])
 	b.fresh, b.streams = spec.NewEntries(args)
@@ -139,8 +142,11 @@ func (c *Client) newBlocked(r *backend.Request, spec *command.Spec, slot int, ar
 
 // wait sends the parts of a command that blocks. What follows waits.
 func (c *Client) wait(parts ...*Blocked) {
-	c.blocking = &blocking{parts: parts, left: len(parts)}
+	c.blocking = &blocking{parts: parts, left: len(parts), timed: parts[0].Deadline != 0}
 	c.sh.Blocked++
+	if c.blocking.timed {
+		c.sh.TimedOut++
+	}
 	for _, b := range parts {
 		if b.words == nil {
 			continue // another part failed, and with it all
@@ -214,6 +220,11 @@ var (
 	noSuchKey   = []byte("-ERR no such key")
 )
 
+// soonEnough is within how many nanoseconds a command is sent as the client wrote it, for
+// those who read it with MONITOR: the time until there is a connection is then not taken
+// off its limit.
+const soonEnough = int64(100 * time.Millisecond)
+
 // LastIDWithin is how many bytes of a reply to Before are enough for Answered.
 const LastIDWithin = 512
 
@@ -235,8 +246,13 @@ func lastID(reply []byte) []byte {
 // Request appends what is to be sent now: the command with the time that is
 // left. again says that it was sent before.
 func (b *Blocked) Request(dst []byte, again bool) []byte {
-	left := b.Deadline - b.client.sh.Now
-	late := b.Deadline != 0 && b.client.sh.Now-b.began >= int64(time.Millisecond)
+	now := b.client.sh.Now
+	if b.Deadline != 0 && !again && now-b.began < soonEnough {
+		b.Deadline += now - b.began // the server counts from now
+		return append(dst, b.words.B...)
+	}
+	left := b.Deadline - now
+	late := b.Deadline != 0 && now-b.began >= int64(time.Millisecond)
 	if !late && (!again || b.ids == nil) {
 		return append(dst, b.words.B...)
 	}
@@ -277,6 +293,9 @@ func (b *Blocked) ended() {
 
 // unblocked: the client waits no longer.
 func (c *Client) unblocked() {
+	if c.blocking.timed {
+		c.sh.TimedOut--
+	}
 	c.blocking = nil
 	c.sh.Blocked--
 }

@@ -487,7 +487,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			line = c.refuseInside(spec, line)
 		}
 		c.noteDebugger(spec, args, line)
-		c.answer(spec, line)
+		c.reject(spec, line)
 		c.release(chunk)
 		return true
 	}
@@ -501,7 +501,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if c.tx != nil || spec.Name == "exec" {
 			line = c.refuseInside(spec, line)
 		}
-		c.answer(spec, line)
+		c.reject(spec, line)
 		c.release(chunk)
 		return true
 	}

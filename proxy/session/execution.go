@@ -148,6 +148,7 @@ func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) 
 // server, or nil when none is needed; all is then on its way.
 func (c *Client) execute(t *transaction, whole *backend.Request) *backend.Request {
 	sh := c.sh
+	whole.Relayed = true
 	e := &execution{client: c, whole: whole, asides: t.asides, count: t.count, slot: t.slot, sent: t.sent + t.homing(), homing: t.homing(), replies: make([][]byte, len(t.asides)), running: -1}
 	if t.sent == 0 && t.pin == nil {
 		e.run()

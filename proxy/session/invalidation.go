@@ -32,6 +32,9 @@ type Invalidations struct {
 	keys    map[string][]*Client
 }
 
+// Clients is how many clients track.
+func (v *Invalidations) Clients() int { return len(v.clients) }
+
 // Keys is how many keys are remembered.
 func (v *Invalidations) Keys() int { return len(v.keys) }
 

@@ -49,6 +49,7 @@ type merge struct {
 // newMerge begins a command of n parts.
 func (c *Client) newMerge(spec *command.Spec, n int, join func(*merge, []byte) ([]byte, error)) *merge {
 	m := &merge{sh: c.sh, client: c, whole: c.begin(spec), replies: make([][]byte, n), waiting: n, join: join, next: c.merges}
+	m.whole.Relayed = true
 	c.merges = m
 	return m
 }

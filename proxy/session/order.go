@@ -29,6 +29,9 @@ func (c *Client) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	if r.Block != nil && r.Block.Reads != nil && c.readAgain(r, piece) {
 		return
 	}
+	if kind == '-' {
+		c.ownError(r, piece)
+	}
 	sh.Router.Count(c, r, kind)
 	if n := r.Out.Len() + len(piece); n >= bulkReply || r.Streamed {
 		c.large(r, max(n, c.bulk.streamed))
@@ -60,6 +63,9 @@ func (c *Client) Fail(r *backend.Request, line []byte) {
 		c.Close()
 		c.sh.Requests.Put(r)
 		return
+	}
+	if r.Relayed || r.Raw() != nil {
+		c.sh.countError(line) // instead of a reply of the server
 	}
 	c.Reply(r, line, true, '-')
 }
@@ -251,6 +257,9 @@ func (c *Client) TooSlow() bool {
 // answer replies to a request at once.
 func (c *Client) answer(spec *command.Spec, reply []byte) {
 	if c.first == nil && c.mode == replyOn && spec == nil {
+		if reply[0] == '-' {
+			c.sh.countError(reply)
+		}
 		c.out.Reserve(&c.sh.Pool, outputRoom)
 		c.out.Append(&c.sh.Pool, reply)
 		c.wrote()

@@ -34,6 +34,7 @@ func (c *Client) publish(spec *command.Spec, kind pubsub.Kind, args [][]byte, ra
 		r = c.forward(spec, at)
 	} else {
 		p := &publication{client: c, whole: c.begin(spec), kind: kind}
+		p.whole.Relayed = true
 		r = sh.part(p.whole, p)
 		r.Slot = int32(at)
 	}

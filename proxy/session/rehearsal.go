@@ -45,6 +45,7 @@ func (c *Client) rehearse(spec *command.Spec, args [][]byte, raw []byte) {
 		raw = sh.encode(args)
 	}
 	whole := c.begin(spec)
+	whole.Relayed = true
 	r := sh.Requests.Get()
 	r.Owner, r.Spec, r.Start = &rehearsal{client: c, tx: c.tx, whole: whole}, spec, sh.Now
 	r.Proto, r.DB, r.Slot, r.ReadOnly = c.proto, c.db, int32(c.tx.slot), true

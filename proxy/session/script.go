@@ -385,7 +385,7 @@ func (c *Client) findScript(r *backend.Request, sha string) {
 		}
 		source, ok := found[sha]
 		if !ok {
-			c.Fail(r, lineNoScript)
+			c.Reply(r, lineNoScript, true, '-')
 			return
 		}
 		o := &firstBySHA{client: c, sha: sha, again: true}

@@ -45,6 +45,10 @@ type Shared struct {
 	Busy []byte
 	// Blocked counts clients that wait for a blocking command.
 	Blocked int
+	// Errors counts error replies that no server made, by their code.
+	Errors map[string]uint64
+	// TimedOut counts blocked clients with a time limit.
+	TimedOut int
 	// Crossings counts requests over several slots.
 	Crossings map[Crossing]uint64
 	// Monitored: some client of the proxy monitors.

@@ -195,6 +195,7 @@ func (c *Client) newSplit(whole *backend.Request, s *scatter) *split {
 		sh.splits = m.next
 	}
 	m.client, m.whole, m.next = c, whole, nil
+	whole.Relayed = true
 	m.waiting, m.keys = len(s.parts), len(s.order)
 	for len(m.replies) < m.waiting {
 		m.replies = append(m.replies, buffer.Queue{})

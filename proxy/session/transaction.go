@@ -319,7 +319,7 @@ func (c *Client) queue(spec *command.Spec, args [][]byte, raw []byte) {
 		return
 	}
 	c.abort()
-	c.answer(spec, line)
+	c.reject(spec, line)
 }
 
 // admit tells what speaks against a command in this transaction: an error line,

@@ -96,6 +96,7 @@ func (c *Client) askReplicas(spec *command.Spec, args [][]byte, raw []byte) {
 	}
 	sh := c.sh
 	w := &replicasAsked{client: c, whole: c.begin(spec), replies: make([][]byte, len(slots)), missing: len(slots)}
+	w.whole.Relayed = true
 	for i, at := range slots {
 		r := sh.Requests.Get()
 		r.Owner, r.Spec, r.Start, r.Proto, r.DB, r.Part, r.Slot = w, spec, sh.Now, c.proto, c.db, int32(i), int32(at)
