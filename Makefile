@@ -147,6 +147,7 @@ NODE_PROGRAMS := tests/clients/programs/node
 client-libraries: redis-server
 	$(call ensure,redis-benchmark,redis-tools)
 	$(call ensure-that,/usr/bin/python3 -c 'import redis',redis-py,python3 python3-redis)
+	$(call ensure-that,/usr/bin/python3 -c 'import rq; import celery',RQ and Celery,python3-rq python3-celery)
 	$(call ensure-that,/usr/bin/ruby -e 'require "redis"',ruby-redis,ruby ruby-redis)
 	$(call ensure-that,/usr/bin/php -r 'exit(class_exists("Redis") ? 0 : 1);',phpredis,php-cli php-redis)
 	$(call ensure-that,test -e /usr/include/hiredis/hiredis.h,hiredis,libhiredis-dev)
@@ -156,7 +157,7 @@ client-libraries: redis-server
 	@$(MAKE) $(NODE_PROGRAMS)/node_modules/.package-lock.json
 
 $(NODE_PROGRAMS)/node_modules/.package-lock.json: $(NODE_PROGRAMS)/package.json $(NODE_PROGRAMS)/package-lock.json
-	@echo "installing ioredis and node-redis"
+	@echo "installing ioredis, node-redis and redlock"
 	@cd $(NODE_PROGRAMS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 

@@ -7,6 +7,9 @@
 // run at once while masters and proxies are killed, and must come back by their
 // own means and without a wrong value.
 //
+// Frameworks whose keys cannot be tagged (RQ, a Celery chord, a lock of several resources
+// with redlock) run likewise against a cluster of one shard.
+//
 // The tools of Redis itself, redis-cli and redis-benchmark, are compared likewise.
 // A table of clients and features closes the run. `make test-clients` installs what
 // the programs need and runs them.
