@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"time"
 
@@ -42,7 +43,7 @@ func (s *Server) open(ctx context.Context) (opened, error) {
 		return o, err
 	}
 	if len(s.cfg.EtcdEndpoints) == 0 {
-		o.etcd, err = embedded.Start(ctx, embedded.Config{Dir: s.cfg.DataDir, ListenClient: s.cfg.EtcdEmbeddedListen})
+		o.etcd, err = embedded.Start(ctx, embedded.Config{Dir: s.cfg.DataDir, ListenClient: s.cfg.EtcdEmbeddedListen, Fatal: s.fatal})
 		if err != nil {
 			return o, err
 		}
@@ -58,6 +59,12 @@ func (s *Server) open(ctx context.Context) (opened, error) {
 	}
 	o.store = opened
 	return o, nil
+}
+
+// fatal says on stderr, as main does, and in the log why the process ends at once.
+func (s *Server) fatal(err error) {
+	s.log.Error("configserver ends", "error", err)
+	fmt.Fprintln(os.Stderr, "configserver:", err)
 }
 
 // connect opens the client, and waits for etcd when it must log in there first.

@@ -2,6 +2,7 @@ package configclient
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"time"
@@ -36,30 +37,48 @@ func (b *backoff) wait(ctx context.Context, grow bool) error {
 	}
 }
 
-// teller logs why there is no connection: at once when the reason is new, else
-// every tellEvery, for attempts follow each other quickly.
+// teller logs that there is no connection: once when that lasts, and then every
+// tellEvery, whatever each attempt meets. One Configserver that stops and another that goes
+// on in its place are no reason to warn. Why a topology is refused is told at once.
 type teller struct {
-	log    *slog.Logger
-	reason string
-	at     time.Time
+	log *slog.Logger
+	// since is when the connection was lost, or none was found first; at is when that
+	// was told. refused is the last reason for which a topology was.
+	since, at time.Time
+	refused   string
 }
 
-const tellEvery = 5 * time.Second
+const (
+	tellAfter = 2 * time.Second
+	tellEvery = time.Minute
+)
 
 func newTeller(log *slog.Logger) *teller { return &teller{log: log} }
 
 func (t *teller) tell(connected bool, address string, err error, s Status) {
+	now := time.Now()
 	reason := "the configserver ended the stream"
 	if err != nil {
 		reason = err.Error()
 	}
-	if !connected && reason == t.reason && time.Since(t.at) < tellEvery {
+	if connected || t.since.IsZero() {
+		t.since, t.at = now, time.Time{}
+	}
+	if connected {
+		t.log.Info("the connection to the configserver ended; looks for one", "configserver", address, "reason", reason)
+	}
+	due := now.Sub(t.since) >= tellAfter && now.Sub(t.at) >= tellEvery
+	if errors.Is(err, errRefused) && t.refused != reason {
+		due, t.refused = true, reason
+	}
+	if !due {
 		return
 	}
-	t.reason, t.at = reason, time.Now()
+	t.at = now
 	if s.Epoch == 0 {
 		t.log.Warn("waiting for a topology; no client is served before", "configserver", address, "error", reason)
 		return
 	}
-	t.log.Warn("configserver lost, serving on by the last epoch", "configserver", address, "error", reason, "epoch", s.Epoch)
+	t.log.Warn("no configserver, serving on by the last epoch", "configserver", address, "error", reason, "epoch", s.Epoch,
+		"for", now.Sub(t.since).Round(time.Second))
 }

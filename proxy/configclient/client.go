@@ -285,7 +285,7 @@ func (c *Client) lastGoodbye(ctx context.Context, next int) {
 			return
 		}
 	}
-	c.log.Warn("no configserver to say goodbye to; it will fence this proxy when it must not wait for it")
+	c.log.Info("no configserver to say goodbye to; it forgets this proxy by itself")
 }
 
 func (c *Client) disconnected(err error) {

@@ -408,9 +408,10 @@ func TestWaitsForAConfigserverToAppear(t *testing.T) {
 	f := startFake(t)
 	f.server.Stop()
 	p := startProxy(t, nil, f)
-	time.Sleep(100 * time.Millisecond)
-	if !strings.Contains(p.log.String(), "waiting for a topology") || p.Status().Problem == "" {
-		t.Errorf("log:\n%s\nstatus %+v", p.log, p.Status())
+	for begun := time.Now(); !strings.Contains(p.log.String(), "waiting for a topology") || p.Status().Problem == ""; time.Sleep(10 * time.Millisecond) {
+		if time.Since(begun) > 5*tellAfter {
+			t.Fatalf("log:\n%s\nstatus %+v", p.log, p.Status())
+		}
 	}
 	f.listen(f.address)
 	f.stream(0).snapshot(topologyAt(1, "a"))

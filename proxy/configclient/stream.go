@@ -33,6 +33,9 @@ const (
 	maxMessage = 64 << 20
 )
 
+// errRefused: what a Configserver says must not be obeyed.
+var errRefused = errors.New("topology refused")
+
 type watch = grpc.BidiStreamingClient[basaltv1.WatchTopologyRequest, basaltv1.WatchTopologyResponse]
 
 func dial(address string) (*grpc.ClientConn, error) {
@@ -177,7 +180,7 @@ func (c *Client) receive(stream watch, first chan struct{}) error {
 		}
 		if err != nil {
 			c.refused()
-			return fmt.Errorf("topology refused: %w", err)
+			return fmt.Errorf("%w: %w", errRefused, err)
 		}
 		if !got {
 			got = true

@@ -96,7 +96,10 @@ func runEtcd(ctx context.Context, cfg config.Etcd) error {
 	if err != nil {
 		return fmt.Errorf("--%w", err)
 	}
-	etcd, err := embedded.Start(ctx, embedded.Config{Dir: cfg.DataDir, ListenClient: cfg.ListenClient, ListenPeer: cfg.ListenPeer})
+	etcd, err := embedded.Start(ctx, embedded.Config{Dir: cfg.DataDir, ListenClient: cfg.ListenClient, ListenPeer: cfg.ListenPeer, Fatal: func(err error) {
+		log.Error("etcd ends", "error", err)
+		fmt.Fprintln(os.Stderr, "configserver:", err)
+	}})
 	if err != nil {
 		return err
 	}

@@ -24,6 +24,10 @@ type Config struct {
 	// ListenClient and ListenPeer are "host:port" with a loopback host; port 0
 	// takes a free one, and an empty address means 127.0.0.1:0.
 	ListenClient, ListenPeer string
+	// Fatal is called with the reason when etcd cannot go on, as with a full disk. The
+	// process must end then: etcd may not run a step further. nil writes a line to
+	// stderr. When it returns, the process ends with code 1.
+	Fatal func(error)
 }
 
 // Server is a running etcd.
@@ -79,7 +83,12 @@ func Start(ctx context.Context, c Config) (*Server, error) {
 	cfg.EnableGRPCGateway = false
 	cfg.LogLevel = "error"
 	cfg.WarningUnaryRequestDuration = time.Second
-	cfg.LogOutputs = []string{filepath.Join(c.Dir, "etcd.log")}
+	cfg.LogOutputs = []string{filepath.Join(c.Dir, logFile)}
+	log, err := newLog(&c)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(log)
 
 	if err := removeUnborn(cfg.Dir); err != nil {
 		return nil, errors.Join(err, lock.Close())
