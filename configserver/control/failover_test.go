@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -257,5 +258,41 @@ func TestFailoversAreLimited(t *testing.T) {
 		t.Errorf("an admin's failover: %+v, %v", report, err)
 	}
 	p.has("shard-0", "k", "v")
+	r.checkEpochs()
+}
+
+// A master that its people start again and again is no master that dies again and again,
+// and one for which an admin asked is none either.
+func TestWhatDoesNotCountForTheLimit(t *testing.T) {
+	t.Parallel()
+	r := settledRig(t, 1, 2, func(p *topology.Policy) { p.MaxFailovers = 1 })
+	p := r.proxy("p1")
+	p.mustSet("shard-0", "k", "v")
+	if _, err := r.loop.Failover(t.Context(), "shard-0", failover.Wish{}); err != nil {
+		t.Fatal(err)
+	}
+	r.settled("shard-0")
+	r.servers["shard-0-1"].Kill() // the one that counts
+	p.setUntil("shard-0", "k", "w")
+	r.servers["shard-0-1"].Restart()
+	r.settled("shard-0")
+	if n := len(r.shard("shard-0").Failovers); n != 1 {
+		t.Fatalf("%d failovers count", n)
+	}
+	r.servers["shard-0-0"].Kill()
+	r.eventually("told", 3*time.Second, func() bool { return len(r.events("FailoversExhausted")) == 1 })
+	told := r.events("FailoversExhausted")[0].Message
+	again := r.shard("shard-0").Failovers[0].Add(r.loop.Topology().Policy.FailoverPeriod).UTC().Format(time.RFC3339)
+	start, lose := strings.Index(told, "start shard-0-0 again"), strings.Index(told, "basaltctl failover")
+	if !strings.Contains(told, again) || start < 0 || lose < start {
+		t.Errorf("it does not say when (%s), and first what loses nothing: %s", again, told)
+	}
+	// The remedy that it names first.
+	r.servers["shard-0-0"].Restart()
+	p.setUntil("shard-0", "k", "x")
+	r.settled("shard-0")
+	if n := len(r.shard("shard-0").Failovers); n != 1 {
+		t.Errorf("%d failovers count", n)
+	}
 	r.checkEpochs()
 }

@@ -127,7 +127,7 @@ func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wis
 		return refusedWish(c, s, wish, &outcome)
 	}
 	evidence := health.AssessMaster(c, s, &o, now).Evidence
-	change := failover.Begin(s.ID, id, byAdmin, wish, evidence, &o, now)
+	change := failover.Begin(s.ID, id, byAdmin, wish, false, evidence, &o, now)
 	shard := s.ID
 	l.start(shard, "failover", false, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, shard+": failover, no master", change); err != nil {

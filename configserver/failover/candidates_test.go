@@ -462,7 +462,7 @@ func TestProgress(t *testing.T) {
 func TestBeginRefuses(t *testing.T) {
 	w := newWorld(2)
 	begin := func() error {
-		_, err := w.commit(Begin("s", "1", "a test", nil, nil, &w.o, w.now))
+		_, err := w.commit(Begin("s", "1", "a test", nil, true, nil, &w.o, w.now))
 		return err
 	}
 	if err := begin(); err != nil {

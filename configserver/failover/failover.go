@@ -67,9 +67,9 @@ type Wish struct {
 	AcceptLoss bool
 }
 
-// Begin is the change that begins a failover. Automatic ones, without a wish, count
-// for the limit per period.
-func Begin(shard, id, cause string, wish *Wish, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
+// Begin is the change that begins a failover. One that counts is for the limit per
+// period (Row.Counts).
+func Begin(shard, id, cause string, wish *Wish, counts bool, evidence []topology.Evidence, o *health.Observations, now time.Time) Change {
 	return func(c *topology.Cluster) ([]topology.Event, error) {
 		s, err := beginOn(c, shard)
 		if err != nil {
@@ -100,7 +100,7 @@ func Begin(shard, id, cause string, wish *Wish, evidence []topology.Evidence, o 
 		}
 		s.Master, s.Frozen = "", false
 		s.Failovers = recent(s.Failovers, now, c.Policy.FailoverPeriod)
-		if wish == nil {
+		if counts {
 			s.Failovers = append(s.Failovers, now)
 		}
 		return []topology.Event{{Time: now, Kind: "FailoverBegan", Severity: topology.Warning, Shard: shard, Node: s.Operation.OldMaster,
@@ -500,8 +500,8 @@ func (x *Executor) finish(ctx context.Context, generation uint64, master redisad
 		report = x.report(s, op, c.Epoch)
 		report.Phases = ended(report.Phases, now)
 		report.Succeeded = s.Master != op.OldMaster
-		if n := len(s.Failovers); !report.Succeeded && !op.Asked && op.Kind == topology.Failover && n > 0 {
-			s.Failovers = s.Failovers[:n-1] // nobody was failed over to
+		if !report.Succeeded { // nobody was failed over to
+			s.Failovers = slices.DeleteFunc(s.Failovers, func(t time.Time) bool { return t.Equal(op.StartedAt) })
 		}
 		if !report.Succeeded {
 			report.Error = "the role came back to " + s.Master + ": nobody else could take it"

@@ -132,7 +132,7 @@ func (m *model) act() {
 	for _, p := range m.detect() {
 		switch p.Remedy {
 		case Replace:
-			if _, err := m.commit(Begin("s", fmt.Sprint(m.c.Epoch), p.Code, nil, p.Evidence, &m.o, m.now)); err != nil {
+			if _, err := m.commit(Begin("s", fmt.Sprint(m.c.Epoch), p.Code, nil, RowOf(p.Code).Counts, p.Evidence, &m.o, m.now)); err != nil {
 				m.t.Fatalf("begin: %v", err)
 			}
 			m.say("failover: %s", p.Message)

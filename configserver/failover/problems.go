@@ -56,6 +56,10 @@ type Row struct {
 	Event, Ended string
 	// After is how long it must last before it is told.
 	After time.Duration
+	// Counts: replacing the master counts for the limit of failovers per period. Those
+	// of servers that were started again, by whoever runs them, do not, nor what an
+	// admin asks for.
+	Counts bool
 
 	match func(x *situation) []found
 }
@@ -74,12 +78,12 @@ type found struct {
 var Table = []Row{
 	{Code: "RecordIsOlder", Severity: topology.Critical, Event: "RecordIsOlder", Ended: "RecordAdopted", match: ofTheCluster},
 	{Code: "FailoversExhausted", Severity: topology.Critical, Event: "FailoversExhausted", match: failoversExhausted},
-	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Dead)},
-	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, match: lost(health.Hung)},
+	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Dead)},
+	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Hung)},
 	{Code: "MasterRestarted", Severity: topology.Critical, Remedy: Replace, match: lost(health.Restarted)},
 	{Code: "MasterRestartedNoCandidate", Severity: topology.Critical, Remedy: Replace, match: masterRestartedNoCandidate},
 	{Code: "AllNodesRestarted", Severity: topology.Critical, Remedy: Replace, Event: "AllNodesRestarted", match: allNodesRestarted},
-	{Code: "MasterIsReplica", Severity: topology.Critical, Remedy: Replace, After: time.Second, match: masterIsReplica},
+	{Code: "MasterIsReplica", Severity: topology.Critical, Remedy: Replace, Counts: true, After: time.Second, match: masterIsReplica},
 	{Code: "FailoverBlocked", Severity: topology.Critical, Event: "FailoverBlocked", After: time.Second, match: failoverBlocked},
 	{Code: "DeadMasterNoReplicas", Severity: topology.Critical, Event: "DeadMasterNoReplicas", After: time.Second, match: noReplicas(health.Dead)},
 	{Code: "HungMasterNoReplicas", Severity: topology.Critical, Event: "HungMasterNoReplicas", After: time.Second, match: noReplicas(health.Hung)},
@@ -139,6 +143,7 @@ type situation struct {
 	outcome   Outcome
 	chosen    string
 	exhausted bool
+	failovers []time.Time // those that count, oldest first
 }
 
 // Detect finds the problems of one shard, the worst first. It is pure: the
@@ -157,7 +162,10 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 			}
 			x.outcome = Elect(c, s, Election{Old: x.master.ID, Since: troubleSince(s, o), Offset: offset}, o, now)
 			x.chosen = x.outcome.Chosen()
-			x.exhausted = len(recent(s.Failovers, now, c.Policy.FailoverPeriod)) >= c.Policy.MaxFailovers
+			x.failovers = recent(s.Failovers, now, c.Policy.FailoverPeriod)
+			// One that was started again is looked after, or its shard would not serve
+			// when all its nodes are back.
+			x.exhausted = len(x.failovers) >= c.Policy.MaxFailovers && x.about.Verdict != health.Restarted
 		}
 	}
 	var problems []Problem
@@ -223,9 +231,16 @@ func failoversExhausted(x *situation) []found {
 	if !x.troubled() || !x.exhausted || x.chosen == "" || x.chosen == x.master.ID {
 		return nil
 	}
-	return x.blame("master %s is lost (%s) and is not replaced automatically, for %s was failed over %d times within %v: "+
-		"find out why masters die there; `basaltctl failover %s %s` replaces it all the same",
-		x.master.ID, x.about.Detail, x.s.ID, x.c.Policy.MaxFailovers, x.c.Policy.FailoverPeriod, x.c.Name, x.s.ID)
+	return x.blame("master %s is lost (%s) and is not replaced automatically before %s, for %s was failed over %d times within %v: "+
+		"start %s again, or let it go on if it hangs: the shard serves then, and writes that only %s has are not thrown away; "+
+		"`basaltctl failover %s %s` makes %s the master now, without them; find out why masters die there",
+		x.master.ID, x.about.Detail, x.again().UTC().Format(time.RFC3339), x.s.ID, len(x.failovers), x.c.Policy.FailoverPeriod,
+		x.master.ID, x.master.ID, x.c.Name, x.s.ID, x.chosen)
+}
+
+// again is when the limit of failovers allows one.
+func (x *situation) again() time.Time {
+	return x.failovers[len(x.failovers)-x.c.Policy.MaxFailovers].Add(x.c.Policy.FailoverPeriod)
 }
 
 // mayReplace tells if a lost master can be replaced by an admitted node now.

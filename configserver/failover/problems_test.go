@@ -63,7 +63,7 @@ var situations = []situationTest{
 		w.kill("n1")
 		w.kill("n0")
 		w.tick(time.Second)
-		_, _ = w.commit(Begin("s", "1", "a test", nil, nil, &w.o, w.now))
+		_, _ = w.commit(Begin("s", "1", "a test", nil, true, nil, &w.o, w.now))
 		w.shard().Operation.Phase = Electing
 	}, code: "FailoverBlocked", node: "n0", message: "s has no master: waiting for n0"},
 	{name: "FailoverBlocked: a replica that never was in sync", nodes: 2, make: func(w *world) {
@@ -177,7 +177,14 @@ var situations = []situationTest{
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Minute), w.now.Add(-time.Minute), w.now}
 		w.kill("n0")
 		w.tick(50 * time.Millisecond)
-	}, code: "FailoversExhausted", node: "n0", message: "`basaltctl failover c s` replaces it"},
+	}, code: "FailoversExhausted", node: "n0", message: "`basaltctl failover c s` makes n1 the master now"},
+	{name: "FailoversExhausted: not for one that was started again", nodes: 2, make: func(w *world) {
+		w.shard().Failovers = []time.Time{w.now.Add(-time.Minute), w.now.Add(-time.Minute), w.now}
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+		w.restart("n0", 0)
+		w.tick(3 * step)
+	}, code: "MasterRestarted", node: "n0", remedy: Replace, also: []string{"ReplicatesFromWrongMaster", "ReplicaNotReplicating"}},
 	{name: "FailoversExhausted: old ones do not count", nodes: 2, make: func(w *world) {
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Hour), w.now.Add(-time.Hour), w.now}
 		w.kill("n0")

@@ -177,7 +177,7 @@ func (w *world) act() string {
 		s := w.shard()
 		switch p.Remedy {
 		case Replace:
-			events, err := w.commit(Begin("s", fmt.Sprint(w.c.Epoch), p.Code, nil, p.Evidence, &w.o, w.now))
+			events, err := w.commit(Begin("s", fmt.Sprint(w.c.Epoch), p.Code, nil, RowOf(p.Code).Counts, p.Evidence, &w.o, w.now))
 			if err != nil {
 				say("refused: %v", err)
 				return out.String()
