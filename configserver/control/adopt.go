@@ -13,7 +13,8 @@ import (
 
 const (
 	// adoptMargin is how far the adopted epoch is above the highest that anybody has
-	// told of: a proxy that is cut off from here may know of some more.
+	// told of: a proxy that is cut off from here may know of some more. So far above
+	// the recorded ones are the terms of the shards, of which nobody tells.
 	adoptMargin = 100
 	// askAtOnce is how many shards are asked at the same time.
 	askAtOnce = 32

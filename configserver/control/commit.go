@@ -102,6 +102,11 @@ func (l *Loop) startCommit() {
 	if len(sharing) == 0 {
 		return
 	}
+	skip := uint64(0)
+	if sharing[0].adopts > 0 {
+		skip = adoptMargin
+	}
+	next.RenewTerms(l.record.Load(), skip)
 	next.Reason = strings.Join(reasons, "; ")
 	l.committing = true
 	l.spawn(func() { l.commit(next, events, sharing) })

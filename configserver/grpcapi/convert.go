@@ -211,6 +211,7 @@ func shardToProto(s *topology.Shard) *basaltv1.Shard {
 		Master:     s.Master,
 		Generation: s.Generation,
 		Frozen:     s.Frozen,
+		Term:       s.Term,
 	}
 	for first, last := range s.Slots.Ranges {
 		shard.Slots = append(shard.Slots, &basaltv1.SlotRange{Start: uint32(first), End: uint32(last)})

@@ -165,6 +165,9 @@ type Shard struct {
 	// 1; SecretID names the cluster secret its password is derived from.
 	Generation uint64 `json:"generation"`
 	SecretID   string `json:"secretID,omitempty"`
+	// Term counts the incarnations that became master, from 1 (see Cluster.RenewTerms);
+	// 0 in records of before.
+	Term uint64 `json:"term,omitempty"`
 	// Frozen: proxies hold every request for the shard.
 	Frozen    bool       `json:"frozen,omitempty"`
 	Operation *Operation `json:"operation,omitempty"`

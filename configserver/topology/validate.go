@@ -284,6 +284,9 @@ func (c Cluster) validateAfter(next Cluster) error {
 		if is := next.Shard(was.ID); is != nil && is.Generation < was.Generation {
 			return fmt.Errorf("shard %s: generation %d after generation %d", was.ID, is.Generation, was.Generation)
 		}
+		if is := next.Shard(was.ID); is != nil && is.Term < was.Term {
+			return fmt.Errorf("shard %s: term %d after term %d", was.ID, is.Term, was.Term)
+		}
 	}
 	if c.Phase == Serving && c.Policy.CrossSlot == CrossOneShard && c.owners() == 1 && next.owners() > 1 {
 		return Invalidf("policy.cross_slot", "requests over several slots are served by the one shard of cluster %s and would fail with two: "+

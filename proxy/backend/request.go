@@ -52,6 +52,10 @@ type Request struct {
 	// Block is for a request of several commands, or one that depends on its
 	// connection; else nil.
 	Block *Block
+	// Cursor is the tag of the master that gave out the cursor in it; 0 for one that
+	// any takes. Paged: the cursor in the reply was replaced.
+	Cursor uint8
+	Paged  bool
 	// Scripted: it runs scripts by their SHA-1, so a server that it was not meant
 	// for at first may have to be given their sources.
 	Scripted bool

@@ -61,6 +61,9 @@ type Spec struct {
 	// Blocking commands may wait for data or replicas, some of them only with an
 	// option (XREAD BLOCK): see Timeout.
 	Blocking bool
+	// Cursor is the index of the argument that is a cursor, in commands that iterate;
+	// else 0.
+	Cursor int
 	// Hidden commands are not shown by MONITOR.
 	Hidden bool
 	// NoAuth commands are open to clients that did not authenticate.

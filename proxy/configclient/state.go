@@ -158,7 +158,7 @@ func (s state) table(revision uint64, users *acl.Users, log *slog.Logger) (*rout
 }
 
 func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, error) {
-	r := routing.Shard{ID: shard.GetId(), Master: shard.GetMaster(), Frozen: shard.GetFrozen(), Generation: shard.GetGeneration()}
+	r := routing.Shard{ID: shard.GetId(), Master: shard.GetMaster(), Frozen: shard.GetFrozen(), Generation: shard.GetGeneration(), Term: shard.GetTerm()}
 	for _, sr := range shard.GetSlots() {
 		first, last := sr.GetStart(), sr.GetEnd()
 		if first > last || last >= slot.Count {

@@ -85,7 +85,7 @@ func FuzzMerge(f *testing.F) {
 		_, _ = OK(nil, both)
 		_, _ = Concat(nil, both)
 		_, _ = interleave([]int32{0, 1, 0}, string(a), string(b))
-		_, _ = ScanReply(nil, a, 0, 2, 1)
+		_, _, _, _ = Page(a)
 		_, _ = Bulk(a)
 	})
 }

@@ -155,7 +155,7 @@ func (l *loop) sameShard(index int32, old *routing.Table) int32 {
 // apply changes a shard over.
 func (s *shard) apply(ts *routing.TableShard, policy routing.ReadPolicy) {
 	oldMaster, oldNodes, wasHeld := s.master, s.nodes, s.held
-	s.held, s.master = ts.Held(), nil
+	s.held, s.master, s.cursorTag = ts.Held(), nil, session.CursorTag(ts)
 	s.nodes, s.reads = make([]*node, 0, len(ts.Nodes)), nil
 	if oldMaster != nil {
 		s.used = oldMaster.lanes()

@@ -37,7 +37,7 @@ func TestKeysInSlotWhileMastersChange(t *testing.T) {
 	}()
 	<-ready
 	for range times {
-		pair.switchover(t, p, 0)
+		pair.switchover(t, 0, func() {}, p)
 	}
 	close(stop)
 	if wrong := <-counted; len(wrong) > 0 {

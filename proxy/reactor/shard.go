@@ -49,6 +49,8 @@ type shard struct {
 	// releasing: it is in the loop's list of shards to release.
 	releasing bool
 	busy      busyness
+	// cursorTag is that of the master (session/scan.go).
+	cursorTag uint8
 	// awaySince is since when no connection of a master takes requests, in
 	// nanoseconds of the loop's clock; 0 while one does.
 	awaySince int64
@@ -337,6 +339,9 @@ func (s *shard) releaseLane(from *lane) {
 			l.heldMore(-int64(len(raw)))
 			if r.Scripted && !r.Replica {
 				raw = l.sh.WithSources(r, s.master.loaded, raw)
+			}
+			if r.Spec != nil && r.Spec.Cursor > 0 {
+				raw = l.sh.Renew(r, s.cursorTag, raw)
 			}
 			conn.Enqueue(r, raw)
 			continue

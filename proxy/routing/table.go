@@ -73,6 +73,8 @@ type Shard struct {
 	Frozen bool
 	// Nodes, master included.
 	Nodes []Node
+	// Term counts the incarnations that became master, from 1; 0 when nobody counts.
+	Term uint64
 	// Generation of the credentials that follow.
 	Generation uint64
 	// Username and Password log the proxy in to every node of the shard. An

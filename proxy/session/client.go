@@ -543,6 +543,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		if !c.enter(slot, len(raw)) {
 			return false
 		}
+		if spec.Cursor > 0 {
+			c.iterate(spec, slot, args, raw)
+			break
+		}
 		tracked := c.tracking != nil && c.tracks(spec)
 		if tracked {
 			slot = max(slot, 0)

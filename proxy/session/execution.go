@@ -65,6 +65,9 @@ type aside struct {
 	args [][]byte
 	// at is its index in the transaction, own that in the block, or -1.
 	at, own int
+	// tag is that of the master whose cursor it has in the block; 0 for one that any
+	// takes.
+	tag uint8
 	// line is the answer when the user may not run it any more.
 	line []byte
 }
@@ -79,6 +82,8 @@ const (
 	// block, and then by the proxy.
 	alsoOthers
 	alsoHere
+	// passedOn: in the block, and the cursor in the reply is the proxy's matter.
+	passedOn
 	// aloneAfter: by the proxy, after the block.
 	aloneAfter
 	// refused: it cannot be in a transaction.
@@ -89,6 +94,9 @@ const (
 func handlingOf(spec *command.Spec) handling {
 	switch spec.Kind {
 	case command.Keyed, command.Split, command.Script, command.AnyShard:
+		if spec.Cursor > 0 {
+			return passedOn
+		}
 		return served
 	case command.ScriptAdmin:
 		return scriptHandling(spec)
@@ -131,7 +139,7 @@ func handlingOf(spec *command.Spec) handling {
 // putAside keeps a command for the execution.
 func (t *transaction) putAside(spec *command.Spec, args [][]byte, how handling) []byte {
 	a := aside{spec: spec, at: t.count, own: -1, args: CloneArgs(args)}
-	if how == alsoOthers || how == alsoHere {
+	if how == alsoOthers || how == alsoHere || how == passedOn {
 		a.own = t.sent
 	}
 	for _, arg := range args {
@@ -228,6 +236,8 @@ func (e *execution) proceed() {
 			e.answered()
 		case a.spec.Name == "select":
 			e.selected(a)
+		case a.spec.Cursor > 0 && a.own >= 0:
+			e.paged(a)
 		case a.own >= 0:
 			e.askOthers(a)
 		case c.Closed:
@@ -298,6 +308,30 @@ func (e *execution) selected(a *aside) {
 	own := e.elements[a.own]
 	if db, line := database(a.args[1]); line == nil && bytes.Equal(own, lineOK) {
 		e.client.db = db
+	}
+	e.replies[e.running] = own
+	e.answered()
+}
+
+// paged puts the client's cursor in place of the server's in the reply to an HSCAN,
+// SSCAN or ZSCAN of the transaction. When another master executed it than the one
+// whose cursor it had, the iteration begins again.
+func (e *execution) paged(a *aside) {
+	own := e.elements[a.own]
+	tag := e.client.sh.tagOf(e.home())
+	head, server, err := fanout.PageHead(own)
+	switch {
+	case err != nil || head == 0: // an error of the server
+	case a.tag != 0 && a.tag != tag:
+		again, _ := fanout.Cursor{Tag: tag}.Encode(1) // it fits
+		own = redcon.AppendArray(fanout.AppendPage(nil, again), 0)
+	default:
+		cursor, err := fanout.Passed(server, tag)
+		if err != nil {
+			own = []byte("-ERR " + err.Error() + "\r\n")
+			break
+		}
+		own = append(fanout.AppendPage(nil, cursor), own[head:]...)
 	}
 	e.replies[e.running] = own
 	e.answered()

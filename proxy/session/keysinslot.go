@@ -25,9 +25,9 @@ type slotScan struct {
 	// most is how many keys are wanted; -1 to count all.
 	most  int64
 	found map[string]struct{}
-	// size of what was found, in bytes; stamp of the master that was asked last.
+	// size of what was found, in bytes; asked is the master that was asked last.
 	size  int
-	stamp uint16
+	asked string
 }
 
 // scanStep is how many keys one SCAN looks at. keyOverhead is about what a key
@@ -67,18 +67,18 @@ func (c *Client) keysInSlot(spec *command.Spec, args [][]byte) {
 	}
 }
 
-// master is the stamp of the master of the slot in the present table.
-func (s *slotScan) master() uint16 {
+// master is the master of the slot in the present table.
+func (s *slotScan) master() string {
 	sh := s.client.sh
 	if owner := sh.ownerOf(s.slot); owner >= 0 {
-		return stampOf(&sh.Table.Shards[owner])
+		return sh.masterOf(owner)
 	}
-	return 0
+	return ""
 }
 
 func (s *slotScan) ask(cursor string) {
 	sh := s.client.sh
-	s.stamp = s.master()
+	s.asked = s.master()
 	r := sh.part(s.whole, s)
 	r.Slot, r.ReadOnly = int32(s.slot), true
 	sh.Router.Route(r, appendCommand(nil, [][]byte{[]byte("SCAN"), []byte(cursor), []byte("COUNT"), strconv.AppendInt(nil, scanStep, 10)}))
@@ -103,7 +103,7 @@ func (s *slotScan) Reply(r *backend.Request, piece []byte, last bool, kind byte)
 		s.end(s.answer())
 	case sh.GatherLimit > 0 && s.size > sh.GatherLimit:
 		s.end(fmt.Appendf(nil, "-ERR the names of the slot's keys are longer than %d bytes together; SCAN tells them in pieces\r\n", sh.GatherLimit))
-	case s.master() != s.stamp: // the cursor may be that of another one
+	case s.master() != s.asked: // the cursor may be that of another one
 		clear(s.found)
 		sh.Merging -= int64(s.size)
 		s.size = 0

@@ -2,14 +2,12 @@ package session
 
 import (
 	"math/rand/v2"
-	"strconv"
 
 	"github.com/tidwall/redcon"
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/fanout"
-	"github.com/basalt-redis/basalt/proxy/routing"
 )
 
 // merge is a command that was sent to several shards: the owner of the parts.
@@ -147,7 +145,6 @@ func appendCommand(dst []byte, args [][]byte) []byte {
 
 var (
 	noShards    = []byte("-CLUSTERDOWN the cluster has no shards yet\r\n")
-	badCursor   = []byte("-ERR invalid cursor\r\n")
 	rawDBSize   = []byte("*1\r\n$6\r\nDBSIZE\r\n")
 	rawRandom   = []byte("*1\r\n$9\r\nRANDOMKEY\r\n")
 	nullBulk    = []byte("$-1\r\n")
@@ -214,49 +211,6 @@ func (c *Client) broadcast(spec *command.Spec, args [][]byte, join func(*merge, 
 	for i := range sh.Table.Shards {
 		m.send(i, i, raw)
 	}
-}
-
-// scanShards serves SCAN: the shard the cursor names answers (fanout.Cursor).
-func (c *Client) scanShards(spec *command.Spec, args [][]byte, shards int) {
-	sh := c.sh
-	at, err := fanout.ParseCursor(args[1])
-	if err != nil {
-		c.answer(spec, badCursor)
-		return
-	}
-	if at.Shard >= shards {
-		at = fanout.Cursor{}
-	}
-	shard := &sh.Table.Shards[at.Shard]
-	if shard.MasterIndex >= 0 && at.Stamp != stampOf(shard) {
-		at.Server = 0
-	}
-	id := shard.ID
-	m := c.newMerge(spec, 1, func(m *merge, dst []byte) ([]byte, error) {
-		// The table may be another one than when the request was sent: what
-		// answered is the master in the present one.
-		for i := range sh.Table.Shards {
-			if now := &sh.Table.Shards[i]; now.ID == id {
-				if at.Server != 0 && at.Stamp != stampOf(now) {
-					return fanout.EmptyPage(dst, i), nil
-				}
-				return fanout.ScanReply(dst, m.replies[0], i, len(sh.Table.Shards), stampOf(now))
-			}
-		}
-		return fanout.EmptyPage(dst, 0), nil
-	})
-	m.whole.ReadOnly = spec.ReadOnly
-	args[1] = strconv.AppendUint(nil, at.Server, 10)
-	sh.inner = appendCommand(sh.inner[:0], args)
-	m.send(0, at.Shard, sh.inner)
-}
-
-// stampOf is the stamp of a shard's master.
-func stampOf(shard *routing.TableShard) uint16 {
-	if shard.MasterIndex < 0 {
-		return fanout.StampOf("")
-	}
-	return fanout.StampOf(shard.Nodes[shard.MasterIndex].Incarnation)
 }
 
 // randomKey asks every shard for its number of keys and for one of them, and

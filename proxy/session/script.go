@@ -199,6 +199,10 @@ func ClientOf(owner backend.Owner) *Client {
 		return (*Client)(o)
 	case *firstBySHA:
 		return o.client
+	case *page:
+		return (*Client)(o)
+	case *unfit:
+		return o.client
 	case *blockOwner:
 		return ClientOf(o.inner)
 	}

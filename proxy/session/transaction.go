@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/basalt-redis/basalt/internal/slot"
@@ -425,6 +426,13 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 		return nil
 	}
 	t.selects = t.selects || how == alsoHere
+	if how == passedOn {
+		if server, tag, err := sh.servers(args[spec.Cursor], t.slot); err == nil {
+			t.asides[len(t.asides)-1].tag = tag
+			args[spec.Cursor] = strconv.AppendUint(nil, server, 10)
+			raw = sh.encode(args)
+		}
+	}
 	if raw[0] != '*' {
 		raw = sh.encode(args)
 	}

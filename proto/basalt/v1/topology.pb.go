@@ -496,7 +496,10 @@ type Shard struct {
 	// True while proxies must hold every request for this shard (freeze).
 	Frozen bool `protobuf:"varint,6,opt,name=frozen,proto3" json:"frozen,omitempty"`
 	// What is being done to this shard; unset when nothing is.
-	Operation     *Operation `protobuf:"bytes,7,opt,name=operation,proto3" json:"operation,omitempty"`
+	Operation *Operation `protobuf:"bytes,7,opt,name=operation,proto3" json:"operation,omitempty"`
+	// Counts the incarnations that became master, from 1. What only the process
+	// understands that gave it out, a cursor, is of one term. 0: not counted.
+	Term          uint64 `protobuf:"varint,8,opt,name=term,proto3" json:"term,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -578,6 +581,13 @@ func (x *Shard) GetOperation() *Operation {
 		return x.Operation
 	}
 	return nil
+}
+
+func (x *Shard) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
 }
 
 // Node is one redis-server.
@@ -2525,7 +2535,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"readPolicy\x12\x10\n" +
 	"\x03uid\x18\b \x01(\tR\x03uid\x123\n" +
 	"\n" +
-	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\xee\x01\n" +
+	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\x82\x02\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x12\x16\n" +
@@ -2535,7 +2545,8 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x12\x16\n" +
 	"\x06frozen\x18\x06 \x01(\bR\x06frozen\x122\n" +
-	"\toperation\x18\a \x01(\v2\x14.basalt.v1.OperationR\toperation\"\xdf\x01\n" +
+	"\toperation\x18\a \x01(\v2\x14.basalt.v1.OperationR\toperation\x12\x12\n" +
+	"\x04term\x18\b \x01(\x04R\x04term\"\xdf\x01\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12 \n" +

@@ -200,6 +200,9 @@ func tableSource(version string, specs []spec) []byte {
 				fmt.Fprintf(&b, ", %s: true", f.name)
 			}
 		}
+		if at := cursors[s.name]; at > 0 {
+			fmt.Fprintf(&b, ", Cursor: %d", at)
+		}
 		if s.decision.rule != "" {
 			fmt.Fprintf(&b, ", rule: %s", s.decision.rule)
 		}

@@ -55,6 +55,9 @@ var byName = merge(
 		"script|debug"),
 )
 
+// cursors says which argument is the cursor of an iteration.
+var cursors = map[string]int{"scan": 1, "hscan": 2, "sscan": 2, "zscan": 2}
+
 func decide(kind, rule, names string) map[string]decision {
 	m := map[string]decision{}
 	for _, name := range strings.Fields(names) {
