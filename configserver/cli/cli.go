@@ -34,6 +34,7 @@ const (
 // app is one run of the program.
 type app struct {
 	out, err io.Writer
+	in       io.Reader
 	now      func() time.Time
 
 	configserver string
@@ -59,7 +60,7 @@ func usagef(format string, args ...any) error {
 func Main(args []string, out, errOut io.Writer) int {
 	ctx, stop := lifecycle.Context(context.Background())
 	defer stop()
-	a := &app{out: out, err: errOut, now: time.Now}
+	a := &app{out: out, err: errOut, in: os.Stdin, now: time.Now}
 	return a.main(ctx, args)
 }
 

@@ -60,7 +60,8 @@ func TestTranscripts(t *testing.T) {
 			"acl delete blue app other", "acl delete blue",
 		},
 		"operation": {
-			"failover blue shard-0", "failover blue shard-0 --to shard-0-1 --accept-loss", "failover shard-0 -o json", "switchover blue shard-0 --to shard-0-1", "switchover",
+			"failover blue shard-0", "failover blue shard-0 --yes", "failover blue shard-0 --to shard-0-1 --accept-loss", "failover blue shard-0 --to shard-0-1 --accept-loss --yes",
+			"failover blue shard-1", "failover shard-0 -o json --yes", "switchover blue shard-0 --to shard-0-1", "switchover",
 		},
 		"topology": {
 			"topology show blue", "topology show --epoch 12 -o json", "topology epochs", "topology barrier blue", "topology barrier --epoch 99 --wait 100ms",

@@ -263,6 +263,16 @@ func (f *fakeConfigserver) AdoptTopology(_ context.Context, r *basaltv1.AdoptTop
 	}}, nil
 }
 
+func (f *fakeConfigserver) PlanFailover(_ context.Context, r *basaltv1.FailoverRequest) (*basaltv1.FailoverPlan, error) {
+	switch {
+	case r.GetAcceptLoss():
+		return &basaltv1.FailoverPlan{Master: "shard-0-0", Candidate: r.GetCandidate(), Lost: "the last 4096 bytes that its master wrote", Bytes: 4096}, nil
+	case r.GetShard() == "shard-1":
+		return &basaltv1.FailoverPlan{Master: "shard-1-0", Candidate: "shard-1-1", Bytes: 0}, nil
+	}
+	return &basaltv1.FailoverPlan{Master: "shard-0-0", MasterLives: true, Candidate: "shard-0-1", Bytes: 56}, nil
+}
+
 func (f *fakeConfigserver) ForgetProxy(_ context.Context, r *basaltv1.ForgetProxyRequest) (*basaltv1.ForgetProxyResponse, error) {
 	if r.GetProxy() == "c0ffee0000000000" {
 		return nil, status.Error(codes.FailedPrecondition, "c0ffee0000000000 at 127.0.0.1:6380 is connected, and would come back at once: stop it first")

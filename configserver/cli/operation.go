@@ -27,10 +27,20 @@ func (a *app) switchoverCommand() *cobra.Command {
 
 func (a *app) failoverCommand() *cobra.Command {
 	var to string
-	var acceptLoss bool
+	var acceptLoss, yes bool
 	cmd := a.operation("failover [CLUSTER] SHARD", "Make a replica the master without asking the old one; what it did not replicate is lost", &to,
 		func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error) {
-			return call(ctx, a.clusters().Failover, &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to, AcceptLoss: acceptLoss})
+			request := &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to, AcceptLoss: acceptLoss}
+			if !yes {
+				plan, err := call(ctx, a.clusters().PlanFailover, request)
+				if err == nil {
+					err = a.confirm(planned(cluster, shard, plan))
+				}
+				if err != nil {
+					return nil, err
+				}
+			}
+			return call(ctx, a.clusters().Failover, request)
 		})
 	cmd.Long = `Make a replica the master without asking the old one.
 
@@ -39,9 +49,38 @@ that answers still has. When there is none, nothing is changed, and the error sa
 what could be promoted and, where that is known, how many bytes it lacks. With
 --accept-loss that node, or the one of --to, is promoted: what it lacks is lost.
 What the old master has is saved to a file when it comes back, if it can be
-(basaltctl diverged list).`
+(basaltctl diverged list).
+
+Without --yes it says what will be lost; on a terminal it then asks.`
 	cmd.Flags().BoolVar(&acceptLoss, "accept-loss", false, "promote a node even if it is not in sync; what it lacks is lost")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it without asking")
 	return cmd
+}
+
+// planned says what a failover will do.
+func planned(cluster, shard string, p *basaltv1.FailoverPlan) string {
+	who := orDash(p.GetCandidate()) + " becomes the master of " + shard
+	if p.GetCandidate() == "" {
+		who = "the best node of " + shard + " becomes its master when those that may have more were waited for"
+	}
+	var loss string
+	switch lost := p.GetLost(); {
+	case lost != "":
+		loss = "lost is " + lost
+	case p.GetMasterLives():
+		loss = "lost is what " + p.GetMaster() + " acknowledges until then and does not replicate"
+		if n := p.GetBytes(); n >= 0 {
+			loss += ", " + settings.DescribeBytes(n) + " a moment ago"
+		}
+		loss += fmt.Sprintf("; `basaltctl switchover %s %s` loses nothing", cluster, shard)
+	default:
+		loss = p.GetMaster() + " does not answer: lost is what it acknowledged and did not replicate"
+		if n := p.GetBytes(); n >= 0 {
+			loss += ", as far as is known " + settings.DescribeBytes(n)
+		}
+		loss += "; nothing is when it is started again first"
+	}
+	return who + "; " + loss
 }
 
 func (a *app) operation(use, short string, to *string,

@@ -41,6 +41,8 @@ type API interface {
 	// report says how.
 	Switchover(ctx context.Context, shard, candidate string) (topology.Report, error)
 	Failover(ctx context.Context, shard string, wish failover.Wish) (topology.Report, error)
+	// PlanFailover says what Failover would do, or why not.
+	PlanFailover(ctx context.Context, shard string, wish failover.Wish) (FailoverPlan, error)
 	// Rotate puts the credentials now on file into force; it returns the
 	// generation of each shard.
 	Rotate(ctx context.Context) (map[string]uint64, error)
@@ -200,6 +202,18 @@ type CrossSlotRequests struct {
 	Command, ClientName string
 	Requests            uint64
 	PerSecond           float64
+}
+
+// FailoverPlan is what a failover would do.
+type FailoverPlan struct {
+	Master      string
+	MasterLives bool
+	// Candidate is empty when others are waited for first.
+	Candidate string
+	// Lost is known to be lost by the choice; Bytes are what the candidate lacks, -1
+	// unknown.
+	Lost  string
+	Bytes int64
 }
 
 // Status is what the loop sees.

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/basalt-redis/basalt/configserver/failover"
+	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -295,4 +296,36 @@ func TestWhatDoesNotCountForTheLimit(t *testing.T) {
 		t.Errorf("%d failovers count", n)
 	}
 	r.checkEpochs()
+}
+
+// What a failover would lose is said before it is done, and nothing is done by that.
+func TestAFailoverIsPlanned(t *testing.T) {
+	t.Parallel()
+	r := settledRig(t, 1, 3, nil)
+	before := r.loop.Topology().Epoch
+	plan, err := r.loop.PlanFailover(t.Context(), "shard-0", failover.Wish{Node: "shard-0-2"})
+	if err != nil || plan.Master != "shard-0-0" || !plan.MasterLives || plan.Candidate != "shard-0-2" || plan.Lost != "" || plan.Bytes < 0 {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	var refusal *topology.PreconditionError
+	if _, err := r.loop.PlanFailover(t.Context(), "shard-0", failover.Wish{Node: "shard-0-0"}); !errors.As(err, &refusal) {
+		t.Errorf("to the master itself: %v", err)
+	}
+	if _, err := r.loop.PlanFailover(t.Context(), "shard-1", failover.Wish{}); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of no shard: %v", err)
+	}
+	if now := r.loop.Topology(); now.Epoch != before || now.Shards[0].Operation != nil {
+		t.Errorf("epoch %d after %d: %+v", now.Epoch, before, now.Shards[0].Operation)
+	}
+	for _, id := range []string{"shard-0-1", "shard-0-2", "shard-0-0"} {
+		r.servers[id].Kill()
+	}
+	r.servers["shard-0-2"].RestartEmpty()
+	r.eventually("only one that lost everything is left", 10*time.Second, func() bool {
+		plan, err = r.loop.PlanFailover(t.Context(), "shard-0", failover.Wish{Node: "shard-0-2", AcceptLoss: true})
+		return err == nil && plan.Candidate == "shard-0-2" && !plan.MasterLives && plan.Lost != ""
+	})
+	if !strings.Contains(plan.Lost, "everything") {
+		t.Errorf("lost is %q", plan.Lost)
+	}
 }

@@ -110,21 +110,67 @@ func (l *Loop) Failover(ctx context.Context, shard string, wish failover.Wish) (
 	return l.await(ctx, waitFor, reports, nil)
 }
 
+// PlanFailover implements API.
+func (l *Loop) PlanFailover(ctx context.Context, shard string, wish failover.Wish) (FailoverPlan, error) {
+	var plan FailoverPlan
+	var refusal error
+	err := l.do(ctx, func() {
+		c := l.record.Load()
+		s := c.Shard(shard)
+		if s == nil {
+			refusal = fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+			return
+		}
+		if wish.Node != "" && s.Node(wish.Node) == nil {
+			refusal = fmt.Errorf("node %s in %s: %w", wish.Node, shard, store.ErrNotFound)
+			return
+		}
+		now, o := time.Now(), l.observe(shard)
+		var outcome failover.Outcome
+		plan.Master, plan.Bytes = s.Master, -1
+		if op := s.Operation; op != nil && op.Kind == topology.Failover && s.Master == "" {
+			plan.Master = op.OldMaster
+			refusal = l.mayInsist(c, s, &wish)
+			outcome = l.wished(c, s, &wish, &o, now)
+		} else {
+			outcome, refusal = l.mayBegin(c, s, &wish, &o, now)
+		}
+		plan.Candidate, plan.Lost = outcome.Chosen(), outcome.Lost
+		if m := s.Node(plan.Master); m != nil {
+			plan.MasterLives = o.Admitted(m, now)
+		}
+		for _, v := range outcome.Candidates {
+			if h := o.Histories[shard]; v.Node == plan.Candidate && v.Chosen && v.Offset >= 0 && h.ReplID != "" {
+				plan.Bytes = max(0, h.Offset-v.Offset)
+			}
+		}
+	})
+	return plan, errors.Join(err, refusal)
+}
+
+// mayBegin is what an admin's failover would come to, or why it is not begun.
+func (l *Loop) mayBegin(c *topology.Cluster, s *topology.Shard, wish *failover.Wish, o *health.Observations, now time.Time) (outcome failover.Outcome, err error) {
+	if s.Master == "" {
+		return outcome, topology.Preconditionf("%s has no master yet", s.ID)
+	}
+	if wish.Node == s.Master && !wish.AcceptLoss {
+		return outcome, topology.Preconditionf("%s is the master of %s already", wish.Node, s.ID)
+	}
+	outcome = l.wished(c, s, wish, o, now)
+	chosen := outcome.Chosen()
+	waits := chosen == "" && !outcome.Until.IsZero() // somebody is taken when the wait is over
+	if !waits && (chosen == "" || wish.Node != "" && chosen != wish.Node || chosen == s.Master && !outcome.Restarted) {
+		return outcome, refusedWish(c, s, wish, &outcome)
+	}
+	return outcome, nil
+}
+
 // beginAsked begins a failover that an admin asked for.
 func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wish *failover.Wish) error {
 	now := time.Now()
 	o := l.observe(s.ID)
-	if s.Master == "" {
-		return topology.Preconditionf("%s has no master yet", s.ID)
-	}
-	if wish.Node == s.Master && !wish.AcceptLoss {
-		return topology.Preconditionf("%s is the master of %s already", wish.Node, s.ID)
-	}
-	outcome := l.wished(c, s, wish, &o, now)
-	chosen := outcome.Chosen()
-	waits := chosen == "" && !outcome.Until.IsZero() // somebody is taken when the wait is over
-	if !waits && (chosen == "" || wish.Node != "" && chosen != wish.Node || chosen == s.Master && !outcome.Restarted) {
-		return refusedWish(c, s, wish, &outcome)
+	if _, err := l.mayBegin(c, s, wish, &o, now); err != nil {
+		return err
 	}
 	evidence := health.AssessMaster(c, s, &o, now).Evidence
 	change := failover.Begin(s.ID, id, byAdmin, wish, false, evidence, &o, now)

@@ -259,6 +259,23 @@ func (s clusterService) Failover(ctx context.Context, req *basaltv1.FailoverRequ
 		})
 }
 
+func (s clusterService) PlanFailover(ctx context.Context, req *basaltv1.FailoverRequest) (*basaltv1.FailoverPlan, error) {
+	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard("shard", req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
+		return nil, toStatus(err)
+	}
+	return onOwner(ctx, s.Server, req.GetCluster(),
+		func(loop control.API) (*basaltv1.FailoverPlan, error) {
+			p, err := loop.PlanFailover(ctx, req.GetShard(), failover.Wish{Node: req.GetCandidate(), AcceptLoss: req.GetAcceptLoss()})
+			if err != nil {
+				return nil, err
+			}
+			return &basaltv1.FailoverPlan{Master: p.Master, MasterLives: p.MasterLives, Candidate: p.Candidate, Lost: p.Lost, Bytes: p.Bytes}, nil
+		},
+		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.FailoverPlan, error) {
+			return basaltv1.NewClusterServiceClient(conn).PlanFailover(ctx, req)
+		})
+}
+
 func operationResult(r topology.Report, err error) (*basaltv1.OperationResult, error) {
 	if err != nil {
 		return nil, err

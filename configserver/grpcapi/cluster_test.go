@@ -158,6 +158,18 @@ func TestBarrierNamesWhoIsMissing(t *testing.T) {
 	wantStatus(t, err, codes.InvalidArgument, "epoch:", "future")
 }
 
+func TestPlanFailover(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	owner.own(t, st, "blue")
+	plan, err := other.clusters().PlanFailover(t.Context(), &basaltv1.FailoverRequest{Cluster: "blue", Shard: "shard-0", Candidate: "shard-0-1"})
+	if err != nil || plan.GetCandidate() != "shard-0-1" || !plan.GetMasterLives() || plan.GetBytes() != 17 {
+		t.Errorf("%v, %v", plan, err)
+	}
+	_, err = owner.clusters().PlanFailover(t.Context(), &basaltv1.FailoverRequest{Cluster: "blue", Shard: "zero"})
+	wantStatus(t, err, codes.InvalidArgument, "shard")
+}
+
 func TestForgetProxy(t *testing.T) {
 	st := newStore(t)
 	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")

@@ -14,6 +14,7 @@ import (
 	"github.com/basalt-redis/basalt/configserver/client"
 	"github.com/basalt-redis/basalt/configserver/control"
 	"github.com/basalt-redis/basalt/configserver/credentials"
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/configserver/store"
 	"github.com/basalt-redis/basalt/configserver/store/memstore"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -196,6 +197,10 @@ func (l *fakeLoop) ForgetProxy(_ context.Context, id string) error {
 		return fmt.Errorf("proxy %s: %w", id, store.ErrNotFound)
 	}
 	return nil
+}
+
+func (l *fakeLoop) PlanFailover(_ context.Context, _ string, wish failover.Wish) (control.FailoverPlan, error) {
+	return control.FailoverPlan{Master: "shard-0-0", MasterLives: true, Candidate: wish.Node, Bytes: 17}, nil
 }
 
 func (l *fakeLoop) Barrier(ctx context.Context, epoch uint64) (uint64, []string, error) {

@@ -126,7 +126,7 @@ func TestAcceptedLoss(t *testing.T) {
 		t.Errorf("a failover that loses writes was not refused with how much is lost: %v", err)
 	}
 	requireNotReplaced(t, w.c, 0, master)
-	w.c.CLI(t, "failover", w.c.Name, shardName(0), "--accept-loss")
+	w.c.CLI(t, "failover", w.c.Name, shardName(0), "--accept-loss", "--yes")
 	if m := w.c.Master(t, 0); m.GetId() != replica {
 		t.Fatalf("the loss was accepted, and the master is %q", m.GetId())
 	}

@@ -1319,6 +1319,88 @@ func (x *FailoverRequest) GetAcceptLoss() bool {
 	return false
 }
 
+// FailoverPlan is what a failover would do now.
+type FailoverPlan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The node that is or was the master, and whether it answers.
+	Master      string `protobuf:"bytes,1,opt,name=master,proto3" json:"master,omitempty"`
+	MasterLives bool   `protobuf:"varint,2,opt,name=master_lives,json=masterLives,proto3" json:"master_lives,omitempty"`
+	// The node that would become master; empty when others are waited for first.
+	Candidate string `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
+	// What is known to be lost by the choice of the candidate; empty when nothing is.
+	Lost string `protobuf:"bytes,4,opt,name=lost,proto3" json:"lost,omitempty"`
+	// Bytes of the stream of writes that the candidate lacks, as both were seen last; -1
+	// unknown.
+	Bytes         int64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FailoverPlan) Reset() {
+	*x = FailoverPlan{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FailoverPlan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FailoverPlan) ProtoMessage() {}
+
+func (x *FailoverPlan) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FailoverPlan.ProtoReflect.Descriptor instead.
+func (*FailoverPlan) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FailoverPlan) GetMaster() string {
+	if x != nil {
+		return x.Master
+	}
+	return ""
+}
+
+func (x *FailoverPlan) GetMasterLives() bool {
+	if x != nil {
+		return x.MasterLives
+	}
+	return false
+}
+
+func (x *FailoverPlan) GetCandidate() string {
+	if x != nil {
+		return x.Candidate
+	}
+	return ""
+}
+
+func (x *FailoverPlan) GetLost() string {
+	if x != nil {
+		return x.Lost
+	}
+	return ""
+}
+
+func (x *FailoverPlan) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // OperationResult is how a switchover or failover ended.
 type OperationResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1332,7 +1414,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1426,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1439,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OperationResult) GetReport() *Report {
@@ -1420,7 +1502,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1432,7 +1514,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1445,7 +1527,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Report) GetId() string {
@@ -1590,7 +1672,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1602,7 +1684,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1615,7 +1697,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Evidence) GetVantagePoint() string {
@@ -1654,7 +1736,7 @@ type ReportPhase struct {
 
 func (x *ReportPhase) Reset() {
 	*x = ReportPhase{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1666,7 +1748,7 @@ func (x *ReportPhase) String() string {
 func (*ReportPhase) ProtoMessage() {}
 
 func (x *ReportPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1679,7 +1761,7 @@ func (x *ReportPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhase.ProtoReflect.Descriptor instead.
 func (*ReportPhase) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ReportPhase) GetName() string {
@@ -1722,7 +1804,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1816,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1829,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Candidate) GetNode() string {
@@ -1796,7 +1878,7 @@ type RotateCredentialsRequest struct {
 
 func (x *RotateCredentialsRequest) Reset() {
 	*x = RotateCredentialsRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +1890,7 @@ func (x *RotateCredentialsRequest) String() string {
 func (*RotateCredentialsRequest) ProtoMessage() {}
 
 func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +1903,7 @@ func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RotateCredentialsRequest) GetCluster() string {
@@ -1842,7 +1924,7 @@ type RotateCredentialsResponse struct {
 
 func (x *RotateCredentialsResponse) Reset() {
 	*x = RotateCredentialsResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1854,7 +1936,7 @@ func (x *RotateCredentialsResponse) String() string {
 func (*RotateCredentialsResponse) ProtoMessage() {}
 
 func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1867,7 +1949,7 @@ func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RotateCredentialsResponse) GetGenerations() map[string]uint64 {
@@ -1888,7 +1970,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1900,7 +1982,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1913,7 +1995,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *GetStatusRequest) GetCluster() string {
@@ -1949,7 +2031,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2043,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2056,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ClusterStatus) GetCluster() *Cluster {
@@ -2058,7 +2140,7 @@ type Diverged struct {
 
 func (x *Diverged) Reset() {
 	*x = Diverged{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2070,7 +2152,7 @@ func (x *Diverged) String() string {
 func (*Diverged) ProtoMessage() {}
 
 func (x *Diverged) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2083,7 +2165,7 @@ func (x *Diverged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diverged.ProtoReflect.Descriptor instead.
 func (*Diverged) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Diverged) GetShard() string {
@@ -2152,7 +2234,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2164,7 +2246,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2177,7 +2259,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Problem) GetCode() string {
@@ -2249,7 +2331,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2261,7 +2343,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2274,7 +2356,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2402,7 +2484,7 @@ type ForgetProxyRequest struct {
 
 func (x *ForgetProxyRequest) Reset() {
 	*x = ForgetProxyRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2414,7 +2496,7 @@ func (x *ForgetProxyRequest) String() string {
 func (*ForgetProxyRequest) ProtoMessage() {}
 
 func (x *ForgetProxyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2427,7 +2509,7 @@ func (x *ForgetProxyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProxyRequest.ProtoReflect.Descriptor instead.
 func (*ForgetProxyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ForgetProxyRequest) GetCluster() string {
@@ -2453,7 +2535,7 @@ type ForgetProxyResponse struct {
 
 func (x *ForgetProxyResponse) Reset() {
 	*x = ForgetProxyResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2465,7 +2547,7 @@ func (x *ForgetProxyResponse) String() string {
 func (*ForgetProxyResponse) ProtoMessage() {}
 
 func (x *ForgetProxyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2478,7 +2560,7 @@ func (x *ForgetProxyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProxyResponse.ProtoReflect.Descriptor instead.
 func (*ForgetProxyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{30}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 // ProxyStatus is one member proxy.
@@ -2511,7 +2593,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2523,7 +2605,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2536,7 +2618,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{31}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -2701,7 +2783,13 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x1c\n" +
 	"\tcandidate\x18\x03 \x01(\tR\tcandidate\x12\x1f\n" +
 	"\vaccept_loss\x18\x04 \x01(\bR\n" +
-	"acceptLoss\"R\n" +
+	"acceptLoss\"\x91\x01\n" +
+	"\fFailoverPlan\x12\x16\n" +
+	"\x06master\x18\x01 \x01(\tR\x06master\x12!\n" +
+	"\fmaster_lives\x18\x02 \x01(\bR\vmasterLives\x12\x1c\n" +
+	"\tcandidate\x18\x03 \x01(\tR\tcandidate\x12\x12\n" +
+	"\x04lost\x18\x04 \x01(\tR\x04lost\x12\x14\n" +
+	"\x05bytes\x18\x05 \x01(\x03R\x05bytes\"R\n" +
 	"\x0fOperationResult\x12)\n" +
 	"\x06report\x18\x01 \x01(\v2\x11.basalt.v1.ReportR\x06report\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\"\xd0\x04\n" +
@@ -2827,7 +2915,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_MASTER\x10\x01\x12\x15\n" +
 	"\x11NODE_ROLE_REPLICA\x10\x02\x12\x14\n" +
-	"\x10NODE_ROLE_FENCED\x10\x032\xd8\b\n" +
+	"\x10NODE_ROLE_FENCED\x10\x032\x9d\t\n" +
 	"\x0eClusterService\x12D\n" +
 	"\rCreateCluster\x12\x1f.basalt.v1.CreateClusterRequest\x1a\x12.basalt.v1.Cluster\x12>\n" +
 	"\n" +
@@ -2842,7 +2930,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x0fSetNodeReadable\x12!.basalt.v1.SetNodeReadableRequest\x1a\x13.basalt.v1.Topology\x12F\n" +
 	"\n" +
 	"Switchover\x12\x1c.basalt.v1.SwitchoverRequest\x1a\x1a.basalt.v1.OperationResult\x12B\n" +
-	"\bFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x1a.basalt.v1.OperationResult\x12^\n" +
+	"\bFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x1a.basalt.v1.OperationResult\x12C\n" +
+	"\fPlanFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x17.basalt.v1.FailoverPlan\x12^\n" +
 	"\x11RotateCredentials\x12#.basalt.v1.RotateCredentialsRequest\x1a$.basalt.v1.RotateCredentialsResponse\x12B\n" +
 	"\tGetStatus\x12\x1b.basalt.v1.GetStatusRequest\x1a\x18.basalt.v1.ClusterStatus\x12L\n" +
 	"\vForgetProxy\x12\x1d.basalt.v1.ForgetProxyRequest\x1a\x1e.basalt.v1.ForgetProxyResponseB\x9b\x01\n" +
@@ -2862,7 +2951,7 @@ func file_basalt_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_basalt_v1_cluster_proto_goTypes = []any{
 	(Preference)(0),                   // 0: basalt.v1.Preference
 	(NodeRole)(0),                     // 1: basalt.v1.NodeRole
@@ -2883,75 +2972,76 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	(*SetNodeReadableRequest)(nil),    // 16: basalt.v1.SetNodeReadableRequest
 	(*SwitchoverRequest)(nil),         // 17: basalt.v1.SwitchoverRequest
 	(*FailoverRequest)(nil),           // 18: basalt.v1.FailoverRequest
-	(*OperationResult)(nil),           // 19: basalt.v1.OperationResult
-	(*Report)(nil),                    // 20: basalt.v1.Report
-	(*Evidence)(nil),                  // 21: basalt.v1.Evidence
-	(*ReportPhase)(nil),               // 22: basalt.v1.ReportPhase
-	(*Candidate)(nil),                 // 23: basalt.v1.Candidate
-	(*RotateCredentialsRequest)(nil),  // 24: basalt.v1.RotateCredentialsRequest
-	(*RotateCredentialsResponse)(nil), // 25: basalt.v1.RotateCredentialsResponse
-	(*GetStatusRequest)(nil),          // 26: basalt.v1.GetStatusRequest
-	(*ClusterStatus)(nil),             // 27: basalt.v1.ClusterStatus
-	(*Diverged)(nil),                  // 28: basalt.v1.Diverged
-	(*Problem)(nil),                   // 29: basalt.v1.Problem
-	(*NodeStatus)(nil),                // 30: basalt.v1.NodeStatus
-	(*ForgetProxyRequest)(nil),        // 31: basalt.v1.ForgetProxyRequest
-	(*ForgetProxyResponse)(nil),       // 32: basalt.v1.ForgetProxyResponse
-	(*ProxyStatus)(nil),               // 33: basalt.v1.ProxyStatus
-	nil,                               // 34: basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	(ClusterPhase)(0),                 // 35: basalt.v1.ClusterPhase
-	(*timestamppb.Timestamp)(nil),     // 36: google.protobuf.Timestamp
-	(ReadPolicy)(0),                   // 37: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 38: google.protobuf.Duration
-	(CrossSlot)(0),                    // 39: basalt.v1.CrossSlot
-	(OperationKind)(0),                // 40: basalt.v1.OperationKind
-	(Sight)(0),                        // 41: basalt.v1.Sight
-	(*Topology)(nil),                  // 42: basalt.v1.Topology
-	(*CrossSlotRequests)(nil),         // 43: basalt.v1.CrossSlotRequests
+	(*FailoverPlan)(nil),              // 19: basalt.v1.FailoverPlan
+	(*OperationResult)(nil),           // 20: basalt.v1.OperationResult
+	(*Report)(nil),                    // 21: basalt.v1.Report
+	(*Evidence)(nil),                  // 22: basalt.v1.Evidence
+	(*ReportPhase)(nil),               // 23: basalt.v1.ReportPhase
+	(*Candidate)(nil),                 // 24: basalt.v1.Candidate
+	(*RotateCredentialsRequest)(nil),  // 25: basalt.v1.RotateCredentialsRequest
+	(*RotateCredentialsResponse)(nil), // 26: basalt.v1.RotateCredentialsResponse
+	(*GetStatusRequest)(nil),          // 27: basalt.v1.GetStatusRequest
+	(*ClusterStatus)(nil),             // 28: basalt.v1.ClusterStatus
+	(*Diverged)(nil),                  // 29: basalt.v1.Diverged
+	(*Problem)(nil),                   // 30: basalt.v1.Problem
+	(*NodeStatus)(nil),                // 31: basalt.v1.NodeStatus
+	(*ForgetProxyRequest)(nil),        // 32: basalt.v1.ForgetProxyRequest
+	(*ForgetProxyResponse)(nil),       // 33: basalt.v1.ForgetProxyResponse
+	(*ProxyStatus)(nil),               // 34: basalt.v1.ProxyStatus
+	nil,                               // 35: basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	(ClusterPhase)(0),                 // 36: basalt.v1.ClusterPhase
+	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
+	(ReadPolicy)(0),                   // 38: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
+	(CrossSlot)(0),                    // 40: basalt.v1.CrossSlot
+	(OperationKind)(0),                // 41: basalt.v1.OperationKind
+	(Sight)(0),                        // 42: basalt.v1.Sight
+	(*Topology)(nil),                  // 43: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 44: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
-	35, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
-	36, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	36, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
+	37, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
 	3,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
-	37, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	38, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	38, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	38, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	38, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	38, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	38, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	38, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	39, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	39, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	39, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	39, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	39, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	39, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
 	0,  // 12: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
-	38, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
-	38, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
-	39, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
-	38, // 16: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
+	39, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
+	39, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
+	40, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
+	39, // 16: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
 	6,  // 17: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
 	2,  // 18: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
 	6,  // 19: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	20, // 20: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	40, // 21: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	21, // 22: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	22, // 23: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	23, // 24: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	41, // 25: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	36, // 26: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	38, // 27: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	34, // 28: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	21, // 20: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	41, // 21: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	22, // 22: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	23, // 23: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	24, // 24: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	42, // 25: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	37, // 26: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	39, // 27: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	35, // 28: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
 	2,  // 29: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	42, // 30: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	30, // 31: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	33, // 32: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	29, // 33: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	28, // 34: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	43, // 35: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	36, // 36: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	36, // 37: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	43, // 30: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	31, // 31: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	34, // 32: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	30, // 33: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	29, // 34: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	44, // 35: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	37, // 36: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	37, // 37: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
 	1,  // 38: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	41, // 39: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	36, // 40: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	36, // 41: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	42, // 39: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	37, // 40: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	37, // 41: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
 	7,  // 42: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
 	8,  // 43: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
 	9,  // 44: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
@@ -2964,26 +3054,28 @@ var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	16, // 51: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
 	17, // 52: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
 	18, // 53: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	24, // 54: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	26, // 55: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	31, // 56: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
-	2,  // 57: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 58: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 59: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 60: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 61: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 62: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 63: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	42, // 64: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	42, // 65: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	42, // 66: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	19, // 67: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	19, // 68: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	25, // 69: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	27, // 70: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	32, // 71: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
-	57, // [57:72] is the sub-list for method output_type
-	42, // [42:57] is the sub-list for method input_type
+	18, // 54: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
+	25, // 55: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	27, // 56: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	32, // 57: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 58: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 59: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 60: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 61: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 62: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 63: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 64: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	43, // 65: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	43, // 66: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	43, // 67: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	20, // 68: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	20, // 69: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	19, // 70: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
+	26, // 71: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	28, // 72: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	33, // 73: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	58, // [58:74] is the sub-list for method output_type
+	42, // [42:58] is the sub-list for method input_type
 	42, // [42:42] is the sub-list for extension type_name
 	42, // [42:42] is the sub-list for extension extendee
 	0,  // [0:42] is the sub-list for field type_name
@@ -3001,7 +3093,7 @@ func file_basalt_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_cluster_proto_rawDesc), len(file_basalt_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -31,6 +31,7 @@ const (
 	ClusterService_SetNodeReadable_FullMethodName   = "/basalt.v1.ClusterService/SetNodeReadable"
 	ClusterService_Switchover_FullMethodName        = "/basalt.v1.ClusterService/Switchover"
 	ClusterService_Failover_FullMethodName          = "/basalt.v1.ClusterService/Failover"
+	ClusterService_PlanFailover_FullMethodName      = "/basalt.v1.ClusterService/PlanFailover"
 	ClusterService_RotateCredentials_FullMethodName = "/basalt.v1.ClusterService/RotateCredentials"
 	ClusterService_GetStatus_FullMethodName         = "/basalt.v1.ClusterService/GetStatus"
 	ClusterService_ForgetProxy_FullMethodName       = "/basalt.v1.ClusterService/ForgetProxy"
@@ -82,6 +83,9 @@ type ClusterServiceClient interface {
 	// Failover replaces the master without asking it. Writes that it did not
 	// replicate are lost.
 	Failover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*OperationResult, error)
+	// PlanFailover says what Failover would do and what would be lost, and does nothing.
+	// Its errors are those of Failover.
+	PlanFailover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error)
 	// RotateCredentials puts the credentials now in the credentials files into
 	// force. Both passwords are valid until every user of the old one moved.
 	RotateCredentials(ctx context.Context, in *RotateCredentialsRequest, opts ...grpc.CallOption) (*RotateCredentialsResponse, error)
@@ -221,6 +225,16 @@ func (c *clusterServiceClient) Failover(ctx context.Context, in *FailoverRequest
 	return out, nil
 }
 
+func (c *clusterServiceClient) PlanFailover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FailoverPlan)
+	err := c.cc.Invoke(ctx, ClusterService_PlanFailover_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterServiceClient) RotateCredentials(ctx context.Context, in *RotateCredentialsRequest, opts ...grpc.CallOption) (*RotateCredentialsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RotateCredentialsResponse)
@@ -297,6 +311,9 @@ type ClusterServiceServer interface {
 	// Failover replaces the master without asking it. Writes that it did not
 	// replicate are lost.
 	Failover(context.Context, *FailoverRequest) (*OperationResult, error)
+	// PlanFailover says what Failover would do and what would be lost, and does nothing.
+	// Its errors are those of Failover.
+	PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error)
 	// RotateCredentials puts the credentials now in the credentials files into
 	// force. Both passwords are valid until every user of the old one moved.
 	RotateCredentials(context.Context, *RotateCredentialsRequest) (*RotateCredentialsResponse, error)
@@ -351,6 +368,9 @@ func (UnimplementedClusterServiceServer) Switchover(context.Context, *Switchover
 }
 func (UnimplementedClusterServiceServer) Failover(context.Context, *FailoverRequest) (*OperationResult, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Failover not implemented")
+}
+func (UnimplementedClusterServiceServer) PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method PlanFailover not implemented")
 }
 func (UnimplementedClusterServiceServer) RotateCredentials(context.Context, *RotateCredentialsRequest) (*RotateCredentialsResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method RotateCredentials not implemented")
@@ -598,6 +618,24 @@ func _ClusterService_Failover_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_PlanFailover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FailoverRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).PlanFailover(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_PlanFailover_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).PlanFailover(ctx, req.(*FailoverRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_RotateCredentials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RotateCredentialsRequest)
 	if err := dec(in); err != nil {
@@ -706,6 +744,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Failover",
 			Handler:    _ClusterService_Failover_Handler,
+		},
+		{
+			MethodName: "PlanFailover",
+			Handler:    _ClusterService_PlanFailover_Handler,
 		},
 		{
 			MethodName: "RotateCredentials",
