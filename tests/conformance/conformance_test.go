@@ -419,6 +419,9 @@ func (r *runner) slots(written []sequence) {
 func (r *runner) generated() {
 	seed := setting(r.t, "BASALT_CONFORMANCE_SEED", 1)
 	n := setting(r.t, "BASALT_CONFORMANCE_SEQUENCES", sequences)
+	if r.oneShard {
+		n /= 4
+	}
 	r.t.Logf("BASALT_CONFORMANCE_SEED=%d BASALT_CONFORMANCE_SEQUENCES=%d", seed, n)
 	all, err := grammar()
 	if err != nil {

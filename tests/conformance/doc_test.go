@@ -19,8 +19,8 @@
 // it as well, so the list cannot rot. The table at the end has every command of
 // the server: same, difference, refused (if the README says so), or missing.
 //
-// All of 1 and 3 is done again with a cluster of one shard, where keys in any slots
-// must make no difference (TestOneShard).
+// 1 is done again with a cluster of one shard, where keys in any slots must make no
+// difference, and 3 with a quarter of the sequences (TestOneShard).
 //
 // Where the endpoint says CROSSSLOT and a single Redis does not, a third server
 // is the judge: a Redis Cluster of one node must say the same.
