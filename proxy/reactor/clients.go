@@ -49,6 +49,7 @@ func (l *loop) clientEvent(c *session.Client, events uint32) {
 		interest := c.Events
 		if events&unix.EPOLLRDHUP != 0 && !c.Closed {
 			c.HangUp()
+			l.hungUp(c)
 			interest &^= unix.EPOLLRDHUP
 		}
 		if c.Stalled() {
@@ -92,7 +93,7 @@ func (l *loop) resumeAll() {
 		c.Resuming = false
 		c.Resume()
 		if !c.Closed && !c.Stalled() {
-			l.watchClient(c, c.Events&^unix.EPOLLRDHUP|unix.EPOLLIN)
+			l.watchClient(c, c.Events|unix.EPOLLIN)
 		}
 		l.resume[i] = nil
 	}

@@ -67,6 +67,7 @@ type loop struct {
 	// pausedConns are those that are not read (flow.go).
 	pausedConns []pausedConn
 	giants      giants
+	leaving     leaving
 	// behind is what this tick found of silent nodes, toldBehind what the last one did.
 	behind, toldBehind map[*nodeWatch]behind
 	// flushed is Scripts.Flushed when the loop last forgot what servers have.

@@ -159,8 +159,7 @@ func answerLost(r *backend.Request) { r.Owner.Reply(r, r.Block.Lost, true, r.Blo
 func (p *pin) take(answer func(r *backend.Request)) {
 	for r := p.wait.Pop(); r != nil; r = p.wait.Pop() {
 		p.loop.heldMore(-int64(len(r.Raw())))
-		if r.Owner == nil {
-			p.loop.sh.Requests.Put(r)
+		if p.loop.unwanted(r) {
 			continue
 		}
 		answer(r)
@@ -203,6 +202,9 @@ func (p *pin) pump() {
 	}
 	if r := p.wait.First(); !p.isUser(r) {
 		p.becomeUser(r.As)
+		return
+	}
+	if !l.knowsWhoLeft() {
 		return
 	}
 	p.take(func(r *backend.Request) {

@@ -319,15 +319,27 @@ func (s *shard) releaseHeld() {
 	}
 }
 
+// anyReady tells if the master takes requests of some lane.
+func (s *shard) anyReady() bool {
+	for _, ln := range s.all() {
+		if ln.ready != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *shard) releaseLane(from *lane) {
 	l := s.loop
+	if s.anyReady() && !l.knowsWhoLeft() {
+		return
+	}
 	queue := from.hold
 	from.hold = backend.Hold{}
 	for r := queue.Pop(); r != nil; r = queue.Pop() {
 		raw := r.Raw()
-		if r.Owner == nil {
-			l.heldMore(-int64(len(raw)))
-			l.sh.Requests.Put(r)
+		if size := int64(len(raw)); l.unwanted(r) {
+			l.heldMore(-size)
 			continue
 		}
 		if r.Crosses && !l.sh.Table.OneShard {

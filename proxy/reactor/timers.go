@@ -41,6 +41,7 @@ func (l *loop) timers() {
 	l.holdTimer(l.orphan)
 	l.orphan.sweepSides()
 	l.pinTimers()
+	l.leavingTimer()
 	l.tellBehind()
 	l.controlTimers()
 	l.subs.timers()

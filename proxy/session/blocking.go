@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/tidwall/redcon"
@@ -401,6 +402,19 @@ func (c *Client) HangUp() {
 		return
 	}
 	c.leave()
+}
+
+// Ask asks a client that ended what it sends whether it still reads, once: it returns
+// false when it was asked before. A socket that is closed answers with a reset; who
+// reads does not see the byte, which is urgent data and no part of the stream.
+func (c *Client) Ask() bool {
+	if c.wasAsked {
+		return false
+	}
+	c.wasAsked = true
+	// If it cannot be sent, nobody learns anything.
+	_, _ = syscall.SendmsgN(c.FD, []byte{'\n'}, nil, nil, syscall.MSG_OOB|syscall.MSG_DONTWAIT|syscall.MSG_NOSIGNAL)
+	return true
 }
 
 // dropBlocked ends what a closed client waited for.

@@ -84,6 +84,7 @@ type Client struct {
 	merges   *merge    // commands that several shards are answering
 	blocking *blocking // nil while it is not blocked
 	hungUp   bool      // it sends nothing more
+	wasAsked bool      // by Ask
 	writes   writes
 	// tracking is what CLIENT TRACKING set, nil when it is off.
 	tracking *tracking

@@ -225,6 +225,16 @@ func SenderOf(owner backend.Owner) *Client {
 	return ClientOf(owner)
 }
 
+// IsUnwanted tells if the client that sent what an owner waits for is gone. A request
+// that is sent little by little is wanted: what was begun goes on.
+func IsUnwanted(owner backend.Owner) bool {
+	if o, ok := owner.(*split); ok && o.long != nil {
+		return false
+	}
+	c := SenderOf(owner)
+	return c != nil && c.Closed
+}
+
 // finalArgs are the first three arguments of the last command of a request, and
 // how many it has; there may be others of the proxy in front of it.
 func finalArgs(spec *command.Spec, raw []byte) (args [][]byte, count int) {
