@@ -245,7 +245,8 @@ func TestIterationsOfKeysReturnAll(t *testing.T) {
 	}{{twins.switchover, false}, {twins.switchover, true}, {twins.failover, false}, {twins.failover, true}} {
 		for _, key := range []string{"h", "s", "z"} {
 			seen := map[string]bool{}
-			cursor, items := "0", []string(nil)
+			cursor := "0"
+			var items []string
 			for n := 0; n == 0 || cursor != "0"; n++ {
 				args := []string{key + "scan", key, cursor, "COUNT", "100"}
 				change := n == 7 || n == 20 // the second one in the midst of what was begun again
