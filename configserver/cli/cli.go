@@ -29,7 +29,14 @@ const (
 	exitOK     = 0
 	exitFailed = 1
 	exitUsage  = 2
+	// exitNotServing is that of `cluster status` alone.
+	exitNotServing = 2
 )
+
+// exitError ends the program with an exit code when all that is to be said was said.
+type exitError struct{ code int }
+
+func (e exitError) Error() string { return fmt.Sprintf("exit status %d", e.code) }
 
 // app is one run of the program.
 type app struct {
@@ -56,7 +63,7 @@ func usagef(format string, args ...any) error {
 }
 
 // Main runs the program with arguments, without its name, and returns its exit
-// code: 0 done, 1 failed, 2 wrong usage.
+// code: 0 done, 1 failed, 2 wrong usage, or a cluster that does not serve.
 func Main(args []string, out, errOut io.Writer) int {
 	ctx, stop := lifecycle.Context(context.Background())
 	defer stop()
@@ -74,9 +81,12 @@ func (a *app) main(ctx context.Context, args []string) int {
 		a.conn.Close()
 	}
 	var usage usageError
+	var exit exitError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &exit):
+		return exit.code
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
 		fmt.Fprintln(a.err, "basaltctl: "+oneLine(err.Error()))
 		return exitUsage

@@ -137,7 +137,7 @@ func TestArgumentsReachTheConfigserver(t *testing.T) {
 func TestWaitsForAnOwner(t *testing.T) {
 	f, address := startFake(t)
 	f.ownerless = 2
-	if code, _, errOut := run(t, address, "cluster status blue"); code != exitOK {
+	if code, _, errOut := run(t, address, "cluster status blue"); code != exitNotServing {
 		t.Fatal(errOut)
 	}
 	f.ownerless = 1000

@@ -30,9 +30,13 @@ func (a *app) clusterList() *cobra.Command {
 			if len(list.GetClusters()) == 0 {
 				return a.say("no clusters; make one with `basaltctl cluster create`")
 			}
-			t := newTable("NAME", "PHASE", "SHARDS", "NODES", "EPOCH", "AGE", "OWNER").numbers(2, 3, 4)
+			t := newTable("NAME", "STATE", "SHARDS", "NODES", "EPOCH", "AGE", "OWNER").numbers(2, 3, 4)
 			for _, c := range list.GetClusters() {
-				t.row(c.GetName(), enum(c.GetPhase(), "CLUSTER_PHASE_"),
+				is := state(c.GetPhase(), c.GetNotServing())
+				if !c.GetServingKnown() && c.GetPhase() == basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING {
+					is = "not watched" // by any Configserver that answers
+				}
+				t.row(c.GetName(), is,
 					fmt.Sprint(c.GetShards()), fmt.Sprint(c.GetShards()*c.GetNodesPerShard()),
 					fmt.Sprint(c.GetEpoch()), a.age(c.GetCreatedAt()), orDash(c.GetOwner()))
 			}

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/basalt-redis/basalt/configserver/failover"
 	"github.com/basalt-redis/basalt/internal/redistest"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
@@ -61,7 +62,7 @@ func portString(port int) string {
 func blue() *basaltv1.Cluster {
 	return &basaltv1.Cluster{
 		Name: "blue", Uid: "5eed00000000", Shards: 2, NodesPerShard: 2, Epoch: 17, Owner: "configserver-0", CreatedAt: ago(3 * time.Hour),
-		Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING,
+		Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING, ServingKnown: true, NotServing: blueOutage(),
 		Policy: &basaltv1.Policy{
 			ReadPolicy: basaltv1.ReadPolicy_READ_POLICY_MASTER, ProbeInterval: durationpb.New(100 * time.Millisecond),
 			RefusedProbes: 3, HungAfter: durationpb.New(4 * time.Second), MaxBusy: durationpb.New(30 * time.Second), AckTimeout: durationpb.New(500 * time.Millisecond),
@@ -71,10 +72,19 @@ func blue() *basaltv1.Cluster {
 	}
 }
 
+// blueOutage: shard-1 has no master.
+func blueOutage() []*basaltv1.ShardOutage {
+	return []*basaltv1.ShardOutage{{
+		Shard: "shard-1", Slots: []*basaltv1.SlotRange{{Start: 8192, End: 16383}}, Since: ago(850 * time.Millisecond),
+		Message: "shard-1 has no master: waiting for shard-1-1; start what is missing",
+	}}
+}
+
 func blueTopology() *basaltv1.Topology {
 	return &basaltv1.Topology{
 		Cluster: "blue", Epoch: 17, CommittedAt: ago(850 * time.Millisecond), Reason: "failover shard-1: no master",
 		Phase: basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING, ReadPolicy: basaltv1.ReadPolicy_READ_POLICY_MASTER,
+		NotServing: blueOutage(),
 		Shards: []*basaltv1.Shard{
 			{
 				Id: "shard-0", Slots: []*basaltv1.SlotRange{{Start: 0, End: 8191}}, Master: "shard-0-0", Generation: 1,
@@ -132,7 +142,7 @@ func blueStatus() *basaltv1.ClusterStatus {
 			{Command: "multi", ClientName: "worker", Requests: 40211, PerSecond: 12.34},
 			{Command: "rename", Requests: 2, PerSecond: 0.01},
 		},
-		Problems: []*basaltv1.Problem{{Code: "DeadMaster", Shard: "shard-1", Node: "shard-1-0", Message: "nobody can reach the master; a replica takes over"}},
+		Problems: []*basaltv1.Problem{{Code: failover.NotServing, Shard: "shard-1", Message: "not printed twice", Since: ago(time.Second)}, {Since: ago(850 * time.Millisecond), Code: "DeadMaster", Shard: "shard-1", Node: "shard-1-0", Message: "nobody can reach the master; a replica takes over"}},
 	}
 }
 

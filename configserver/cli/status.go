@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +19,9 @@ func (a *app) clusterStatus() *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use: "status [CLUSTER]", Short: "Show every node, proxy and problem of a cluster", Args: between(0, 1),
+		Long: `Show every node, proxy and problem of a cluster. The exit status is 0 when every
+shard serves, 2 when one does not, or the cluster is forming or being deleted,
+and 1 when that cannot be told. With --watch it tells nothing.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.about(callTimeout, 0, func(ctx context.Context, name string, _ []string) error {
 				if watch {
@@ -28,9 +32,14 @@ func (a *app) clusterStatus() *cobra.Command {
 					return err
 				}
 				if a.output == "json" {
-					return a.printProto(s)
+					err = a.printProto(s)
+				} else {
+					err = a.printStatus(a.out, s)
 				}
-				return a.printStatus(a.out, s)
+				if err == nil && !serves(s.GetCluster()) {
+					err = errNotServing
+				}
+				return err
 			})(cmd, args)
 		},
 	}
@@ -99,15 +108,18 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	if c.GetOwner() != "" {
 		owner = ", run by " + c.GetOwner()
 	}
-	problems := ""
-	switch n := len(s.GetProblems()); {
+	problems, rows := "", slices.DeleteFunc(slices.Clone(s.GetProblems()), func(p *basaltv1.Problem) bool {
+		return p.GetCode() == notServing // see printOutages
+	})
+	switch n := len(rows); {
 	case n == 1:
 		problems = "; 1 problem, see below"
 	case n > 1:
 		problems = fmt.Sprintf("; %d problems, see below", n)
 	}
 	fmt.Fprintf(w, "cluster %s is %s at epoch %d: %d shards × %d nodes%s%s\n", c.GetName(),
-		enum(c.GetPhase(), "CLUSTER_PHASE_"), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner, problems)
+		state(c.GetPhase(), c.GetNotServing()), c.GetEpoch(), c.GetShards(), c.GetNodesPerShard(), owner, problems)
+	a.printOutages(w, c.GetNotServing())
 	if len(c.GetConfig()) > 0 {
 		fmt.Fprintf(w, "configuration of its nodes: %s\n", configLine(c.GetConfig()))
 	}
@@ -130,25 +142,62 @@ func (a *app) printStatus(w io.Writer, s *basaltv1.ClusterStatus) error {
 	if err := printCrossSlot(w, s); err != nil {
 		return err
 	}
-	if len(s.GetProblems()) > 0 {
+	if len(rows) > 0 {
 		fmt.Fprintln(w)
-		t := newTable("PROBLEM", "WHERE", "MESSAGE")
-		for _, p := range s.GetProblems() {
+		t := newTable("PROBLEM", "WHERE", "SINCE", "MESSAGE")
+		for _, p := range rows {
 			where := p.GetNode()
 			if where == "" {
 				where = p.GetShard()
 			}
-			t.row(p.GetCode(), orDash(where), p.GetMessage())
+			t.row(p.GetCode(), orDash(where), a.age(p.GetSince()), p.GetMessage())
 		}
 		return t.print(w)
 	}
 	return nil
 }
 
+// notServing is the code of the problem that a shard serves nobody.
+const notServing = "ShardNotServing"
+
+// errNotServing ends `cluster status` when a shard does not serve; what was printed
+// says which.
+var errNotServing = exitError{exitNotServing}
+
+// serves tells if every shard of a cluster serves.
+func serves(c *basaltv1.Cluster) bool {
+	return c.GetPhase() == basaltv1.ClusterPhase_CLUSTER_PHASE_SERVING && len(c.GetNotServing()) == 0
+}
+
+// state is the phase of a cluster in a word, or which of its shards do not serve.
+func state(phase basaltv1.ClusterPhase, outages []*basaltv1.ShardOutage) string {
+	if len(outages) == 0 {
+		return enum(phase, "CLUSTER_PHASE_")
+	}
+	const most = 3
+	var names []string
+	for _, o := range outages[:min(most, len(outages))] {
+		names = append(names, o.GetShard())
+	}
+	text := "NOT SERVING " + strings.Join(names, ", ")
+	if more := len(outages) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// printOutages says of each shard that serves nobody why, since when and what to do.
+func (a *app) printOutages(w io.Writer, outages []*basaltv1.ShardOutage) {
+	for _, o := range outages {
+		fmt.Fprintf(w, "NOT SERVING: %s (slots %s) since %s, %s: %s\n", o.GetShard(), slotRanges(o.GetSlots()),
+			o.GetSince().AsTime().Local().Format("2006-01-02 15:04:05"), a.age(o.GetSince()), visible(o.GetMessage()))
+	}
+}
+
 func nodeTable(s *basaltv1.ClusterStatus) *table {
 	slots := map[string]string{}
 	for _, shard := range s.GetTopology().GetShards() {
-		slots[shard.GetId()] = slotRanges(shard)
+		slots[shard.GetId()] = slotRanges(shard.GetSlots())
 	}
 	t := newTable("SHARD", "SLOTS", "NODE", "ROLE", "ADDRESS", "OFFSET", "LAG", "KEYS", "MEMORY", "READS", "IN SYNC", "INCARNATION", "HEALTH").numbers(5, 6, 7, 8)
 	before := ""
@@ -211,9 +260,9 @@ func (a *app) printOperations(w io.Writer, t *basaltv1.Topology) {
 	}
 }
 
-func slotRanges(s *basaltv1.Shard) string {
+func slotRanges(slots []*basaltv1.SlotRange) string {
 	var parts []string
-	for _, r := range s.GetSlots() {
+	for _, r := range slots {
 		if r.GetStart() == r.GetEnd() {
 			parts = append(parts, fmt.Sprint(r.GetStart()))
 		} else {

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,11 +44,12 @@ func (a *app) topologyAt(ctx context.Context, name string, epoch uint64) (*basal
 }
 
 func (a *app) printTopology(t *basaltv1.Topology) error {
-	err := a.say("cluster %s is %s at epoch %d, committed %s ago: %s", t.GetCluster(), enum(t.GetPhase(), "CLUSTER_PHASE_"),
+	err := a.say("cluster %s is %s at epoch %d, committed %s ago: %s", t.GetCluster(), state(t.GetPhase(), t.GetNotServing()),
 		t.GetEpoch(), a.age(t.GetCommittedAt()), orDash(t.GetReason()))
 	if err != nil || len(t.GetShards()) == 0 {
 		return err
 	}
+	a.printOutages(a.out, t.GetNotServing())
 	if err := a.say(""); err != nil {
 		return err
 	}
@@ -60,15 +62,18 @@ func (a *app) printTopology(t *basaltv1.Topology) error {
 				readSet = append(readSet, n.GetId())
 			}
 		}
-		table.row(s.GetId(), orDash(slotRanges(s)), orDash(s.GetMaster()), orDash(strings.Join(nodes, " ")),
-			orDash(strings.Join(readSet, " ")), fmt.Sprint(s.GetGeneration()), shardState(s))
+		table.row(s.GetId(), orDash(slotRanges(s.GetSlots())), orDash(s.GetMaster()), orDash(strings.Join(nodes, " ")),
+			orDash(strings.Join(readSet, " ")), fmt.Sprint(s.GetGeneration()), shardState(s, t.GetNotServing()))
 	}
 	return table.print(a.out)
 }
 
 // shardState says in a few words what a shard does.
-func shardState(s *basaltv1.Shard) string {
+func shardState(s *basaltv1.Shard, outages []*basaltv1.ShardOutage) string {
 	var words []string
+	if slices.ContainsFunc(outages, func(o *basaltv1.ShardOutage) bool { return o.GetShard() == s.GetId() }) {
+		words = append(words, "NOT SERVING")
+	}
 	if op := s.GetOperation(); op != nil {
 		words = append(words, enum(op.GetKind(), "OPERATION_KIND_")+" "+op.GetPhase())
 	}
@@ -81,7 +86,7 @@ func shardState(s *basaltv1.Shard) string {
 	case s.GetMaster() == "":
 		return "no master"
 	}
-	return "-" // whether the master is well is in the status
+	return "-"
 }
 
 func (a *app) topologyEpochs() *cobra.Command {

@@ -61,10 +61,12 @@ func (l *Loop) start(shard, name string, yields bool, f func(ctx context.Context
 			switch {
 			case err == nil:
 				delete(l.notBefore, shard)
+				delete(l.failures, shard)
 			case errors.Is(err, failover.ErrSuperseded), errors.Is(err, context.Canceled):
 			default:
 				log.Warn("will be tried again", "activity", name, "error", err)
 				l.notBefore[shard] = time.Now().Add(retryAfter)
+				l.failures[shard] = name + ": " + err.Error()
 			}
 			l.decide(map[string]bool{shard: true})
 		})

@@ -22,6 +22,8 @@ type API interface {
 	Topology() topology.Cluster
 	// Status is what the loop sees now; it does not block on the network.
 	Status() Status
+	// Outages are the shards that serve nobody now, as the loop sees it.
+	Outages(ctx context.Context) ([]Outage, error)
 	// UpdatePolicy commits a policy.
 	UpdatePolicy(ctx context.Context, p topology.Policy) (topology.Cluster, error)
 	// SetConfig sets parameters of the servers' configuration on every node and
@@ -222,6 +224,8 @@ type Status struct {
 	Nodes    []NodeStatus
 	Proxies  []ProxyStatus
 	Problems []Problem
+	// Outages are the shards that serve nobody, by shard.
+	Outages []Outage
 	// Progress says what is missing until the cluster serves; empty when it does.
 	Progress string
 	// CrossSlot counts requests over several slots at all proxies, the most frequent first.
@@ -270,4 +274,15 @@ type Problem struct {
 	Shard   string
 	Node    string
 	Message string
+	// Since is when it began, as far as the loop has seen.
+	Since time.Time
+}
+
+// Outage is a shard that serves nobody.
+type Outage struct {
+	Shard string
+	Slots topology.SlotSet
+	Since time.Time
+	// Why, and what to do, for people.
+	Why string
 }

@@ -264,12 +264,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 	l.makeView()
 	l.publish()
 	l.checkWaiters()
-	serving := 0.0
-	if c.Phase == topology.Serving {
-		serving = 1
-	}
 	l.m.epoch.WithLabelValues(l.cfg.Cluster).Set(float64(c.Epoch))
-	l.m.phase.WithLabelValues(l.cfg.Cluster).Set(serving)
 }
 
 // makeView derives what proxies need from the newest record.

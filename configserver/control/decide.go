@@ -28,10 +28,18 @@ func (l *Loop) decide(shards map[string]bool) {
 		return
 	}
 	l.judge(shards, now)
-	if !l.listened(now) || l.older.Load() != nil {
+	if !l.listened(now) {
 		return
 	}
 	c := l.record.Load()
+	if l.older.Load() != nil {
+		for i := range c.Shards {
+			if s := &c.Shards[i]; shards[s.ID] {
+				l.note(s.ID, failover.NobodyAnswers(c, s, &l.obs, now), now)
+			}
+		}
+		return
+	}
 	if len(c.Seats) == 0 {
 		return // a record of before: nodes would lose the proxies' users and get no others
 	}
@@ -45,6 +53,9 @@ func (l *Loop) decide(shards map[string]bool) {
 func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time) {
 	l.tend(c, s, now)
 	problems := failover.Detect(c, s, &l.obs, now)
+	if p := outageOf(problems); p != nil && l.failures[s.ID] != "" {
+		p.Failed("tried and failed, " + l.failures[s.ID])
+	}
 	problems = l.note(s.ID, problems, now)
 	if health.AssessMaster(c, s, &l.obs, now).Verdict == health.Suspect {
 		l.kick(s) // the replicas know in a moment what became of their links

@@ -2,6 +2,8 @@ package control
 
 import (
 	"cmp"
+	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +45,8 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 	var events []topology.Event
 	epoch := l.record.Load().Epoch
 	var act []failover.Problem
-	for _, p := range problems {
+	for i := range problems {
+		p := &problems[i]
 		key := problemKey{p.Code, p.Shard, p.Node}
 		row := failover.RowOf(p.Code)
 		state := l.told[key]
@@ -51,14 +54,17 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 			state = &problemState{since: now}
 			l.told[key] = state
 		}
+		if p.Since.IsZero() || p.Since.After(state.since) {
+			p.Since = state.since
+		}
 		state.last = now
 		if now.Sub(state.since) < row.After {
 			continue
 		}
-		act = append(act, p)
+		act = append(act, *p)
 		if row.Event != "" && (!state.told || state.stage != p.Stage && now.Sub(state.changed(p.Stage, now)) >= row.After) {
 			state.told, state.stage, state.next = true, p.Stage, ""
-			l.log.Warn(p.Message, "problem", p.Code, "shard", p.Shard, "node", p.Node)
+			l.log.Log(l.life, levelOf(p, problems), p.Message, "problem", p.Code, "shard", p.Shard, "node", p.Node)
 			events = append(events, topology.Event{Time: now, Kind: row.Event, Severity: p.Severity, Shard: p.Shard, Node: p.Node, Message: p.Message, Epoch: epoch})
 		}
 	}
@@ -77,6 +83,7 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 		delete(l.told, key)
 		about := cmp.Or(key.node, key.shard, "cluster "+l.cfg.Cluster)
 		message := about + ": " + key.code + " is over"
+		l.log.Info(message, "problem", key.code, "shard", key.shard, "node", key.node)
 		events = append(events, topology.Event{Time: now, Kind: row.EndedKind(), Severity: topology.Info, Shard: key.shard, Node: key.node, Message: message, Epoch: epoch})
 	}
 	l.problems[shard] = problems
@@ -84,6 +91,19 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 		l.spawn(func() { l.Tell(l.life, events...) })
 	}
 	return act
+}
+
+// levelOf is the level of a problem in the log. A shard that serves nobody is one
+// error, however many rows say why.
+func levelOf(p *failover.Problem, all []failover.Problem) slog.Level {
+	switch {
+	case p.Severity == topology.Info:
+		return slog.LevelInfo
+	case p.Severity == topology.Critical && (p.Code == failover.NotServing ||
+		!slices.ContainsFunc(all, func(q failover.Problem) bool { return q.Code == failover.NotServing && q.Shard == p.Shard })):
+		return slog.LevelError
+	}
+	return slog.LevelWarn
 }
 
 // recallTold finds in the kept events which problems were told of and have not

@@ -111,6 +111,7 @@ type Loop struct {
 	waiters    []*ackWaiter
 	activities map[string]*activity
 	notBefore  map[string]time.Time // by shard: retry after an error
+	failures   map[string]string    // by shard: the error of the activity that failed last
 	reserved   map[string]int       // by shard: calls that wait for their turn
 	retries    map[string]retry     // by node: remedies that failed
 	minSet     map[string]minSetting
@@ -183,6 +184,7 @@ func New(cfg Config) (*Loop, error) {
 		members:    map[string]*member{},
 		activities: map[string]*activity{},
 		notBefore:  map[string]time.Time{},
+		failures:   map[string]string{},
 		reserved:   map[string]int{},
 		retries:    map[string]retry{},
 		minSet:     map[string]minSetting{},

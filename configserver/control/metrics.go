@@ -5,7 +5,8 @@ import "github.com/prometheus/client_golang/prometheus"
 // Metrics are the series of all loops of a process, by cluster.
 type Metrics struct {
 	epoch         *prometheus.GaugeVec
-	phase         *prometheus.GaugeVec
+	serving       *prometheus.GaugeVec
+	shardServing  *prometheus.GaugeVec
 	members       *prometheus.GaugeVec
 	unacked       *prometheus.GaugeVec
 	commits       *prometheus.CounterVec
@@ -36,7 +37,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 	}
 	m := &Metrics{
 		epoch:         gauge("topology_epoch", "Epoch of the committed topology."),
-		phase:         gauge("cluster_serving", "1 while the cluster is in phase serving: not while it forms or is deleted. A shard that loses its master is in problems."),
+		serving:       gauge("cluster_serving", "1 while every shard of the cluster serves: 0 while one does not, while the cluster forms and while it is deleted."),
+		shardServing:  gauge("shard_serving", "1 while somebody answers for the slots of a shard.", "shard"),
 		members:       gauge("proxies", "Member proxies, by whether their stream is open.", "state"),
 		unacked:       gauge("proxies_unacked", "Member proxies that have not acked the newest epoch."),
 		commits:       counter("commits_total", "Commits of the cluster's record, by result.", "result"),
@@ -50,7 +52,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		nodeUp:        gauge("node_up", "1 while a node answers probes.", "node"),
 		pauses:        counter("own_pause_seconds_total", "Time in which this Configserver itself was not running, by its own clock; not held against any node."),
 	}
-	reg.MustRegister(m.epoch, m.phase, m.members, m.unacked, m.commits, m.commitSeconds, m.operations,
+	reg.MustRegister(m.epoch, m.serving, m.shardServing, m.members, m.unacked, m.commits, m.commitSeconds, m.operations,
 		m.phaseSeconds, m.problems, m.probes, m.probeSeconds, m.lag, m.nodeUp, m.pauses)
 	return m
 }
@@ -59,7 +61,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 func (m *Metrics) forget(cluster string) {
 	match := prometheus.Labels{"cluster": cluster}
 	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
-		m.epoch, m.phase, m.members, m.unacked, m.commits, m.commitSeconds, m.operations,
+		m.epoch, m.serving, m.shardServing, m.members, m.unacked, m.commits, m.commitSeconds, m.operations,
 		m.phaseSeconds, m.problems, m.probes, m.probeSeconds, m.lag, m.nodeUp, m.pauses,
 	} {
 		v.DeletePartialMatch(match)

@@ -25,16 +25,17 @@ func (l *Loop) Status() Status {
 func (l *Loop) status(now time.Time) Status {
 	c := l.record.Load()
 	status := Status{Cluster: *c}
-	for _, p := range l.problems[clusterWide] {
-		status.Problems = append(status.Problems, Problem{Code: p.Code, Message: p.Message})
+	for i := range l.problems[clusterWide] {
+		status.Problems = append(status.Problems, told(&l.problems[clusterWide][i]))
 	}
+	status.Outages = l.outages(c)
 	for i := range c.Shards {
 		s := &c.Shards[i]
 		for j := range s.Nodes {
 			status.Nodes = append(status.Nodes, l.nodeStatus(s, &s.Nodes[j], now))
 		}
-		for _, p := range l.problems[s.ID] {
-			status.Problems = append(status.Problems, Problem{Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message})
+		for j := range l.problems[s.ID] {
+			status.Problems = append(status.Problems, told(&l.problems[s.ID][j]))
 		}
 	}
 	slices.SortStableFunc(status.Problems, func(a, b Problem) int { return cmp.Compare(priority(a.Code), priority(b.Code)) })
@@ -65,6 +66,34 @@ func (l *Loop) crossSlot() (all []CrossSlotRequests) {
 		return cmp.Or(cmp.Compare(b.PerSecond, a.PerSecond), cmp.Compare(b.Requests, a.Requests),
 			cmp.Compare(a.Command, b.Command), cmp.Compare(a.ClientName, b.ClientName))
 	})
+}
+
+func told(p *failover.Problem) Problem {
+	return Problem{Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message, Since: p.Since}
+}
+
+// Outages implements API.
+func (l *Loop) Outages(ctx context.Context) (outages []Outage, err error) {
+	err = l.do(ctx, func() { outages = l.outages(l.record.Load()) })
+	return outages, err
+}
+
+func (l *Loop) outages(c *topology.Cluster) (list []Outage) {
+	for i := range c.Shards {
+		s := &c.Shards[i]
+		if p := outageOf(l.problems[s.ID]); p != nil {
+			list = append(list, Outage{Shard: s.ID, Slots: s.Slots, Since: p.Since, Why: p.Why})
+		}
+	}
+	return list
+}
+
+// outageOf is the problem that a shard serves nobody; nil while it serves.
+func outageOf(problems []failover.Problem) *failover.Problem {
+	if i := slices.IndexFunc(problems, func(p failover.Problem) bool { return p.Code == failover.NotServing }); i >= 0 {
+		return &problems[i]
+	}
+	return nil
 }
 
 func priority(code string) int {
@@ -144,15 +173,15 @@ func (l *Loop) gauges(c *topology.Cluster, now time.Time) {
 		code := failover.Table[i].Code
 		l.m.problems.WithLabelValues(name, code).Set(float64(counts[code]))
 	}
+	serving := c.Phase == topology.Serving
 	for i := range c.Shards {
 		s := &c.Shards[i]
+		serves := c.Phase == topology.Serving && outageOf(l.problems[s.ID]) == nil
+		serving = serving && serves
+		l.m.shardServing.WithLabelValues(name, s.ID).Set(oneIf(serves))
 		for j := range s.Nodes {
 			n := &s.Nodes[j]
-			up := 0.0
-			if l.obs.Live(n.ID, now) {
-				up = 1
-			}
-			l.m.nodeUp.WithLabelValues(name, n.ID).Set(up)
+			l.m.nodeUp.WithLabelValues(name, n.ID).Set(oneIf(l.obs.Live(n.ID, now)))
 			if n.ID != s.Master {
 				lag := -1.0
 				if inSync, bytes := l.obs.InSync(s, n, now); inSync {
@@ -164,4 +193,12 @@ func (l *Loop) gauges(c *topology.Cluster, now time.Time) {
 			}
 		}
 	}
+	l.m.serving.WithLabelValues(name).Set(oneIf(serving))
+}
+
+func oneIf(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -40,6 +40,10 @@ type Problem struct {
 	Shard    string
 	Node     string
 	Message  string
+	// Why is the message of NotServing without its beginning, which names the shard.
+	Why string
+	// Since is when it began; zero: when it was found.
+	Since time.Time
 	// Stage tells apart what a problem comes to while it lasts: when it changes, the
 	// problem is told of again.
 	Stage    string
@@ -68,6 +72,8 @@ type Row struct {
 type found struct {
 	node     string
 	message  string
+	why      string
+	since    time.Time
 	stage    string
 	evidence []topology.Evidence
 	wait     bool // matches, and the remedy has to wait
@@ -77,6 +83,7 @@ type found struct {
 // their remedies would.
 var Table = []Row{
 	{Code: "RecordIsOlder", Severity: topology.Critical, Event: "RecordIsOlder", Ended: "RecordAdopted", match: ofTheCluster},
+	{Code: NotServing, Severity: topology.Critical, Event: NotServing, Ended: "ShardServing", After: time.Second, match: shardNotServing},
 	{Code: "FailoversExhausted", Severity: topology.Critical, Event: "FailoversExhausted", match: failoversExhausted},
 	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Dead)},
 	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Hung)},
@@ -173,7 +180,7 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 		row := &Table[i]
 		for _, f := range row.match(x) {
 			p := Problem{Code: row.Code, Priority: i, Severity: row.Severity, Remedy: row.Remedy,
-				Shard: s.ID, Node: f.node, Message: f.message, Stage: f.stage, Evidence: f.evidence}
+				Shard: s.ID, Node: f.node, Message: f.message, Why: f.why, Since: f.since, Stage: f.stage, Evidence: f.evidence}
 			if f.wait {
 				p.Remedy = Tell
 			}

@@ -330,7 +330,39 @@ var situations = []situationTest{
 		w.restart("n0", 0).loading = true
 		w.tick(step)
 	}, code: "NodeNotAdmitted", node: "n1", also: []string{"FailoverBlocked"}},
+	{name: "ShardNotServing: nobody is left", nodes: 1, make: func(w *world) { w.kill("n0"); w.tick(time.Second) },
+		code: NotServing, also: []string{"DeadMasterNoReplicas"}, message: "NOT SERVING: s (slots 0-16383): master n0 is lost (connection refused"},
+	{name: "ShardNotServing: a failover that gets nowhere", nodes: 2, make: func(w *world) {
+		w.kill("n0")
+		w.tick(time.Second)
+		_, _ = w.commit(Begin("s", "1", "a test", nil, false, nil, &w.o, w.now))
+		w.shard().Operation.Phase = Promoting
+		w.tick(time.Second)
+	}, code: NotServing, message: "it has no master: failover, phase promoting, since "},
+	{name: "ShardNotServing: a switchover that gets nowhere", nodes: 2, make: func(w *world) {
+		w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Switchover, Phase: Freezing, OldMaster: "n0", Candidate: "n1", StartedAt: w.now}
+		w.shard().Frozen = true
+		w.tick(time.Second)
+	}, code: NotServing, message: "it is frozen: switchover, phase freezing, since "},
+	{name: "ShardNotServing: not at once in a switchover", nodes: 2, make: func(w *world) {
+		w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Switchover, Phase: Freezing, OldMaster: "n0", Candidate: "n1", StartedAt: w.now}
+		w.shard().Frozen = true
+		w.tick(900 * time.Millisecond)
+	}},
+	{name: "ShardNotServing: a master that dies in a switchover", nodes: 2, make: func(w *world) {
+		w.shard().Operation = &topology.Operation{ID: "1", Kind: topology.Switchover, Phase: Freezing, OldMaster: "n0", Candidate: "n1", StartedAt: w.now}
+		w.kill("n0")
+		w.tick(100 * time.Millisecond)
+	}, code: NotServing, message: "master n0 is lost"},
+	{name: "ShardNotServing: not while a replica hears the master", nodes: 2, make: func(w *world) {
+		w.cut["n0"] = true
+		w.tick(5 * time.Second)
+	}, code: "MasterUnreachableFromConfigserver", node: "n0"},
 }
+
+// lostMaster are the codes by which nobody answers for a shard's slots.
+var lostMaster = []string{"FailoversExhausted", "DeadMaster", "HungMaster", "MasterRestarted", "MasterRestartedNoCandidate", "AllNodesRestarted",
+	"MasterIsReplica", "FailoverBlocked", "DeadMasterNoReplicas", "HungMasterNoReplicas"}
 
 func TestProblems(t *testing.T) {
 	named := map[string]bool{}
@@ -342,9 +374,18 @@ func TestProblems(t *testing.T) {
 				t.Fatalf("before anything happened: %v", problems)
 			}
 			tc.make(w)
-			found := false
+			found := tc.code == ""
+			codes := w.codes()
+			down := tc.code == NotServing || slices.ContainsFunc(codes, func(code string) bool { return slices.Contains(lostMaster, code) })
+			if down != slices.Contains(codes, NotServing) {
+				t.Errorf("a master that is lost and a shard that serves nobody go together: %v", codes)
+			}
 			for _, p := range w.detect() {
 				switch {
+				case p.Code == NotServing && tc.code != NotServing:
+					if p.Since.IsZero() || p.Since.After(w.now) {
+						t.Errorf("since %v", p.Since)
+					}
 				case p.Code == tc.code && p.Node == tc.node:
 					found = true
 					if p.Remedy != tc.remedy || !strings.Contains(p.Message, tc.message) {
@@ -355,7 +396,7 @@ func TestProblems(t *testing.T) {
 				}
 			}
 			if !found {
-				t.Errorf("not found among %v", w.codes())
+				t.Errorf("not found among %v", codes)
 			}
 		})
 	}
@@ -388,7 +429,7 @@ func TestNothingIsReplacedDuringAnOperation(t *testing.T) {
 	w.shard().Frozen = true
 	w.kill("n0")
 	w.tick(time.Second)
-	if codes := w.codes(); len(codes) > 0 {
+	if codes := w.codes(); !slices.Equal(codes, []string{NotServing}) {
 		t.Errorf("found %v; the switchover sees to it", codes)
 	}
 	w.shard().Operation.Kind = topology.Rotation

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -102,7 +103,32 @@ func (s clusterService) GetCluster(ctx context.Context, req *basaltv1.GetCluster
 	if err != nil {
 		return nil, toStatus(aboutCluster(req.GetName(), err))
 	}
-	return clusterToProto(&c, s.owner(ctx, c.Name)), nil
+	return s.withOutages(ctx, clusterToProto(&c, s.owner(ctx, c.Name))), nil
+}
+
+// outagesWithin bounds how long the owner of a cluster may take to say which of its
+// shards serve.
+const outagesWithin = time.Second
+
+// withOutages adds what only the owner knows, if it answers.
+func (s *Server) withOutages(ctx context.Context, c *basaltv1.Cluster) *basaltv1.Cluster {
+	ctx, cancel := context.WithTimeout(ctx, outagesWithin)
+	defer cancel()
+	seen, err := onOwner(ctx, s, c.GetName(),
+		func(loop control.API) (*basaltv1.Cluster, error) {
+			outages, err := loop.Outages(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &basaltv1.Cluster{NotServing: outagesToProto(outages), ServingKnown: true}, nil
+		},
+		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.Cluster, error) {
+			return basaltv1.NewClusterServiceClient(conn).GetCluster(ctx, &basaltv1.GetClusterRequest{Name: c.GetName()})
+		})
+	if err == nil {
+		c.NotServing, c.ServingKnown = seen.GetNotServing(), seen.GetServingKnown()
+	}
+	return c
 }
 
 func (s clusterService) ListClusters(ctx context.Context, _ *basaltv1.ListClustersRequest) (*basaltv1.ListClustersResponse, error) {
@@ -110,10 +136,14 @@ func (s clusterService) ListClusters(ctx context.Context, _ *basaltv1.ListCluste
 	if err != nil {
 		return nil, toStatus(err)
 	}
-	out := &basaltv1.ListClustersResponse{}
+	out := &basaltv1.ListClustersResponse{Clusters: make([]*basaltv1.Cluster, len(clusters))}
+	var owners sync.WaitGroup
 	for i := range clusters {
-		out.Clusters = append(out.Clusters, clusterToProto(&clusters[i], s.owner(ctx, clusters[i].Name)))
+		owners.Go(func() {
+			out.Clusters[i] = s.withOutages(ctx, clusterToProto(&clusters[i], s.owner(ctx, clusters[i].Name)))
+		})
 	}
+	owners.Wait()
 	return out, nil
 }
 

@@ -205,6 +205,21 @@ func topologyHead(c *topology.Cluster) *basaltv1.Topology {
 	}
 }
 
+func slotsToProto(slots topology.SlotSet) (ranges []*basaltv1.SlotRange) {
+	for first, last := range slots.Ranges {
+		ranges = append(ranges, &basaltv1.SlotRange{Start: uint32(first), End: uint32(last)})
+	}
+	return ranges
+}
+
+func outagesToProto(outages []control.Outage) (list []*basaltv1.ShardOutage) {
+	for i := range outages {
+		o := &outages[i]
+		list = append(list, &basaltv1.ShardOutage{Shard: o.Shard, Slots: slotsToProto(o.Slots), Since: timestamp(o.Since), Message: o.Why})
+	}
+	return list
+}
+
 func shardToProto(s *topology.Shard) *basaltv1.Shard {
 	shard := &basaltv1.Shard{
 		Id:         s.ID,
@@ -213,9 +228,7 @@ func shardToProto(s *topology.Shard) *basaltv1.Shard {
 		Frozen:     s.Frozen,
 		Term:       s.Term,
 	}
-	for first, last := range s.Slots.Ranges {
-		shard.Slots = append(shard.Slots, &basaltv1.SlotRange{Start: uint32(first), End: uint32(last)})
-	}
+	shard.Slots = slotsToProto(s.Slots)
 	for _, n := range s.Nodes {
 		shard.Nodes = append(shard.Nodes, &basaltv1.Node{
 			Id:          n.ID,
@@ -302,6 +315,8 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 		Topology: topologyToProto(&s.Cluster),
 		Progress: s.Progress,
 	}
+	out.Cluster.NotServing, out.Cluster.ServingKnown = outagesToProto(s.Outages), true
+	out.Topology.NotServing = out.Cluster.NotServing
 	for _, n := range s.Nodes {
 		out.Nodes = append(out.Nodes, &basaltv1.NodeStatus{
 			Node:        n.Node.ID,
@@ -338,7 +353,7 @@ func statusToProto(s *control.Status, owner string) *basaltv1.ClusterStatus {
 	}
 	for _, p := range s.Problems {
 		out.Problems = append(out.Problems, &basaltv1.Problem{
-			Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message,
+			Code: p.Code, Shard: p.Shard, Node: p.Node, Message: p.Message, Since: timestamp(p.Since),
 		})
 	}
 	for _, k := range s.CrossSlot {

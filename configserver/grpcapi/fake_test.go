@@ -34,6 +34,7 @@ type fakeLoop struct {
 	sights   []control.NodeSight
 	load     control.Load
 	goodbyes []string
+	outages  []control.Outage
 	closed   []string
 	err      error
 }
@@ -180,6 +181,12 @@ func (l *fakeLoop) Switchover(_ context.Context, shard, candidate string) (topol
 		},
 		Shard: shard, NewMaster: candidate, EndEpoch: 6, Succeeded: true,
 	}, nil
+}
+
+func (l *fakeLoop) Outages(context.Context) ([]control.Outage, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.outages, nil
 }
 
 func (l *fakeLoop) Status() control.Status {

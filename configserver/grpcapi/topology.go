@@ -37,7 +37,11 @@ func (s topologyService) GetTopology(ctx context.Context, req *basaltv1.GetTopol
 			return nil, toStatus(fmt.Errorf("epoch %d of cluster %q: %w", epoch, name, err))
 		}
 	}
-	return topologyToProto(&c), nil
+	t := topologyToProto(&c)
+	if req.GetEpoch() == 0 {
+		t.NotServing = s.withOutages(ctx, &basaltv1.Cluster{Name: name}).GetNotServing()
+	}
+	return t, nil
 }
 
 func (s topologyService) ListEpochs(ctx context.Context, req *basaltv1.ListEpochsRequest) (*basaltv1.ListEpochsResponse, error) {

@@ -139,6 +139,17 @@ func (m *Manager) Local(cluster string) (control.API, bool) {
 	return loop, ok
 }
 
+// Loops are those that run here now, by cluster.
+func (m *Manager) Loops() map[string]control.API {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	loops := make(map[string]control.API, len(m.loops))
+	for name, loop := range m.loops {
+		loops[name] = loop
+	}
+	return loops
+}
+
 // Ready says why this replica cannot take part now, nil when it can: it holds
 // a session and the store answered when last asked.
 func (m *Manager) Ready() error {

@@ -15,8 +15,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -63,7 +65,7 @@ func New(cfg config.Serve) (*Server, error) {
 		return nil, fmt.Errorf("--listen: %w", err)
 	}
 	s.http = &observe.HTTP{
-		Address: cfg.HTTPListen, Ready: s.ready, Metrics: s.registry, Pprof: cfg.Pprof, Log: log,
+		Address: cfg.HTTPListen, Ready: s.ready, Lacking: s.notServing, Metrics: s.registry, Pprof: cfg.Pprof, Log: log,
 	}
 	if err := s.http.Listen(); err != nil {
 		return nil, errors.Join(fmt.Errorf("--%w", err), s.rpc.Close())
@@ -133,6 +135,27 @@ func (s *Server) ready() error {
 		return errors.New("starting")
 	}
 	return s.manager.Ready()
+}
+
+// notServingWithin bounds how long the loops may take to say which shards serve nobody.
+const notServingWithin = time.Second
+
+// notServing says of the clusters that run here which shards serve nobody. That does
+// not make this replica unready: it is the one that can do something about it.
+func (s *Server) notServing() (lines []string) {
+	ctx, cancel := context.WithTimeout(context.Background(), notServingWithin)
+	defer cancel()
+	loops := s.manager.Loops()
+	for _, name := range slices.Sorted(maps.Keys(loops)) {
+		outages, err := loops[name].Outages(ctx)
+		if err != nil {
+			lines = append(lines, fmt.Sprintf("cluster %s: %v", name, err))
+		}
+		for _, o := range outages {
+			lines = append(lines, fmt.Sprintf("NOT SERVING: %s of cluster %s (slots %s) since %s: %s", o.Shard, name, o.Slots, o.Since.UTC().Format(time.RFC3339), o.Why))
+		}
+	}
+	return lines
 }
 
 // HealthService is the name under which the gRPC health service tells if this

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,6 +43,9 @@ type HTTP struct {
 	Alive func() error
 	// Ready says why no client should be sent here now, nil when they may.
 	Ready func() error
+	// Lacking are lines about what is wrong although clients may be sent here; /readyz
+	// answers 200 with them instead of "ok". nil: nothing ever is.
+	Lacking func() []string
 	// Metrics to serve.
 	Metrics prometheus.Gatherer
 	// Pprof serves profiles under /debug/pprof.
@@ -113,8 +117,8 @@ func (h *HTTP) Run(ctx context.Context) error {
 // Handler returns everything the server serves.
 func (h *HTTP) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /healthz", check(h.Alive))
-	mux.Handle("GET /readyz", check(h.Ready))
+	mux.Handle("GET /healthz", check(h.Alive, nil))
+	mux.Handle("GET /readyz", check(h.Ready, h.Lacking))
 	if h.Metrics != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(h.Metrics, promhttp.HandlerOpts{}))
 	}
@@ -132,8 +136,8 @@ func (h *HTTP) Handler() http.Handler {
 	return mux
 }
 
-// check answers 200 "ok", or 503 and the reason.
-func check(problem func() error) http.Handler {
+// check answers 200 with "ok" or what is lacking, or 503 and the reason.
+func check(problem func() error, lacking func() []string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if problem != nil {
@@ -143,6 +147,12 @@ func check(problem func() error) http.Handler {
 				return
 			}
 		}
-		fmt.Fprintln(w, "ok")
+		lines := []string{"ok"}
+		if lacking != nil {
+			if lack := lacking(); len(lack) > 0 {
+				lines = lack
+			}
+		}
+		fmt.Fprintln(w, strings.Join(lines, "\n"))
 	})
 }

@@ -58,6 +58,31 @@ func (s *Server) ready() error {
 	return nil
 }
 
+// notServing says which shards serve nobody, as far as this proxy sees.
+func (s *Server) notServing() (lines []string) {
+	table := s.engine.Table()
+	sights := map[string]reactor.Sight{}
+	for _, n := range s.engine.Stats().Nodes {
+		if n.Master {
+			sights[n.Shard] = n.Sight
+		}
+	}
+	for i := range table.Shards {
+		shard := &table.Shards[i]
+		why := ""
+		switch sight := sights[shard.ID]; {
+		case shard.MasterIndex < 0:
+			why = "it has no master"
+		case sight == reactor.SightRefused, sight == reactor.SightTimeout, sight == reactor.SightFenced:
+			why = fmt.Sprintf("its master %s is seen as %s", shard.Master, sight)
+		default:
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("NOT SERVING: %s (slots %s): %s; `basaltctl cluster status %s` says what to do", shard.ID, shard.Slots, why, s.cfg.Cluster))
+	}
+	return lines
+}
+
 func orUnknown(problem string) string {
 	if problem == "" {
 		return "no configserver has answered"

@@ -119,7 +119,7 @@ func (s *Server) open() (err error) {
 	}
 	registry := observe.NewRegistry()
 	s.http = &observe.HTTP{
-		Address: s.cfg.HTTPListen, Alive: s.alive, Ready: s.ready, Metrics: registry, Pprof: s.cfg.Pprof, Log: s.log,
+		Address: s.cfg.HTTPListen, Alive: s.alive, Ready: s.ready, Lacking: s.notServing, Metrics: registry, Pprof: s.cfg.Pprof, Log: s.log,
 	}
 	s.http.Handle("GET /slowlog", slowLogHandler(func() []reactor.SlowEntry { return s.engine.SlowLog() }))
 	if err = s.http.Listen(); err != nil {

@@ -425,12 +425,15 @@ func TestNotReady(t *testing.T) {
 	deleting := topologyOf(4, server)
 	deleting.Topology.Phase = basaltv1.ClusterPhase_CLUSTER_PHASE_DELETING
 	failing := topologyOf(3, server)
-	failing.Topology.Shards[0].Master = "" // does not matter to readiness
+	failing.Topology.Shards[0].Master = "" // said, and no reason to send clients elsewhere
 	for _, step := range []struct {
 		s    *basaltv1.Snapshot
 		want string
-	}{{forming, "still forming"}, {hole, "slot 101 has no owner"}, {failing, "ok"}, {deleting, "being deleted"}} {
+	}{{forming, "still forming"}, {hole, "slot 101 has no owner"}, {failing, "NOT SERVING: shard-0 (slots 0-16383): it has no master"}, {deleting, "being deleted"}} {
 		c.publish(step.s)
-		r.eventually(step.want, func() bool { _, body := r.get("/readyz"); return strings.Contains(body, step.want) })
+		r.eventually(step.want, func() bool {
+			code, body := r.get("/readyz")
+			return strings.Contains(body, step.want) && (code == http.StatusOK) == (step.s == failing)
+		})
 	}
 }

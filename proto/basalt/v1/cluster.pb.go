@@ -156,7 +156,13 @@ type Cluster struct {
 	Config []*ConfigParameter `protobuf:"bytes,9,rep,name=config,proto3" json:"config,omitempty"`
 	// Tells the cluster from one of the same name before it; part of the marks by
 	// which servers say which node they are.
-	Uid           string `protobuf:"bytes,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	Uid string `protobuf:"bytes,10,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Shards that serve nobody, as the owner sees it now. A cluster in phase SERVING
+	// serves wholly when there are none and serving_known is true.
+	NotServing []*ShardOutage `protobuf:"bytes,11,rep,name=not_serving,json=notServing,proto3" json:"not_serving,omitempty"`
+	// The owner answered; false: nobody watches the cluster, or it cannot be asked, and
+	// what is not known is not in not_serving.
+	ServingKnown  bool `protobuf:"varint,12,opt,name=serving_known,json=servingKnown,proto3" json:"serving_known,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -259,6 +265,20 @@ func (x *Cluster) GetUid() string {
 		return x.Uid
 	}
 	return ""
+}
+
+func (x *Cluster) GetNotServing() []*ShardOutage {
+	if x != nil {
+		return x.NotServing
+	}
+	return nil
+}
+
+func (x *Cluster) GetServingKnown() bool {
+	if x != nil {
+		return x.ServingKnown
+	}
+	return false
 }
 
 // ConfigParameter is a parameter of the servers' configuration. None of them is
@@ -2227,7 +2247,9 @@ type Problem struct {
 	// Node id; empty for problems of a whole shard.
 	Node string `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"`
 	// What is wrong and what to do, one sentence.
-	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	// When it began, as far as the owner has seen.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=since,proto3" json:"since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2288,6 +2310,13 @@ func (x *Problem) GetMessage() string {
 		return x.Message
 	}
 	return ""
+}
+
+func (x *Problem) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
 }
 
 // NodeStatus is one node as the owner sees it.
@@ -2695,7 +2724,7 @@ var File_basalt_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe4\x02\n" +
+	"\x17basalt/v1/cluster.proto\x12\tbasalt.v1\x1a\x18basalt/v1/topology.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x03\n" +
 	"\aCluster\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -2708,7 +2737,10 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x05owner\x18\b \x01(\tR\x05owner\x122\n" +
 	"\x06config\x18\t \x03(\v2\x1a.basalt.v1.ConfigParameterR\x06config\x12\x10\n" +
 	"\x03uid\x18\n" +
-	" \x01(\tR\x03uid\";\n" +
+	" \x01(\tR\x03uid\x127\n" +
+	"\vnot_serving\x18\v \x03(\v2\x16.basalt.v1.ShardOutageR\n" +
+	"notServing\x12#\n" +
+	"\rserving_known\x18\f \x01(\bR\fservingKnown\";\n" +
 	"\x0fConfigParameter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"h\n" +
@@ -2860,12 +2892,13 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x05bytes\x18\x04 \x01(\x03R\x05bytes\x12\x12\n" +
 	"\x04file\x18\x05 \x01(\tR\x04file\x12\x14\n" +
 	"\x05error\x18\x06 \x01(\tR\x05error\x120\n" +
-	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"a\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\"\x93\x01\n" +
 	"\aProblem\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x12\n" +
 	"\x04node\x18\x03 \x01(\tR\x04node\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xe0\x03\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\x120\n" +
+	"\x05since\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xe0\x03\n" +
 	"\n" +
 	"NodeStatus\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
@@ -2991,94 +3024,97 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	nil,                               // 35: basalt.v1.RotateCredentialsResponse.GenerationsEntry
 	(ClusterPhase)(0),                 // 36: basalt.v1.ClusterPhase
 	(*timestamppb.Timestamp)(nil),     // 37: google.protobuf.Timestamp
-	(ReadPolicy)(0),                   // 38: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 39: google.protobuf.Duration
-	(CrossSlot)(0),                    // 40: basalt.v1.CrossSlot
-	(OperationKind)(0),                // 41: basalt.v1.OperationKind
-	(Sight)(0),                        // 42: basalt.v1.Sight
-	(*Topology)(nil),                  // 43: basalt.v1.Topology
-	(*CrossSlotRequests)(nil),         // 44: basalt.v1.CrossSlotRequests
+	(*ShardOutage)(nil),               // 38: basalt.v1.ShardOutage
+	(ReadPolicy)(0),                   // 39: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 40: google.protobuf.Duration
+	(CrossSlot)(0),                    // 41: basalt.v1.CrossSlot
+	(OperationKind)(0),                // 42: basalt.v1.OperationKind
+	(Sight)(0),                        // 43: basalt.v1.Sight
+	(*Topology)(nil),                  // 44: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 45: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
 	36, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
 	37, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
-	3,  // 4: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
-	38, // 5: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	39, // 6: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	39, // 7: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	39, // 8: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	39, // 9: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	39, // 10: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	39, // 11: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
-	0,  // 12: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
-	39, // 13: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
-	39, // 14: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
-	40, // 15: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
-	39, // 16: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
-	6,  // 17: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	2,  // 18: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	6,  // 19: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	21, // 20: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	41, // 21: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	22, // 22: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	23, // 23: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	24, // 24: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	42, // 25: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	37, // 26: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	39, // 27: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	35, // 28: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	2,  // 29: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	43, // 30: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	31, // 31: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	34, // 32: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	30, // 33: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	29, // 34: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	44, // 35: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	37, // 36: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	37, // 37: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
-	1,  // 38: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	42, // 39: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	37, // 40: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	37, // 41: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
-	7,  // 42: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 43: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 44: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 45: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 46: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 47: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 48: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 49: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 50: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 51: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 52: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 53: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	18, // 54: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
-	25, // 55: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	27, // 56: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	32, // 57: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
-	2,  // 58: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 59: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 60: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 61: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 62: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 63: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 64: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	43, // 65: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	43, // 66: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	43, // 67: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	20, // 68: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	20, // 69: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	19, // 70: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
-	26, // 71: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	28, // 72: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	33, // 73: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
-	58, // [58:74] is the sub-list for method output_type
-	42, // [42:58] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	38, // 4: basalt.v1.Cluster.not_serving:type_name -> basalt.v1.ShardOutage
+	3,  // 5: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
+	39, // 6: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	40, // 7: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	40, // 8: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	40, // 9: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	40, // 10: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	40, // 11: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	40, // 12: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	0,  // 13: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
+	40, // 14: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
+	40, // 15: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
+	41, // 16: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
+	40, // 17: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
+	6,  // 18: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	2,  // 19: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	6,  // 20: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	21, // 21: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	42, // 22: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	22, // 23: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	23, // 24: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	24, // 25: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	43, // 26: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	37, // 27: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	40, // 28: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	35, // 29: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 30: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	44, // 31: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	31, // 32: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	34, // 33: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	30, // 34: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	29, // 35: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	45, // 36: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	37, // 37: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	37, // 38: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	37, // 39: basalt.v1.Problem.since:type_name -> google.protobuf.Timestamp
+	1,  // 40: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	43, // 41: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	37, // 42: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	37, // 43: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	7,  // 44: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 45: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 46: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 47: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 48: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 49: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 50: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 51: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 52: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 53: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 54: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 55: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	18, // 56: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
+	25, // 57: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	27, // 58: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	32, // 59: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 60: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 61: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 62: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 63: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 64: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 65: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 66: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	44, // 67: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	44, // 68: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	44, // 69: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	20, // 70: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	20, // 71: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	19, // 72: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
+	26, // 73: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	28, // 74: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	33, // 75: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	60, // [60:76] is the sub-list for method output_type
+	44, // [44:60] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }

@@ -382,7 +382,10 @@ type Topology struct {
 	// Tells the cluster from one of the same name before it.
 	Uid string `protobuf:"bytes,8,opt,name=uid,proto3" json:"uid,omitempty"`
 	// What becomes of requests over several slots; UNSPECIFIED: they are refused.
-	CrossSlot     CrossSlot `protobuf:"varint,9,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
+	CrossSlot CrossSlot `protobuf:"varint,9,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
+	// Shards that serve nobody now. In the answer of GetTopology for the newest epoch
+	// only, as far as the owner of the cluster answers; proxies are not told.
+	NotServing    []*ShardOutage `protobuf:"bytes,10,rep,name=not_serving,json=notServing,proto3" json:"not_serving,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -480,6 +483,86 @@ func (x *Topology) GetCrossSlot() CrossSlot {
 	return CrossSlot_CROSS_SLOT_UNSPECIFIED
 }
 
+func (x *Topology) GetNotServing() []*ShardOutage {
+	if x != nil {
+		return x.NotServing
+	}
+	return nil
+}
+
+// ShardOutage is a shard that serves nobody.
+type ShardOutage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Shard id.
+	Shard string `protobuf:"bytes,1,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Slots of the shard, sorted, without overlap.
+	Slots []*SlotRange `protobuf:"bytes,2,rep,name=slots,proto3" json:"slots,omitempty"`
+	// Since when.
+	Since *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=since,proto3" json:"since,omitempty"`
+	// Why, and what to do.
+	Message       string `protobuf:"bytes,4,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ShardOutage) Reset() {
+	*x = ShardOutage{}
+	mi := &file_basalt_v1_topology_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShardOutage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShardOutage) ProtoMessage() {}
+
+func (x *ShardOutage) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_topology_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShardOutage.ProtoReflect.Descriptor instead.
+func (*ShardOutage) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ShardOutage) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *ShardOutage) GetSlots() []*SlotRange {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+func (x *ShardOutage) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ShardOutage) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // Shard is one master and its replicas.
 type Shard struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -506,7 +589,7 @@ type Shard struct {
 
 func (x *Shard) Reset() {
 	*x = Shard{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[2]
+	mi := &file_basalt_v1_topology_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -518,7 +601,7 @@ func (x *Shard) String() string {
 func (*Shard) ProtoMessage() {}
 
 func (x *Shard) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[2]
+	mi := &file_basalt_v1_topology_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -531,7 +614,7 @@ func (x *Shard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shard.ProtoReflect.Descriptor instead.
 func (*Shard) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{2}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Shard) GetId() string {
@@ -617,7 +700,7 @@ type Node struct {
 
 func (x *Node) Reset() {
 	*x = Node{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[3]
+	mi := &file_basalt_v1_topology_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -629,7 +712,7 @@ func (x *Node) String() string {
 func (*Node) ProtoMessage() {}
 
 func (x *Node) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[3]
+	mi := &file_basalt_v1_topology_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -642,7 +725,7 @@ func (x *Node) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Node.ProtoReflect.Descriptor instead.
 func (*Node) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Node) GetId() string {
@@ -724,7 +807,7 @@ type Operation struct {
 
 func (x *Operation) Reset() {
 	*x = Operation{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[4]
+	mi := &file_basalt_v1_topology_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +819,7 @@ func (x *Operation) String() string {
 func (*Operation) ProtoMessage() {}
 
 func (x *Operation) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[4]
+	mi := &file_basalt_v1_topology_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +832,7 @@ func (x *Operation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Operation.ProtoReflect.Descriptor instead.
 func (*Operation) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{4}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Operation) GetId() string {
@@ -814,7 +897,7 @@ type GetTopologyRequest struct {
 
 func (x *GetTopologyRequest) Reset() {
 	*x = GetTopologyRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[5]
+	mi := &file_basalt_v1_topology_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +909,7 @@ func (x *GetTopologyRequest) String() string {
 func (*GetTopologyRequest) ProtoMessage() {}
 
 func (x *GetTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[5]
+	mi := &file_basalt_v1_topology_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +922,7 @@ func (x *GetTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTopologyRequest.ProtoReflect.Descriptor instead.
 func (*GetTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{5}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *GetTopologyRequest) GetCluster() string {
@@ -869,7 +952,7 @@ type ListEpochsRequest struct {
 
 func (x *ListEpochsRequest) Reset() {
 	*x = ListEpochsRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[6]
+	mi := &file_basalt_v1_topology_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -881,7 +964,7 @@ func (x *ListEpochsRequest) String() string {
 func (*ListEpochsRequest) ProtoMessage() {}
 
 func (x *ListEpochsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[6]
+	mi := &file_basalt_v1_topology_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -894,7 +977,7 @@ func (x *ListEpochsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEpochsRequest.ProtoReflect.Descriptor instead.
 func (*ListEpochsRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{6}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListEpochsRequest) GetCluster() string {
@@ -922,7 +1005,7 @@ type ListEpochsResponse struct {
 
 func (x *ListEpochsResponse) Reset() {
 	*x = ListEpochsResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[7]
+	mi := &file_basalt_v1_topology_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -934,7 +1017,7 @@ func (x *ListEpochsResponse) String() string {
 func (*ListEpochsResponse) ProtoMessage() {}
 
 func (x *ListEpochsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[7]
+	mi := &file_basalt_v1_topology_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -947,7 +1030,7 @@ func (x *ListEpochsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEpochsResponse.ProtoReflect.Descriptor instead.
 func (*ListEpochsResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{7}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListEpochsResponse) GetEpochs() []*Topology {
@@ -976,7 +1059,7 @@ type WatchTopologyRequest struct {
 
 func (x *WatchTopologyRequest) Reset() {
 	*x = WatchTopologyRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[8]
+	mi := &file_basalt_v1_topology_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -988,7 +1071,7 @@ func (x *WatchTopologyRequest) String() string {
 func (*WatchTopologyRequest) ProtoMessage() {}
 
 func (x *WatchTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[8]
+	mi := &file_basalt_v1_topology_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1001,7 +1084,7 @@ func (x *WatchTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTopologyRequest.ProtoReflect.Descriptor instead.
 func (*WatchTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{8}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchTopologyRequest) GetMessage() isWatchTopologyRequest_Message {
@@ -1120,7 +1203,7 @@ type ProxyHello struct {
 
 func (x *ProxyHello) Reset() {
 	*x = ProxyHello{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[9]
+	mi := &file_basalt_v1_topology_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1132,7 +1215,7 @@ func (x *ProxyHello) String() string {
 func (*ProxyHello) ProtoMessage() {}
 
 func (x *ProxyHello) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[9]
+	mi := &file_basalt_v1_topology_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1145,7 +1228,7 @@ func (x *ProxyHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyHello.ProtoReflect.Descriptor instead.
 func (*ProxyHello) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{9}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProxyHello) GetCluster() string {
@@ -1209,7 +1292,7 @@ type Ack struct {
 
 func (x *Ack) Reset() {
 	*x = Ack{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[10]
+	mi := &file_basalt_v1_topology_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1221,7 +1304,7 @@ func (x *Ack) String() string {
 func (*Ack) ProtoMessage() {}
 
 func (x *Ack) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[10]
+	mi := &file_basalt_v1_topology_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1234,7 +1317,7 @@ func (x *Ack) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ack.ProtoReflect.Descriptor instead.
 func (*Ack) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{10}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Ack) GetEpoch() uint64 {
@@ -1256,7 +1339,7 @@ type NodeReport struct {
 
 func (x *NodeReport) Reset() {
 	*x = NodeReport{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[11]
+	mi := &file_basalt_v1_topology_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1268,7 +1351,7 @@ func (x *NodeReport) String() string {
 func (*NodeReport) ProtoMessage() {}
 
 func (x *NodeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[11]
+	mi := &file_basalt_v1_topology_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1281,7 +1364,7 @@ func (x *NodeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeReport.ProtoReflect.Descriptor instead.
 func (*NodeReport) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{11}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NodeReport) GetNodes() []*NodeSight {
@@ -1313,7 +1396,7 @@ type NodeSight struct {
 
 func (x *NodeSight) Reset() {
 	*x = NodeSight{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[12]
+	mi := &file_basalt_v1_topology_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1325,7 +1408,7 @@ func (x *NodeSight) String() string {
 func (*NodeSight) ProtoMessage() {}
 
 func (x *NodeSight) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[12]
+	mi := &file_basalt_v1_topology_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1338,7 +1421,7 @@ func (x *NodeSight) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSight.ProtoReflect.Descriptor instead.
 func (*NodeSight) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{12}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *NodeSight) GetNode() string {
@@ -1400,7 +1483,7 @@ type LoadReport struct {
 
 func (x *LoadReport) Reset() {
 	*x = LoadReport{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[13]
+	mi := &file_basalt_v1_topology_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1412,7 +1495,7 @@ func (x *LoadReport) String() string {
 func (*LoadReport) ProtoMessage() {}
 
 func (x *LoadReport) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[13]
+	mi := &file_basalt_v1_topology_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1425,7 +1508,7 @@ func (x *LoadReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LoadReport.ProtoReflect.Descriptor instead.
 func (*LoadReport) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{13}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *LoadReport) GetClients() uint64 {
@@ -1473,7 +1556,7 @@ type CrossSlotRequests struct {
 
 func (x *CrossSlotRequests) Reset() {
 	*x = CrossSlotRequests{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	mi := &file_basalt_v1_topology_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1485,7 +1568,7 @@ func (x *CrossSlotRequests) String() string {
 func (*CrossSlotRequests) ProtoMessage() {}
 
 func (x *CrossSlotRequests) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[14]
+	mi := &file_basalt_v1_topology_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1498,7 +1581,7 @@ func (x *CrossSlotRequests) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CrossSlotRequests.ProtoReflect.Descriptor instead.
 func (*CrossSlotRequests) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{14}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CrossSlotRequests) GetCommand() string {
@@ -1538,7 +1621,7 @@ type Goodbye struct {
 
 func (x *Goodbye) Reset() {
 	*x = Goodbye{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[15]
+	mi := &file_basalt_v1_topology_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1550,7 +1633,7 @@ func (x *Goodbye) String() string {
 func (*Goodbye) ProtoMessage() {}
 
 func (x *Goodbye) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[15]
+	mi := &file_basalt_v1_topology_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1563,7 +1646,7 @@ func (x *Goodbye) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Goodbye.ProtoReflect.Descriptor instead.
 func (*Goodbye) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{15}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{16}
 }
 
 // WatchTopologyResponse is a message of the Configserver.
@@ -1582,7 +1665,7 @@ type WatchTopologyResponse struct {
 
 func (x *WatchTopologyResponse) Reset() {
 	*x = WatchTopologyResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[16]
+	mi := &file_basalt_v1_topology_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1594,7 +1677,7 @@ func (x *WatchTopologyResponse) String() string {
 func (*WatchTopologyResponse) ProtoMessage() {}
 
 func (x *WatchTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[16]
+	mi := &file_basalt_v1_topology_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1607,7 +1690,7 @@ func (x *WatchTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchTopologyResponse.ProtoReflect.Descriptor instead.
 func (*WatchTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{16}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *WatchTopologyResponse) GetMessage() isWatchTopologyResponse_Message {
@@ -1675,7 +1758,7 @@ type Snapshot struct {
 
 func (x *Snapshot) Reset() {
 	*x = Snapshot{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[17]
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1770,7 @@ func (x *Snapshot) String() string {
 func (*Snapshot) ProtoMessage() {}
 
 func (x *Snapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[17]
+	mi := &file_basalt_v1_topology_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1783,7 @@ func (x *Snapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
 func (*Snapshot) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{17}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Snapshot) GetTopology() *Topology {
@@ -1763,7 +1846,7 @@ type Delta struct {
 
 func (x *Delta) Reset() {
 	*x = Delta{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1775,7 +1858,7 @@ func (x *Delta) String() string {
 func (*Delta) ProtoMessage() {}
 
 func (x *Delta) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[18]
+	mi := &file_basalt_v1_topology_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1788,7 +1871,7 @@ func (x *Delta) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Delta.ProtoReflect.Descriptor instead.
 func (*Delta) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Delta) GetFromEpoch() uint64 {
@@ -1852,7 +1935,7 @@ type ProxyList struct {
 
 func (x *ProxyList) Reset() {
 	*x = ProxyList{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1864,7 +1947,7 @@ func (x *ProxyList) String() string {
 func (*ProxyList) ProtoMessage() {}
 
 func (x *ProxyList) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[19]
+	mi := &file_basalt_v1_topology_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1877,7 +1960,7 @@ func (x *ProxyList) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyList.ProtoReflect.Descriptor instead.
 func (*ProxyList) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ProxyList) GetProxies() []*Proxy {
@@ -1900,7 +1983,7 @@ type Proxy struct {
 
 func (x *Proxy) Reset() {
 	*x = Proxy{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +1995,7 @@ func (x *Proxy) String() string {
 func (*Proxy) ProtoMessage() {}
 
 func (x *Proxy) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[20]
+	mi := &file_basalt_v1_topology_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2008,7 @@ func (x *Proxy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Proxy.ProtoReflect.Descriptor instead.
 func (*Proxy) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Proxy) GetId() string {
@@ -1968,7 +2051,7 @@ type ShardCredential struct {
 
 func (x *ShardCredential) Reset() {
 	*x = ShardCredential{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1980,7 +2063,7 @@ func (x *ShardCredential) String() string {
 func (*ShardCredential) ProtoMessage() {}
 
 func (x *ShardCredential) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[21]
+	mi := &file_basalt_v1_topology_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1993,7 +2076,7 @@ func (x *ShardCredential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ShardCredential.ProtoReflect.Descriptor instead.
 func (*ShardCredential) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ShardCredential) GetShard() string {
@@ -2049,7 +2132,7 @@ type ClientAuth struct {
 
 func (x *ClientAuth) Reset() {
 	*x = ClientAuth{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2144,7 @@ func (x *ClientAuth) String() string {
 func (*ClientAuth) ProtoMessage() {}
 
 func (x *ClientAuth) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[22]
+	mi := &file_basalt_v1_topology_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2157,7 @@ func (x *ClientAuth) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClientAuth.ProtoReflect.Descriptor instead.
 func (*ClientAuth) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ClientAuth) GetPasswordSha256() [][]byte {
@@ -2095,7 +2178,7 @@ type Users struct {
 
 func (x *Users) Reset() {
 	*x = Users{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2107,7 +2190,7 @@ func (x *Users) String() string {
 func (*Users) ProtoMessage() {}
 
 func (x *Users) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[23]
+	mi := &file_basalt_v1_topology_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2120,7 +2203,7 @@ func (x *Users) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Users.ProtoReflect.Descriptor instead.
 func (*Users) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Users) GetUsers() []*User {
@@ -2145,7 +2228,7 @@ type User struct {
 
 func (x *User) Reset() {
 	*x = User{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[24]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2157,7 +2240,7 @@ func (x *User) String() string {
 func (*User) ProtoMessage() {}
 
 func (x *User) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[24]
+	mi := &file_basalt_v1_topology_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2170,7 +2253,7 @@ func (x *User) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use User.ProtoReflect.Descriptor instead.
 func (*User) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{24}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *User) GetRules() string {
@@ -2202,7 +2285,7 @@ type BarrierRequest struct {
 
 func (x *BarrierRequest) Reset() {
 	*x = BarrierRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[25]
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2214,7 +2297,7 @@ func (x *BarrierRequest) String() string {
 func (*BarrierRequest) ProtoMessage() {}
 
 func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[25]
+	mi := &file_basalt_v1_topology_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2227,7 +2310,7 @@ func (x *BarrierRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierRequest.ProtoReflect.Descriptor instead.
 func (*BarrierRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{25}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *BarrierRequest) GetCluster() string {
@@ -2264,7 +2347,7 @@ type BarrierResponse struct {
 
 func (x *BarrierResponse) Reset() {
 	*x = BarrierResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2359,7 @@ func (x *BarrierResponse) String() string {
 func (*BarrierResponse) ProtoMessage() {}
 
 func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[26]
+	mi := &file_basalt_v1_topology_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2372,7 @@ func (x *BarrierResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BarrierResponse.ProtoReflect.Descriptor instead.
 func (*BarrierResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{26}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BarrierResponse) GetEpoch() uint64 {
@@ -2319,7 +2402,7 @@ type AdoptTopologyRequest struct {
 
 func (x *AdoptTopologyRequest) Reset() {
 	*x = AdoptTopologyRequest{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2414,7 @@ func (x *AdoptTopologyRequest) String() string {
 func (*AdoptTopologyRequest) ProtoMessage() {}
 
 func (x *AdoptTopologyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[27]
+	mi := &file_basalt_v1_topology_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2427,7 @@ func (x *AdoptTopologyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptTopologyRequest.ProtoReflect.Descriptor instead.
 func (*AdoptTopologyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{27}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdoptTopologyRequest) GetCluster() string {
@@ -2376,7 +2459,7 @@ type AdoptTopologyResponse struct {
 
 func (x *AdoptTopologyResponse) Reset() {
 	*x = AdoptTopologyResponse{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	mi := &file_basalt_v1_topology_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2388,7 +2471,7 @@ func (x *AdoptTopologyResponse) String() string {
 func (*AdoptTopologyResponse) ProtoMessage() {}
 
 func (x *AdoptTopologyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[28]
+	mi := &file_basalt_v1_topology_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2401,7 +2484,7 @@ func (x *AdoptTopologyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptTopologyResponse.ProtoReflect.Descriptor instead.
 func (*AdoptTopologyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{28}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AdoptTopologyResponse) GetEpoch() uint64 {
@@ -2446,7 +2529,7 @@ type AdoptedShard struct {
 
 func (x *AdoptedShard) Reset() {
 	*x = AdoptedShard{}
-	mi := &file_basalt_v1_topology_proto_msgTypes[29]
+	mi := &file_basalt_v1_topology_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2541,7 @@ func (x *AdoptedShard) String() string {
 func (*AdoptedShard) ProtoMessage() {}
 
 func (x *AdoptedShard) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_topology_proto_msgTypes[29]
+	mi := &file_basalt_v1_topology_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2554,7 @@ func (x *AdoptedShard) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptedShard.ProtoReflect.Descriptor instead.
 func (*AdoptedShard) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{29}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AdoptedShard) GetShard() string {
@@ -2523,7 +2606,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x18basalt/v1/topology.proto\x12\tbasalt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\tSlotRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\rR\x03end\"\xe9\x02\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\"\xa2\x03\n" +
 	"\bTopology\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12=\n" +
@@ -2535,7 +2618,15 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"readPolicy\x12\x10\n" +
 	"\x03uid\x18\b \x01(\tR\x03uid\x123\n" +
 	"\n" +
-	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\"\x82\x02\n" +
+	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\x127\n" +
+	"\vnot_serving\x18\n" +
+	" \x03(\v2\x16.basalt.v1.ShardOutageR\n" +
+	"notServing\"\x9b\x01\n" +
+	"\vShardOutage\x12\x14\n" +
+	"\x05shard\x18\x01 \x01(\tR\x05shard\x12*\n" +
+	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x120\n" +
+	"\x05since\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x18\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x82\x02\n" +
 	"\x05Shard\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12*\n" +
 	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x12\x16\n" +
@@ -2734,7 +2825,7 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
+var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
@@ -2743,90 +2834,94 @@ var file_basalt_v1_topology_proto_goTypes = []any{
 	(Sight)(0),                    // 4: basalt.v1.Sight
 	(*SlotRange)(nil),             // 5: basalt.v1.SlotRange
 	(*Topology)(nil),              // 6: basalt.v1.Topology
-	(*Shard)(nil),                 // 7: basalt.v1.Shard
-	(*Node)(nil),                  // 8: basalt.v1.Node
-	(*Operation)(nil),             // 9: basalt.v1.Operation
-	(*GetTopologyRequest)(nil),    // 10: basalt.v1.GetTopologyRequest
-	(*ListEpochsRequest)(nil),     // 11: basalt.v1.ListEpochsRequest
-	(*ListEpochsResponse)(nil),    // 12: basalt.v1.ListEpochsResponse
-	(*WatchTopologyRequest)(nil),  // 13: basalt.v1.WatchTopologyRequest
-	(*ProxyHello)(nil),            // 14: basalt.v1.ProxyHello
-	(*Ack)(nil),                   // 15: basalt.v1.Ack
-	(*NodeReport)(nil),            // 16: basalt.v1.NodeReport
-	(*NodeSight)(nil),             // 17: basalt.v1.NodeSight
-	(*LoadReport)(nil),            // 18: basalt.v1.LoadReport
-	(*CrossSlotRequests)(nil),     // 19: basalt.v1.CrossSlotRequests
-	(*Goodbye)(nil),               // 20: basalt.v1.Goodbye
-	(*WatchTopologyResponse)(nil), // 21: basalt.v1.WatchTopologyResponse
-	(*Snapshot)(nil),              // 22: basalt.v1.Snapshot
-	(*Delta)(nil),                 // 23: basalt.v1.Delta
-	(*ProxyList)(nil),             // 24: basalt.v1.ProxyList
-	(*Proxy)(nil),                 // 25: basalt.v1.Proxy
-	(*ShardCredential)(nil),       // 26: basalt.v1.ShardCredential
-	(*ClientAuth)(nil),            // 27: basalt.v1.ClientAuth
-	(*Users)(nil),                 // 28: basalt.v1.Users
-	(*User)(nil),                  // 29: basalt.v1.User
-	(*BarrierRequest)(nil),        // 30: basalt.v1.BarrierRequest
-	(*BarrierResponse)(nil),       // 31: basalt.v1.BarrierResponse
-	(*AdoptTopologyRequest)(nil),  // 32: basalt.v1.AdoptTopologyRequest
-	(*AdoptTopologyResponse)(nil), // 33: basalt.v1.AdoptTopologyResponse
-	(*AdoptedShard)(nil),          // 34: basalt.v1.AdoptedShard
-	(*timestamppb.Timestamp)(nil), // 35: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 36: google.protobuf.Duration
+	(*ShardOutage)(nil),           // 7: basalt.v1.ShardOutage
+	(*Shard)(nil),                 // 8: basalt.v1.Shard
+	(*Node)(nil),                  // 9: basalt.v1.Node
+	(*Operation)(nil),             // 10: basalt.v1.Operation
+	(*GetTopologyRequest)(nil),    // 11: basalt.v1.GetTopologyRequest
+	(*ListEpochsRequest)(nil),     // 12: basalt.v1.ListEpochsRequest
+	(*ListEpochsResponse)(nil),    // 13: basalt.v1.ListEpochsResponse
+	(*WatchTopologyRequest)(nil),  // 14: basalt.v1.WatchTopologyRequest
+	(*ProxyHello)(nil),            // 15: basalt.v1.ProxyHello
+	(*Ack)(nil),                   // 16: basalt.v1.Ack
+	(*NodeReport)(nil),            // 17: basalt.v1.NodeReport
+	(*NodeSight)(nil),             // 18: basalt.v1.NodeSight
+	(*LoadReport)(nil),            // 19: basalt.v1.LoadReport
+	(*CrossSlotRequests)(nil),     // 20: basalt.v1.CrossSlotRequests
+	(*Goodbye)(nil),               // 21: basalt.v1.Goodbye
+	(*WatchTopologyResponse)(nil), // 22: basalt.v1.WatchTopologyResponse
+	(*Snapshot)(nil),              // 23: basalt.v1.Snapshot
+	(*Delta)(nil),                 // 24: basalt.v1.Delta
+	(*ProxyList)(nil),             // 25: basalt.v1.ProxyList
+	(*Proxy)(nil),                 // 26: basalt.v1.Proxy
+	(*ShardCredential)(nil),       // 27: basalt.v1.ShardCredential
+	(*ClientAuth)(nil),            // 28: basalt.v1.ClientAuth
+	(*Users)(nil),                 // 29: basalt.v1.Users
+	(*User)(nil),                  // 30: basalt.v1.User
+	(*BarrierRequest)(nil),        // 31: basalt.v1.BarrierRequest
+	(*BarrierResponse)(nil),       // 32: basalt.v1.BarrierResponse
+	(*AdoptTopologyRequest)(nil),  // 33: basalt.v1.AdoptTopologyRequest
+	(*AdoptTopologyResponse)(nil), // 34: basalt.v1.AdoptTopologyResponse
+	(*AdoptedShard)(nil),          // 35: basalt.v1.AdoptedShard
+	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	35, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	36, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
-	7,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
+	8,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
 	2,  // 4: basalt.v1.Topology.cross_slot:type_name -> basalt.v1.CrossSlot
-	5,  // 5: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
-	8,  // 6: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
-	9,  // 7: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
-	3,  // 8: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	35, // 9: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
-	6,  // 10: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
-	14, // 11: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
-	15, // 12: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
-	16, // 13: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
-	18, // 14: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
-	20, // 15: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
-	17, // 16: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
-	4,  // 17: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	36, // 18: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
-	36, // 19: basalt.v1.NodeSight.since_behind:type_name -> google.protobuf.Duration
-	19, // 20: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	22, // 21: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
-	23, // 22: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
-	6,  // 23: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
-	26, // 24: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
-	27, // 25: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
-	24, // 26: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
-	28, // 27: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
-	6,  // 28: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	26, // 29: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	27, // 30: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	24, // 31: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
-	28, // 32: basalt.v1.Delta.users:type_name -> basalt.v1.Users
-	25, // 33: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
-	29, // 34: basalt.v1.Users.users:type_name -> basalt.v1.User
-	36, // 35: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	34, // 36: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
-	10, // 37: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	11, // 38: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	13, // 39: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	30, // 40: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	32, // 41: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
-	6,  // 42: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	12, // 43: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	21, // 44: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	31, // 45: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	33, // 46: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
-	42, // [42:47] is the sub-list for method output_type
-	37, // [37:42] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	7,  // 5: basalt.v1.Topology.not_serving:type_name -> basalt.v1.ShardOutage
+	5,  // 6: basalt.v1.ShardOutage.slots:type_name -> basalt.v1.SlotRange
+	36, // 7: basalt.v1.ShardOutage.since:type_name -> google.protobuf.Timestamp
+	5,  // 8: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
+	9,  // 9: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
+	10, // 10: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
+	3,  // 11: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
+	36, // 12: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	6,  // 13: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
+	15, // 14: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
+	16, // 15: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
+	17, // 16: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
+	19, // 17: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
+	21, // 18: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
+	18, // 19: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
+	4,  // 20: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
+	37, // 21: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	37, // 22: basalt.v1.NodeSight.since_behind:type_name -> google.protobuf.Duration
+	20, // 23: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	23, // 24: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
+	24, // 25: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
+	6,  // 26: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
+	27, // 27: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
+	28, // 28: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
+	25, // 29: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
+	29, // 30: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
+	6,  // 31: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	27, // 32: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	28, // 33: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	25, // 34: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	29, // 35: basalt.v1.Delta.users:type_name -> basalt.v1.Users
+	26, // 36: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	30, // 37: basalt.v1.Users.users:type_name -> basalt.v1.User
+	37, // 38: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	35, // 39: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
+	11, // 40: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	12, // 41: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	14, // 42: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	31, // 43: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	33, // 44: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
+	6,  // 45: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	13, // 46: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	22, // 47: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	32, // 48: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	34, // 49: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
+	45, // [45:50] is the sub-list for method output_type
+	40, // [40:45] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2834,14 +2929,14 @@ func file_basalt_v1_topology_proto_init() {
 	if File_basalt_v1_topology_proto != nil {
 		return
 	}
-	file_basalt_v1_topology_proto_msgTypes[8].OneofWrappers = []any{
+	file_basalt_v1_topology_proto_msgTypes[9].OneofWrappers = []any{
 		(*WatchTopologyRequest_Hello)(nil),
 		(*WatchTopologyRequest_Ack)(nil),
 		(*WatchTopologyRequest_NodeReport)(nil),
 		(*WatchTopologyRequest_LoadReport)(nil),
 		(*WatchTopologyRequest_Goodbye)(nil),
 	}
-	file_basalt_v1_topology_proto_msgTypes[16].OneofWrappers = []any{
+	file_basalt_v1_topology_proto_msgTypes[17].OneofWrappers = []any{
 		(*WatchTopologyResponse_Snapshot)(nil),
 		(*WatchTopologyResponse_Delta)(nil),
 	}
@@ -2851,7 +2946,7 @@ func file_basalt_v1_topology_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
 			NumEnums:      5,
-			NumMessages:   30,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
