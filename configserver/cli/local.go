@@ -57,7 +57,7 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE, DEBUG (1 is
 	fs.SortFlags = false
 	fs.IntVar(&o.Shards, "shards", o.Shards, "shards (default 3)")
 	fs.IntVar(&o.Replicas, "replicas", o.Replicas, "replicas of each shard besides its master, -1 for the default (1, or as DATA_DIR says)")
-	fs.IntVar(&o.Proxies, "proxies", o.Proxies, "proxies")
+	fs.IntVar(&o.Proxies, "proxies", o.Proxies, "proxies, 0 for the default (1, or as many as were there last in DATA_DIR)")
 	fs.IntVar(&o.Port, "port", o.Port, "port of the first proxy, the others follow; 0 takes free ones")
 	fs.IntVar(&o.Configservers, "configservers", o.Configservers, "Configservers; several share a separate etcd")
 	fs.IntVar(&o.ConfigserverPort, "configserver-port", o.ConfigserverPort, "gRPC port of the first Configserver; 0 takes free ones")

@@ -101,8 +101,17 @@ func (l *Loop) beginFailover(s *topology.Shard, p failover.Problem) {
 	now := time.Now()
 	o := l.observe(s.ID)
 	cause := p.Code + ": " + p.Message
-	change := failover.Begin(s.ID, newID(), cause, nil, failover.RowOf(p.Code).Counts, p.Evidence, &o, now)
-	l.log.Warn("begins a failover", "shard", s.ID, "cause", cause)
+	begin := failover.Begin(s.ID, newID(), cause, nil, failover.RowOf(p.Code).Counts, p.Evidence, &o, now)
+	change := func(c *topology.Cluster) ([]topology.Event, error) {
+		events, err := begin(c)
+		for i := range events {
+			if p.Severity == topology.Info { // a restart that loses nothing
+				events[i].Severity = p.Severity
+			}
+		}
+		return events, err
+	}
+	l.log.Log(l.life, levelOf(&p, nil), "begins a failover", "shard", s.ID, "cause", cause)
 	l.start(s.ID, "failover", false, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, s.ID+": failover, no master", change); err != nil {
 			return err

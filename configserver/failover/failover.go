@@ -541,12 +541,19 @@ func finishedEvent(r *topology.Report) topology.Event {
 	default:
 		e.Kind, e.Severity = "FailoverFinished", topology.Warning
 		e.Message = fmt.Sprintf("%s: %s replaces %s (%s)", r.Shard, r.NewMaster, r.OldMaster, r.Cause)
+		again := r.NewMaster == r.OldMaster && slices.ContainsFunc(r.Candidates, func(c topology.Candidate) bool { return c.Restarted && c.Node == r.NewMaster })
+		if again {
+			e.Message = fmt.Sprintf("%s: %s restarted and is the master again", r.Shard, r.NewMaster)
+		}
 		switch {
 		case r.Lost != "":
 			e.Severity = topology.Critical
 			e.Message += "; lost is " + r.Lost
 		case r.OffsetGap > 0:
 			e.Message += "; lost are the last " + settings.DescribeBytes(r.OffsetGap) + " that the old master wrote"
+		case again:
+			e.Severity = topology.Info
+			e.Message = fmt.Sprintf("%s: %s restarted with its data and is the master again", r.Shard, r.NewMaster)
 		}
 	}
 	return e

@@ -74,6 +74,7 @@ type found struct {
 	message  string
 	why      string
 	since    time.Time
+	severity topology.Severity // instead of the row's
 	stage    string
 	evidence []topology.Evidence
 	wait     bool // matches, and the remedy has to wait
@@ -184,6 +185,9 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 			if f.wait {
 				p.Remedy = Tell
 			}
+			if f.severity != "" {
+				p.Severity = f.severity
+			}
 			problems = append(problems, p)
 		}
 	}
@@ -272,18 +276,26 @@ func masterRestartedNoCandidate(x *situation) []found {
 	if x.outcome.Lost != "" {
 		return x.blame("master %s restarted and nobody else has its data: it is admitted again; lost is %s", x.master.ID, x.outcome.Lost)
 	}
-	return x.blame("master %s restarted and nobody else has its data: it is admitted again with what it found on its disk", x.master.ID)
+	return harmless(x.blame("master %s restarted with its data and is admitted again", x.master.ID))
 }
 
+// allNodesRestarted tells of a loss, or of a restart as planned: nothing is lost.
 func allNodesRestarted(x *situation) []found {
 	if !x.mayReplace() || !x.outcome.Restarted || x.about.Verdict == health.Restarted && !x.othersAdmitted() {
 		return nil
 	}
-	lost := "it found everything on its disk"
-	if x.outcome.Lost != "" {
-		lost = "lost is " + x.outcome.Lost
+	switch {
+	case x.outcome.Lost != "":
+		return x.blame("the in-sync nodes of %s restarted or are gone: %s is taken as master; lost is %s", x.s.ID, x.chosen, x.outcome.Lost)
+	case x.chosen != x.master.ID:
+		return x.blame("the in-sync nodes of %s restarted or are gone: %s is taken as master; it found everything on its disk", x.s.ID, x.chosen)
 	}
-	return x.blame("the in-sync nodes of %s restarted or are gone: %s is taken as master; %s", x.s.ID, x.chosen, lost)
+	return harmless(x.blame("the in-sync nodes of %s restarted: %s is the master again; it found everything on its disk", x.s.ID, x.chosen))
+}
+
+func harmless(list []found) []found {
+	list[0].severity = topology.Info
+	return list
 }
 
 func (x *situation) othersAdmitted() bool {

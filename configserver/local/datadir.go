@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
@@ -30,6 +31,8 @@ type dataDir struct {
 type layout struct {
 	Shards   int `json:"shards"`
 	Replicas int `json:"replicas"`
+	// Proxies are how many there were last; another number may be asked for.
+	Proxies int `json:"proxies,omitempty"`
 	// NodePorts by node id.
 	NodePorts map[string]int `json:"nodePorts"`
 	// EtcdPorts are the client and peer port of etcd; SeparateEtcd says whose
@@ -95,7 +98,8 @@ func (d *dataDir) layout(o *Options) (*layout, error) {
 		if o.Replicas < 0 {
 			o.Replicas = 1
 		}
-		l.Shards, l.Replicas = o.Shards, o.Replicas
+		o.Proxies = cmp.Or(o.Proxies, 1)
+		l.Shards, l.Replicas, l.Proxies = o.Shards, o.Replicas, o.Proxies
 		l.SeparateEtcd = o.SeparateEtcd || o.Configservers > 1
 		l.NodePorts = map[string]int{}
 		return l, nil
@@ -111,6 +115,8 @@ func (d *dataDir) layout(o *Options) (*layout, error) {
 	if o.Replicas < 0 {
 		o.Replicas = l.Replicas
 	}
+	o.Proxies = cmp.Or(o.Proxies, l.Proxies, 1)
+	l.Proxies = o.Proxies
 	if o.Shards != l.Shards || o.Replicas != l.Replicas {
 		return nil, fmt.Errorf("data directory %s holds %d shards with %d replicas each; start it with SHARDS=%d REPLICAS=%d, or choose another DATA_DIR",
 			d.path, l.Shards, l.Replicas, l.Shards, l.Replicas)

@@ -20,7 +20,7 @@ func TestKeptDataDirKeepsItsShape(t *testing.T) {
 	if _, err := openDataDir(path); err == nil || !strings.Contains(err.Error(), "in use by another") {
 		t.Fatal("a second one got the directory:", err)
 	}
-	o := Options{Shards: 2, Replicas: 0, Configservers: 1}
+	o := Options{Shards: 2, Replicas: 0, Proxies: 2, Configservers: 1}
 	l, err := d.layout(&o)
 	if err != nil {
 		t.Fatal(err)
@@ -38,8 +38,12 @@ func TestKeptDataDirKeepsItsShape(t *testing.T) {
 	}
 	defer d.close()
 	o = Options{Replicas: -1, Configservers: 1}
-	if l, err = d.layout(&o); err != nil || o.Shards != 2 || o.Replicas != 0 || l.NodePorts["shard-0-0"] != 12345 {
+	if l, err = d.layout(&o); err != nil || o.Shards != 2 || o.Replicas != 0 || o.Proxies != 2 || l.NodePorts["shard-0-0"] != 12345 {
 		t.Fatal(l, o, err)
+	}
+	o = Options{Replicas: -1, Proxies: 3, Configservers: 1}
+	if l, err = d.layout(&o); err != nil || o.Proxies != 3 || l.Proxies != 3 {
+		t.Fatal("another number of proxies:", l, o, err)
 	}
 	o = Options{Shards: 3, Replicas: -1, Configservers: 1}
 	if _, err = d.layout(&o); err == nil || !strings.Contains(err.Error(), "SHARDS=2 REPLICAS=0") {

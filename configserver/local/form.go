@@ -27,7 +27,8 @@ const formWithin = 3 * time.Minute
 //  1. etcd, when it is a process of its own, since Configservers need it;
 //  2. Configservers, and the cluster is created: what it is called is part of what
 //     servers say of themselves from their start on;
-//  3. redis-servers, and the proxies, which follow the cluster from its first epoch;
+//  3. redis-servers (beside 2 when an earlier run created the cluster, so that nobody
+//     misses them), and the proxies, which follow the cluster from its first epoch;
 //  4. its nodes are registered, first those that become masters; what an
 //     earlier run did is found and left as it is;
 //  5. done when a value can be written and read in every shard at every proxy.
@@ -52,7 +53,11 @@ func (g *playground) form(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := g.startAll(KindConfigserver); err != nil {
+	first := []Kind{KindConfigserver}
+	if g.layout.ClusterUID != "" {
+		first = append(first, KindNode) // that of a run before: servers know who they are
+	}
+	if err := g.startAll(first...); err != nil {
 		return err
 	}
 	clusters := basaltv1.NewClusterServiceClient(g.conn)
@@ -69,7 +74,11 @@ func (g *playground) form(ctx context.Context) error {
 	if err := g.createCluster(ctx, clusters); err != nil {
 		return err
 	}
-	if err := g.startAll(KindNode, KindProxy); err != nil {
+	rest := []Kind{KindNode, KindProxy}
+	if len(first) > 1 {
+		rest = rest[1:]
+	}
+	if err := g.startAll(rest...); err != nil {
 		return err
 	}
 	if err := g.nodesAnswer(ctx); err != nil {
@@ -180,7 +189,9 @@ func redisClient(address, user, password string) *redis.Client {
 }
 
 func (g *playground) createCluster(ctx context.Context, clusters basaltv1.ClusterServiceClient) error {
-	g.out.Progress("creating the cluster")
+	if g.layout.ClusterUID == "" {
+		g.out.Progress("creating the cluster")
+	}
 	err := g.retry(ctx, "create the cluster", func() error {
 		_, err := clusters.CreateCluster(ctx, &basaltv1.CreateClusterRequest{
 			Name:          Cluster,

@@ -26,7 +26,8 @@ type Options struct {
 	// shards and -1 for replicas mean: as the data directory says, else 3 and 1.
 	Shards   int
 	Replicas int
-	// Proxies; they listen on Port, Port+1, …, or on free ports when Port is 0.
+	// Proxies; 0: as the data directory says, else 1. They listen on Port, Port+1, …, or
+	// on free ports when Port is 0.
 	Proxies int
 	Port    int
 	// Configservers; more than one share a separate etcd process.
@@ -64,7 +65,6 @@ type Options struct {
 func DefaultOptions() (Options, error) {
 	o := Options{
 		Replicas:         -1,
-		Proxies:          1,
 		Port:             6380,
 		Configservers:    1,
 		ConfigserverPort: 7400,
