@@ -302,9 +302,8 @@ func (s *Spec) Unbalanced(args [][]byte) bool {
 type rule uint8
 
 const (
-	ruleNone rule = iota
 	// rulePairs: keys and values alternate (MSET).
-	rulePairs
+	rulePairs rule = iota + 1
 	// ruleSort: SORT's STORE, and its patterns that may lie in other slots.
 	ruleSort
 )

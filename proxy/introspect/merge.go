@@ -30,14 +30,6 @@ func merge(title string, shards [][]section, rules map[string]rule) []field {
 	return fields
 }
 
-// mergeBy is merge with one function for every field.
-func mergeBy(title string, shards [][]section, join func(values []string) string) (fields []field) {
-	for _, c := range collect(title, shards) {
-		fields = append(fields, field{c.name, join(c.values)})
-	}
-	return fields
-}
-
 // column is one field and its value at each shard that has it.
 type column struct {
 	name   string
