@@ -66,7 +66,7 @@ func (a *app) aclSet() *cobra.Command {
 	var file string
 	var stdin bool
 	cmd := &cobra.Command{
-		Use: "set [--password-file FILE | --password-stdin] CLUSTER USER [RULE]...", Short: "Change a user, or make it", Args: between(2, 2+acl.MaxModifiers),
+		Use: "set [--password-file FILE | --password-stdin] [CLUSTER] USER [RULE]...", Short: "Change a user, or make it", Args: between(1, 2+acl.MaxModifiers),
 		Long: `Change a user, or make it. The rules are those of Redis's ACL SETUSER: on, off,
 ~pattern, %R~pattern, &channel, +command, -@category, (selector), reset, …
 
@@ -85,7 +85,13 @@ since rules begin with "-", too.`,
   basaltctl acl set blue app -@dangerous '&news.*'
   basaltctl acl set blue app off`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			rules, err := acl.Merge(args[2:])
+			ctx, cancel := a.within(cmd.Context(), operationTimeout)
+			defer cancel()
+			cluster, args, err := a.clusterOr(ctx, args)
+			if err != nil {
+				return err
+			}
+			rules, err := acl.Merge(args[1:])
 			if err != nil {
 				return usagef("%v", err)
 			}
@@ -101,12 +107,10 @@ since rules begin with "-", too.`,
 			if given {
 				rules = append(rules, "#"+acl.HashOf(password))
 			}
-			request := &basaltv1.SetUserRequest{Cluster: args[0], User: []byte(args[1])}
+			request := &basaltv1.SetUserRequest{Cluster: cluster, User: []byte(args[0])}
 			for _, rule := range rules {
 				request.Modifiers = append(request.Modifiers, []byte(rule))
 			}
-			ctx, cancel := a.within(cmd.Context(), operationTimeout)
-			defer cancel()
 			reply, err := call(ctx, a.users().SetUser, request)
 			if err != nil {
 				return err
@@ -114,7 +118,7 @@ since rules begin with "-", too.`,
 			if a.output == "json" {
 				return a.printProto(reply)
 			}
-			return a.say("user %s of cluster %s is set; every proxy obeys since epoch %d", args[1], args[0], reply.GetEpoch())
+			return a.say("user %s of cluster %s is set; every proxy obeys since epoch %d", args[0], cluster, reply.GetEpoch())
 		},
 	}
 	cmd.Flags().StringVar(&file, "password-file", "", "add the password on the first line of this `file`")
@@ -152,17 +156,21 @@ func readPassword(file string, stdin bool) (password string, given bool, err err
 
 func (a *app) aclDelete() *cobra.Command {
 	return &cobra.Command{
-		Use: "delete CLUSTER USER...", Aliases: []string{"rm"}, Short: "Delete users; their connections end", Args: between(2, 1+acl.MaxModifiers),
+		Use: "delete [CLUSTER] USER...", Aliases: []string{"rm"}, Short: "Delete users; their connections end", Args: between(1, 1+acl.MaxModifiers),
 		Long: `Delete users; their connections end. The user default cannot be deleted: it
 becomes what it is at first, with all rights and the password in the file
 client-password.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			request := &basaltv1.DeleteUsersRequest{Cluster: args[0], ResetDefault: true}
-			for _, name := range args[1:] {
-				request.Users = append(request.Users, []byte(name))
-			}
 			ctx, cancel := a.within(cmd.Context(), operationTimeout)
 			defer cancel()
+			cluster, args, err := a.clusterOr(ctx, args)
+			if err != nil {
+				return err
+			}
+			request := &basaltv1.DeleteUsersRequest{Cluster: cluster, ResetDefault: true}
+			for _, name := range args {
+				request.Users = append(request.Users, []byte(name))
+			}
 			reply, err := call(ctx, a.users().DeleteUsers, request)
 			if err != nil {
 				return err
@@ -170,7 +178,7 @@ client-password.`,
 			if a.output == "json" {
 				return a.printProto(reply)
 			}
-			return a.say("%d of %d users deleted; every proxy obeys since epoch %d", reply.GetDeleted(), len(args)-1, reply.GetEpoch())
+			return a.say("%d of %d users deleted; every proxy obeys since epoch %d", reply.GetDeleted(), len(args), reply.GetEpoch())
 		},
 	}
 }

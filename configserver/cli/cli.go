@@ -2,21 +2,24 @@
 // except for `basaltctl local`, which speaks to the playground's runner.
 //
 // Tables are for people and may change; `-o json` is for programs: it prints
-// the messages of the API in protobuf's JSON form.
+// the messages of the API in protobuf's JSON form, and errors as JSON too.
 package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/basalt-redis/basalt/configserver/local"
 	"github.com/basalt-redis/basalt/internal/lifecycle"
@@ -88,11 +91,51 @@ func (a *app) main(ctx context.Context, args []string) int {
 	case errors.As(err, &exit):
 		return exit.code
 	case errors.As(err, &usage), strings.HasPrefix(err.Error(), "unknown command"):
-		fmt.Fprintln(a.err, "basaltctl: "+oneLine(err.Error()))
+		a.complain(wantsJSON(args), "Usage", err.Error())
 		return exitUsage
 	}
-	fmt.Fprintln(a.err, "basaltctl: "+oneLine(a.explain(err)))
+	code := "Failed"
+	if s, ok := status.FromError(err); ok {
+		code = s.Code().String()
+	}
+	a.complain(wantsJSON(args), code, a.explain(err))
 	return exitFailed
+}
+
+// complain prints an error, for programs or for people. code is Usage, Failed or the
+// name of a gRPC code.
+func (a *app) complain(asJSON bool, code, message string) {
+	if !asJSON {
+		fmt.Fprintln(a.err, "basaltctl: "+oneLine(message))
+		return
+	}
+	type failure struct {
+		Code    string `json:"code"`
+		Message string `json:"message"`
+	}
+	data, err := json.Marshal(map[string]failure{"error": {code, oneLine(message)}})
+	if err != nil {
+		data = []byte(err.Error())
+	}
+	fmt.Fprintf(a.err, "%s\n", data)
+}
+
+// wantsJSON tells if the arguments ask for JSON, even where a mistake kept them from
+// being parsed.
+func wantsJSON(args []string) bool {
+	for i, arg := range args {
+		switch arg {
+		case "--":
+			return false
+		case "-ojson", "-o=json", "--output=json":
+			return true
+		case "-o", "--output":
+			if i+1 < len(args) && args[i+1] == "json" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func oneLine(text string) string {
@@ -107,8 +150,15 @@ func (a *app) root() *cobra.Command {
 
 The Configserver is the one of --configserver, else of BASALT_CONFIGSERVER, else
 of the playground that runs here (basaltctl local up), else 127.0.0.1:7400.
-CLUSTER may be left out when there is only one, or when --cluster or
-BASALT_CLUSTER names it.`,
+CLUSTER stands first or last, or is left out when there is only one, or when
+--cluster or BASALT_CLUSTER names it.
+
+Tables are for people and may change. With -o json the output is the messages of
+the API as JSON, with every field; streams (events watch, --watch) print one on a
+line. Fields are only ever added. An error is then one line on stderr,
+{"error":{"code":…,"message":…}}: code is Usage, Failed, or gRPC's name, as
+NotFound or FailedPrecondition.`,
+		Version:       version.String(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          unknownCommand,
@@ -129,6 +179,7 @@ BASALT_CLUSTER names it.`,
 	flags.StringVarP(&a.output, "output", "o", "table", "`format` of output: table or json")
 	flags.DurationVar(&a.timeout, "timeout", 0, "how long to wait for an answer (default 10s; operations 1m)")
 	flags.StringVar(&a.stateDir, "state-dir", "", "`directory` of the playground's state file (default BASALT_LOCAL_STATE, else "+local.DefaultStatePath()+")")
+	root.SetVersionTemplate("basaltctl version {{.Version}}\n")
 	root.AddCommand(
 		a.clusterCommand(), a.nodeCommand(), a.proxyCommand(), a.switchoverCommand(), a.failoverCommand(),
 		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
@@ -223,19 +274,22 @@ func (a *app) about(usual time.Duration, n int, do func(ctx context.Context, clu
 // clusterAnd splits arguments into the cluster and n others. Without the
 // cluster it is the one of --cluster, or the only one there is.
 func (a *app) clusterAnd(ctx context.Context, args []string, n int) (string, []string, error) {
+	if len(args) > n && n == 0 {
+		return args[0], nil, nil
+	}
 	if len(args) > n {
-		return args[0], args[1:], nil
+		cluster, rest, err := a.eitherEnd(ctx, args)
+		if cluster == "" {
+			cluster, rest = args[0], args[1:]
+		}
+		return cluster, rest, err
 	}
 	if a.clusterName != "" {
 		return a.clusterName, args, nil
 	}
-	list, err := call(ctx, a.clusters().ListClusters, &basaltv1.ListClustersRequest{})
+	names, err := a.clusterNames(ctx)
 	if err != nil {
 		return "", nil, err
-	}
-	var names []string
-	for _, c := range list.GetClusters() {
-		names = append(names, c.GetName())
 	}
 	switch len(names) {
 	case 1:
@@ -244,4 +298,43 @@ func (a *app) clusterAnd(ctx context.Context, args []string, n int) (string, []s
 		return "", nil, errors.New("there is no cluster yet; make one with `basaltctl cluster create`")
 	}
 	return "", nil, usagef("name the cluster: %s", strings.Join(names, ", "))
+}
+
+// eitherEnd takes the cluster off the arguments, which stands first or last; "" when
+// neither is the name of one.
+func (a *app) eitherEnd(ctx context.Context, args []string) (string, []string, error) {
+	names, err := a.clusterNames(ctx)
+	if err != nil || len(args) == 0 {
+		return "", args, err
+	}
+	last := len(args) - 1
+	switch {
+	case slices.Contains(names, args[0]):
+		return args[0], args[1:], nil
+	case slices.Contains(names, args[last]):
+		return args[last], args[:last], nil
+	}
+	return "", args, nil
+}
+
+// clusterOr splits arguments of any number into the cluster and the others, which are
+// all of them when --cluster names it, or when none of them does and there is only one.
+func (a *app) clusterOr(ctx context.Context, args []string) (string, []string, error) {
+	if a.clusterName == "" {
+		if cluster, rest, err := a.eitherEnd(ctx, args); cluster != "" || err != nil {
+			if len(rest) == 0 && err == nil {
+				err = usagef("nothing is named but cluster %s; see --help", cluster)
+			}
+			return cluster, rest, err
+		}
+	}
+	return a.clusterAnd(ctx, args, allArguments)
+}
+
+func (a *app) clusterNames(ctx context.Context) (names []string, err error) {
+	list, err := call(ctx, a.clusters().ListClusters, &basaltv1.ListClustersRequest{})
+	for _, c := range list.GetClusters() {
+		names = append(names, c.GetName())
+	}
+	return names, err
 }

@@ -68,11 +68,11 @@ func TestTranscripts(t *testing.T) {
 			"topology adopt", "topology adopt blue --yes", "topology adopt --plan -o json", "topology adopt --plan --yes", "topology adopt red",
 		},
 		"events": {
-			"events list blue", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",
+			"events list blue", "events list --severity warning --since 1h --shard shard-0", "events list --severity bad", "events list --since yesterday", "events list --after 41 --reports", "events show 42", "events show 7", "events show 41 -o json",
 		},
 		"diverged": {"diverged list blue", "diverged list blue -o json"},
 		"usage": {
-			"clusters", "cluster frobnicate", "cluster list extra", "cluster list --nope", "cluster list -o yaml", "local kill",
+			"clusters", "cluster delete red -o json", "node deregister shard-0-0 -o json", "cluster frobnicate", "cluster list extra", "cluster list --nope", "cluster list -o yaml", "local kill",
 		},
 	} {
 		t.Run(topic, func(t *testing.T) {
@@ -121,11 +121,22 @@ func firstDifference(got, want string) string {
 func TestArgumentsReachTheConfigserver(t *testing.T) {
 	f, address := startFake(t)
 	for line, want := range map[string]string{
-		"node register shard-1 shard-1-2 127.0.0.1:9":               "register blue shard-1 shard-1-2 127.0.0.1:9",
-		"node register red shard-1 shard-1-2 127.0.0.1:9":           "register red shard-1 shard-1-2 127.0.0.1:9",
-		"--cluster red node register shard-1 shard-1-2 127.0.0.1:9": "register red shard-1 shard-1-2 127.0.0.1:9",
-		"switchover shard-0 --to shard-0-1":                         "switchover blue shard-0 to shard-0-1",
-		"cluster delete --yes red":                                  "delete red",
+		"node register shard-1 shard-1-2 127.0.0.1:9":                              "register blue shard-1 shard-1-2 127.0.0.1:9",
+		"node register red shard-1 shard-1-2 127.0.0.1:9":                          "register red shard-1 shard-1-2 127.0.0.1:9",
+		"--cluster red node register shard-1 shard-1-2 127.0.0.1:9":                "register red shard-1 shard-1-2 127.0.0.1:9",
+		"switchover shard-0 --to shard-0-1":                                        "switchover blue shard-0 to shard-0-1",
+		"cluster delete --yes red":                                                 "delete red",
+		"node register shard-1 shard-1-2 127.0.0.1:9 blue":                         "register blue shard-1 shard-1-2 127.0.0.1:9",
+		"switchover shard-0 blue":                                                  "switchover blue shard-0 to ",
+		"cluster config set blue hz 20":                                            "set blue hz=20",
+		"cluster config set hz 20 blue":                                            "set blue hz=20",
+		"cluster config set hz 20":                                                 "set blue hz=20",
+		"cluster config unset hz port blue":                                        "unset blue hz port",
+		"cluster config unset --cluster red blue":                                  "unset red blue",
+		"acl set app on blue":                                                      "blue app on",
+		"acl set app on":                                                           "blue app on",
+		"acl delete app other blue":                                                "delete users app other of blue",
+		"events list blue --severity warning --since 90m --until 2024-05-06T11:59": "list blue warning 10:30:00 11:59:00",
 	} {
 		run(t, address, line)
 		if got := f.asked[len(f.asked)-1]; got != want {
@@ -172,8 +183,9 @@ func TestTriesTheNextConfigserver(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if code, out, _ := run(t, "", "version"); code != exitOK || strings.TrimSpace(out) == "" {
-		t.Fatal(code, out)
+	_, version, _ := run(t, "", "version")
+	if code, out, _ := run(t, "", "--version"); code != exitOK || strings.TrimSpace(version) == "" || out != "basaltctl version "+version {
+		t.Fatal(code, out, version)
 	}
 }
 
@@ -183,6 +195,14 @@ func TestCompletion(t *testing.T) {
 		"__complete cluster status @":                     "blue",
 		"__complete switchover blue @":                    "shard-1",
 		"__complete node deregister blue @":               "shard-0-1",
+		"__complete switchover @":                         "shard-1", // there is one cluster only
+		"__complete switchover blue shard-0 --to @":       "shard-0-1",
+		"__complete events list --shard @":                "shard-1",
+		"__complete events list --severity @":             "critical",
+		"__complete cluster list -o @":                    "json",
+		"__complete cluster update --read-policy @":       "read-set",
+		"__complete acl delete blue @":                    "guest",
+		"__complete --cluster @":                          "blue",
 		"__complete node register blue shard-0 new-one @": ":4", // an address nobody can know
 	} {
 		var out bytes.Buffer
@@ -202,7 +222,7 @@ func TestPasswordsAreHashed(t *testing.T) {
 	if code, _, errOut := run(t, address, "acl set --password-file testdata/password.txt blue app resetpass ( ~a +get )"); code != exitOK {
 		t.Fatal(errOut)
 	}
-	if want := "app resetpass|( ~a +get )|#2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; len(f.asked) != 1 || f.asked[0] != want {
+	if want := "blue app resetpass|( ~a +get )|#2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b"; len(f.asked) != 1 || f.asked[0] != want {
 		t.Errorf("asked %q, want %q", f.asked, want)
 	}
 }

@@ -64,41 +64,55 @@ func configLine(parameters []*basaltv1.ConfigParameter) string {
 
 func (a *app) configSet() *cobra.Command {
 	return &cobra.Command{
-		Use: "set PARAMETER VALUE [PARAMETER VALUE]...", Short: "Set parameters on every node, for good", Args: between(2, 1000),
+		Use: "set [CLUSTER] PARAMETER VALUE [PARAMETER VALUE]...", Short: "Set parameters on every node, for good", Args: between(2, 1001),
 		Long: `Set parameters on every node of a cluster, and again on each that starts or
-joins. All of them or none, as CONFIG SET. The cluster is that of --cluster,
-or the only one there is.`,
+joins. All of them or none, as CONFIG SET.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			pick := func(ctx context.Context, args []string) (string, []string, error) {
+				return a.clusterAnd(ctx, args, allArguments)
+			}
 			if len(args)%2 != 0 {
-				return usagef("a parameter without a value; usage: %s", cmd.UseLine())
+				pick = a.eitherEnd
 			}
-			var parameters []*basaltv1.ConfigParameter
-			for i := 0; i < len(args); i += 2 {
-				parameters = append(parameters, &basaltv1.ConfigParameter{Name: args[i], Value: args[i+1]})
+			name, rest, err := pick(ctx, args)
+			switch {
+			case err != nil:
+				return err
+			case name == "":
+				return usagef("a parameter without a value, or a cluster that is not there; usage: %s", cmd.UseLine())
 			}
-			return a.about(callTimeout, allArguments, func(ctx context.Context, name string, _ []string) error {
-				c, err := call(ctx, a.clusters().SetConfig, &basaltv1.SetConfigRequest{Cluster: name, Parameters: parameters})
-				if err != nil {
-					return err
-				}
-				return a.printConfig(c)
-			})(cmd, args)
+			request := &basaltv1.SetConfigRequest{Cluster: name}
+			for i := 0; i < len(rest); i += 2 {
+				request.Parameters = append(request.Parameters, &basaltv1.ConfigParameter{Name: rest[i], Value: rest[i+1]})
+			}
+			c, err := call(ctx, a.clusters().SetConfig, request)
+			if err != nil {
+				return err
+			}
+			return a.printConfig(c)
 		},
 	}
 }
 
 func (a *app) configUnset() *cobra.Command {
 	return &cobra.Command{
-		Use: "unset PARAMETER...", Short: "Keep parameters no longer", Args: between(1, 1000),
+		Use: "unset [CLUSTER] PARAMETER...", Short: "Keep parameters no longer", Args: between(1, 1001),
 		Long: `Keep parameters no longer. Nodes have them until they start again; then the
-file they are started with decides. The cluster is that of --cluster, or the
-only one there is.`,
-		RunE: a.about(callTimeout, allArguments, func(ctx context.Context, name string, args []string) error {
-			c, err := call(ctx, a.clusters().UnsetConfig, &basaltv1.UnsetConfigRequest{Cluster: name, Names: args})
+file they are started with decides.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := a.within(cmd.Context(), callTimeout)
+			defer cancel()
+			name, rest, err := a.clusterOr(ctx, args)
+			if err != nil {
+				return err
+			}
+			c, err := call(ctx, a.clusters().UnsetConfig, &basaltv1.UnsetConfigRequest{Cluster: name, Names: rest})
 			if err != nil {
 				return err
 			}
 			return a.printConfig(c)
-		}),
+		},
 	}
 }

@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -195,12 +197,18 @@ func (f *fakeConfigserver) SetConfig(_ context.Context, r *basaltv1.SetConfigReq
 	if r.GetParameters()[0].GetName() == "port" {
 		return nil, status.Error(codes.InvalidArgument, "ERR CONFIG SET failed (possibly related to argument 'port') - no")
 	}
+	text := "set " + r.GetCluster()
+	for _, p := range r.GetParameters() {
+		text += " " + p.GetName() + "=" + p.GetValue()
+	}
+	f.note(text)
 	c := blue()
 	c.Config = r.GetParameters()
 	return c, nil
 }
 
-func (f *fakeConfigserver) UnsetConfig(context.Context, *basaltv1.UnsetConfigRequest) (*basaltv1.Cluster, error) {
+func (f *fakeConfigserver) UnsetConfig(_ context.Context, r *basaltv1.UnsetConfigRequest) (*basaltv1.Cluster, error) {
+	f.note("unset " + r.GetCluster() + " " + strings.Join(r.GetNames(), " "))
 	return blue(), nil
 }
 
@@ -305,6 +313,10 @@ func (f *fakeConfigserver) events() []*basaltv1.Event {
 }
 
 func (f *fakeConfigserver) ListEvents(_ context.Context, r *basaltv1.ListEventsRequest) (*basaltv1.ListEventsResponse, error) {
+	if r.GetSince() != nil {
+		f.note(fmt.Sprintf("list %s %s %s %s", r.GetCluster(), enum(r.GetSeverity(), "SEVERITY_"),
+			r.GetSince().AsTime().Format(time.TimeOnly), r.GetUntil().AsTime().Format(time.TimeOnly)))
+	}
 	out := &basaltv1.ListEventsResponse{}
 	for _, e := range f.events() {
 		if e.GetSequence() > r.GetAfter() {
@@ -328,7 +340,7 @@ func (f *fakeConfigserver) SetUser(_ context.Context, r *basaltv1.SetUserRequest
 	for _, m := range r.GetModifiers() {
 		words = append(words, string(m))
 	}
-	f.asked = append(f.asked, string(r.GetUser())+" "+strings.Join(words, "|"))
+	f.asked = append(f.asked, r.GetCluster()+" "+string(r.GetUser())+" "+strings.Join(words, "|"))
 	if strings.Contains(f.asked[len(f.asked)-1], "nosuch") {
 		return nil, status.Error(codes.InvalidArgument, "Error in ACL SETUSER modifier '+nosuch': Unknown command or category name in ACL")
 	}
@@ -339,5 +351,6 @@ func (f *fakeConfigserver) DeleteUsers(_ context.Context, r *basaltv1.DeleteUser
 	if !r.GetResetDefault() {
 		return nil, status.Error(codes.InvalidArgument, "reset_default is not set")
 	}
+	f.note("delete users " + string(bytes.Join(r.GetUsers(), []byte(" "))) + " of " + r.GetCluster())
 	return &basaltv1.DeleteUsersResponse{Deleted: 1, Epoch: 14}, nil
 }

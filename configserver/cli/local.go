@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/basalt-redis/basalt/configserver/local"
+	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 
 func (a *app) localCommand() *cobra.Command {
@@ -47,10 +48,14 @@ CONFIGSERVERS, DATA_DIR, REDIS_SERVER, CLIENT_PASSWORD_FILE, DEBUG (1 is
 				return usageError{optionsErr}
 			}
 			o.StatePath = a.statePath()
+			o.AnyPort = a.stateDir == "" && !cmd.Flags().Changed("configserver-port")
 			ctx, hurry, stop := untilInterrupted(cmd.Context())
 			defer stop()
 			o.Hurry = hurry
-			return local.Up(ctx, o, newUpOutput(a, o.StatePath))
+			out := newUpOutput(ctx, a)
+			err := local.Up(ctx, o, out)
+			out.events.Wait()
+			return err
 		},
 	}
 	fs := cmd.Flags()
@@ -116,17 +121,19 @@ func untilInterrupted(parent context.Context) (ctx context.Context, hurry <-chan
 // upOutput shows what `local up` does. Progress goes to stderr, one line that
 // changes on a terminal, and at most one line a second elsewhere.
 type upOutput struct {
-	app       *app
-	statePath string
-	tty       bool
+	ctx context.Context // ends when the playground is to stop
+	app *app
+	tty bool
+	// events shows what happens, from when all is ready.
+	events sync.WaitGroup
 
 	mu    sync.Mutex
 	shown string
 	last  time.Time
 }
 
-func newUpOutput(a *app, statePath string) *upOutput {
-	return &upOutput{app: a, statePath: statePath, tty: isTerminal(a.err)}
+func newUpOutput(ctx context.Context, a *app) *upOutput {
+	return &upOutput{ctx: ctx, app: a, tty: isTerminal(a.err)}
 }
 
 func (u *upOutput) Progress(line string) {
@@ -177,8 +184,8 @@ func (u *upOutput) Ready(r local.Ready) {
 	fmt.Fprintf(u.app.out, "ready  redis://%s  (%d shards × %d nodes, configserver %s)\n",
 		r.Endpoint, r.Shards, r.Replicas+1, strings.Join(r.Configservers, ","))
 	self := program()
-	if u.statePath != local.DefaultStatePath() {
-		self += " --state-dir " + strings.TrimSuffix(u.statePath, "/local.json")
+	if r.StatePath != local.DefaultStatePath() {
+		self += " --state-dir " + strings.TrimSuffix(r.StatePath, "/local.json")
 	}
 	fmt.Fprintf(u.app.out, `
 Try:
@@ -195,6 +202,26 @@ Try:
 		kept = "goes with it (DATA_DIR=… keeps it)"
 	}
 	fmt.Fprintf(u.app.out, "Ctrl-C stops everything. Data and logs are in %s, which %s.\n", r.DataDir, kept)
+	u.app.configserver = strings.Join(r.Configservers, ",")
+	u.events.Go(func() { u.showEvents(r.Cluster) })
+}
+
+// showEvents prints what happens from now on, until the playground is to stop.
+func (u *upOutput) showEvents(cluster string) {
+	list, err := u.app.events().ListEvents(u.ctx, &basaltv1.ListEventsRequest{Cluster: cluster, Limit: 1})
+	request := &basaltv1.WatchEventsRequest{Cluster: cluster}
+	for _, e := range list.GetEvents() {
+		request.After = e.GetSequence()
+	}
+	if err == nil {
+		err = u.app.followEvents(u.ctx, request, func(e *basaltv1.Event) error {
+			u.Notice(eventLine(e))
+			return nil
+		})
+	}
+	if err != nil && u.ctx.Err() == nil {
+		u.Notice("events are not shown any more: " + oneLine(u.app.explain(err)))
+	}
 }
 
 // program is how the user calls this program from here.

@@ -168,6 +168,9 @@ func yesNo(b bool) string {
 	return "no"
 }
 
+// timeFormat is how points in time are printed, in local time.
+const timeFormat = "2006-01-02 15:04:05.000"
+
 // age is how long ago a time was: "350ms", "12s", "5m", "3h", "4d".
 func (a *app) age(t *timestamppb.Timestamp) string {
 	if t == nil {

@@ -85,7 +85,7 @@ func (a *app) watchStatus(ctx context.Context, name string, interval time.Durati
 			}
 		}
 		if picture.Len() > 0 {
-			if _, err := fmt.Fprintf(a.out, "%s%s  %s\n", wipe, a.now().Format("15:04:05.000"), picture.Bytes()); err != nil {
+			if _, err := fmt.Fprintf(a.out, "%s%s  %s\n", wipe, a.now().Format(timeFormat), picture.Bytes()); err != nil {
 				return err
 			}
 			if wipe == "" {

@@ -2,6 +2,7 @@ package grpcapi
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/basalt-redis/basalt/configserver/store/memstore"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -231,7 +233,45 @@ func TestEpochsAndEventsFromAnyReplica(t *testing.T) {
 	if err != nil || second.GetSequence() != 2 || second.GetKind() != "NodeAdmitted" {
 		t.Fatal(second, err)
 	}
+	diverged := event
+	diverged.Severity, diverged.Shard, diverged.Kind = topology.Warning, "shard-7", "DivergedData"
+	if err := claim.Append(t.Context(), diverged); err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		name    string
+		request *basaltv1.ListEventsRequest
+		want    []uint64
+	}{
+		{"of a shard", &basaltv1.ListEventsRequest{Shard: "shard-7"}, []uint64{3}},
+		{"at least as severe", &basaltv1.ListEventsRequest{Severity: basaltv1.Severity_SEVERITY_WARNING, Shard: "shard-7"}, []uint64{3}},
+		{"more severe than all", &basaltv1.ListEventsRequest{Severity: basaltv1.Severity_SEVERITY_CRITICAL, Shard: "shard-7"}, nil},
+		{"the newest one of those that are wanted", &basaltv1.ListEventsRequest{Until: timestamppb.New(time.Now().Add(time.Hour)), Limit: 1}, []uint64{3}},
+		{"none so new", &basaltv1.ListEventsRequest{Since: timestamppb.New(time.Now().Add(time.Hour))}, nil},
+	} {
+		row.request.Cluster = "blue"
+		list, err := events.ListEvents(t.Context(), row.request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []uint64
+		for _, e := range list.GetEvents() {
+			got = append(got, e.GetSequence())
+		}
+		if !slices.Equal(got, row.want) {
+			t.Errorf("%s: %v, want %v", row.name, got, row.want)
+		}
+	}
+	some, err := events.WatchEvents(ctx, &basaltv1.WatchEventsRequest{Cluster: "blue", Shard: "shard-7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := some.Recv(); err != nil || e.GetSequence() != 3 {
+		t.Errorf("%v, %v, want the one of shard-7", e, err)
+	}
 	other.api.Close()
-	_, err = watch.Recv()
+	for err == nil {
+		_, err = watch.Recv()
+	}
 	wantStatus(t, err, codes.Unavailable)
 }

@@ -20,15 +20,32 @@ func (s eventService) ListEvents(ctx context.Context, req *basaltv1.ListEventsRe
 	if limit == 0 {
 		limit = 100
 	}
-	events, err := s.cfg.Store.Events(ctx, name, req.GetAfter(), min(limit, store.KeepEvents))
+	wanted := func(e *basaltv1.Event) bool {
+		at := e.GetTime().AsTime()
+		return concerns(e, req.GetShard(), req.GetSeverity()) &&
+			(req.GetSince() == nil || !at.Before(req.GetSince().AsTime())) && (req.GetUntil() == nil || at.Before(req.GetUntil().AsTime()))
+	}
+	read := min(limit, store.KeepEvents)
+	if req.GetShard() != "" || req.GetSeverity() != 0 || req.GetSince() != nil || req.GetUntil() != nil {
+		read = store.KeepEvents // the newest ones of those that are wanted
+	}
+	events, err := s.cfg.Store.Events(ctx, name, req.GetAfter(), read)
 	if err != nil {
 		return nil, toStatus(aboutCluster(name, err))
 	}
 	out := &basaltv1.ListEventsResponse{}
 	for i := range events {
-		out.Events = append(out.Events, eventToProto(&events[i]))
+		if e := eventToProto(&events[i]); wanted(e) {
+			out.Events = append(out.Events, e)
+		}
 	}
+	out.Events = out.Events[max(0, len(out.Events)-limit):]
 	return out, nil
+}
+
+// concerns tells if an event is of a shard, unless that is empty, and as severe.
+func concerns(e *basaltv1.Event, shard string, severity basaltv1.Severity) bool {
+	return (shard == "" || e.GetShard() == shard) && e.GetSeverity() >= severity
 }
 
 func (s eventService) WatchEvents(req *basaltv1.WatchEventsRequest, stream grpc.ServerStreamingServer[basaltv1.Event]) error {
@@ -44,7 +61,11 @@ func (s eventService) WatchEvents(req *basaltv1.WatchEventsRequest, stream grpc.
 		return toStatus(aboutCluster(name, err))
 	}
 	for event := range events {
-		if err := stream.Send(eventToProto(&event)); err != nil {
+		e := eventToProto(&event)
+		if !concerns(e, req.GetShard(), req.GetSeverity()) {
+			continue
+		}
+		if err := stream.Send(e); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,7 @@ package local
 
 import (
 	"github.com/basalt-redis/basalt/internal/redistest/replies"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -138,6 +139,38 @@ func TestStateIsLocked(t *testing.T) {
 		t.Fatal(err)
 	}
 	lock.Close()
+}
+
+// A second playground has a state file and Configserver ports of its own, if it may.
+func TestASecondPlaygroundHasPlacesOfItsOwn(t *testing.T) {
+	o := Options{StatePath: filepath.Join(t.TempDir(), "state", "local.json"), Port: 6390, AnyPort: true}
+	first, path, err := claimState(&o)
+	if err != nil || path != o.StatePath {
+		t.Fatal(path, err)
+	}
+	defer first.Close()
+	second, path, err := claimState(&o)
+	if want := filepath.Join(filepath.Dir(o.StatePath)+"-6390", "local.json"); err != nil || path != want {
+		t.Fatal(path, err)
+	}
+	defer second.Close()
+	if _, _, err := claimState(&o); err == nil || !strings.Contains(err.Error(), "a PORT of its own") {
+		t.Errorf("the third one on the same port: %v", err)
+	}
+	o.AnyPort = false
+	if _, _, err := claimState(&o); err == nil {
+		t.Error("the state file is shared")
+	}
+
+	taken, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	if allFree(port-1, 2) {
+		t.Errorf("port %d is in use", port)
+	}
 }
 
 // What a killed runner left is cleared by the next one, and only that.

@@ -33,7 +33,10 @@ type Options struct {
 	// Configservers; more than one share a separate etcd process.
 	Configservers    int
 	ConfigserverPort int
-	SeparateEtcd     bool
+	// AnyPort lets ConfigserverPort be another one when it is in use, and the state
+	// file stand beside StatePath when another playground has that.
+	AnyPort      bool
+	SeparateEtcd bool
 	// DataDir is kept; a temporary one is removed at exit when it is empty.
 	DataDir string
 	// StatePath is the state file.

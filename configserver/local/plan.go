@@ -27,7 +27,7 @@ func (g *playground) plan() error {
 	}
 	configPorts := make([]int, o.Configservers)
 	for i := range configPorts {
-		if o.ConfigserverPort == 0 {
+		if o.ConfigserverPort == 0 || o.AnyPort && !allFree(o.ConfigserverPort, 2*o.Configservers) {
 			continue
 		}
 		// Each one's HTTP port follows its gRPC port.

@@ -26,9 +26,11 @@ type Ready struct {
 	// Endpoint is the first proxy, "127.0.0.1:6380".
 	Endpoint string `json:"endpoint"`
 	State
-	Shards   int   `json:"shards"`
-	Replicas int   `json:"replicas"`
-	TookMS   int64 `json:"tookMs"`
+	// StatePath is the state file.
+	StatePath string `json:"statePath"`
+	Shards    int    `json:"shards"`
+	Replicas  int    `json:"replicas"`
+	TookMS    int64  `json:"tookMs"`
 }
 
 // Output is where the runner speaks to its user.
@@ -75,10 +77,11 @@ func Up(ctx context.Context, opts Options, out Output) (err error) {
 	began := time.Now()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	lock, err := lockState(opts.StatePath)
+	lock, statePath, err := claimState(&opts)
 	if err != nil {
 		return err
 	}
+	opts.StatePath = statePath
 	defer lock.Close()
 	removeLeftovers(opts.StatePath)
 
@@ -129,7 +132,7 @@ func Up(ctx context.Context, opts Options, out Output) (err error) {
 		return err
 	}
 	out.Ready(Ready{
-		Ready: true, Endpoint: g.proxies[0], State: state,
+		Ready: true, Endpoint: g.proxies[0], State: state, StatePath: opts.StatePath,
 		Shards: g.layout.Shards, Replicas: g.layout.Replicas,
 		TookMS: time.Since(began).Milliseconds(),
 	})

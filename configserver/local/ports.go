@@ -47,6 +47,16 @@ func (p ports) takeOrFree(port int, what string) (int, error) {
 	return port, p.take(port, what)
 }
 
+// allFree tells if nobody listens on n ports from first on.
+func allFree(first, n int) bool {
+	for port := first; port < first+n; port++ {
+		if !portFree(port) {
+			return false
+		}
+	}
+	return true
+}
+
 func portFree(port int) bool {
 	l, err := net.Listen("tcp4", address(port))
 	if err != nil {

@@ -68,6 +68,15 @@ func ReadState(path string) (State, error) {
 	return s, nil
 }
 
+// stateInUse: another playground has the state file.
+type stateInUse struct{ who string }
+
+func (e stateInUse) Error() string {
+	return e.who + " is running already; stop it with `basaltctl local down`, or give this one a PORT of its own"
+}
+
+func (stateInUse) Unwrap() error { return errLocked }
+
 // write replaces the state file in one step.
 func (s State) write(path string) error {
 	data, err := json.MarshalIndent(s, "", "  ")
@@ -98,9 +107,21 @@ func lockState(path string) (*os.File, error) {
 		if s, err := ReadState(path); err == nil {
 			who = fmt.Sprintf("a playground (pid %d, configserver %s)", s.PID, strings.Join(s.Configservers, ","))
 		}
-		return nil, fmt.Errorf("%s is running already; stop it with `basaltctl local down`, or run a second one with --state-dir DIR, its own PORT and --configserver-port", who)
+		return nil, stateInUse{who}
 	}
 	return lock, err
+}
+
+// claimState is lockState of the state file of o, or of one beside it that has the
+// port of the first proxy in its name. It returns the path of what it locked.
+func claimState(o *Options) (*os.File, string, error) {
+	lock, err := lockState(o.StatePath)
+	if !errors.Is(err, errLocked) || !o.AnyPort || o.Port == 0 {
+		return lock, o.StatePath, err
+	}
+	path := StatePathIn(filepath.Dir(o.StatePath) + "-" + strconv.Itoa(o.Port))
+	lock, err = lockState(path)
+	return lock, path, err
 }
 
 var errLocked = errors.New("locked")

@@ -292,6 +292,45 @@ func TestPlayground(t *testing.T) {
 		refused("SHARDS=-1: want 1 to 1024", "--state-dir", other, "local", "up", "--shards", "-1", "--replicas", "9")
 	})
 
+	t.Run("events are printed as they happen", func(t *testing.T) {
+		other := place(t)
+		cmd := exec.Command(p.ctl, "--state-dir", other, "local", "up", "--port", "0", "--configserver-port", "0", "--shards", "1")
+		cmd.Env = env()
+		said, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ready, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		end := time.AfterFunc(60*time.Second, func() { _ = cmd.Process.Kill() })
+		defer end.Stop()
+		killed := false
+		for out := bufio.NewScanner(ready); !killed && out.Scan(); {
+			if killed = strings.HasPrefix(out.Text(), "Ctrl-C stops"); killed {
+				kill := exec.Command(p.ctl, "--state-dir", other, "local", "kill", "shard-0/master")
+				kill.Env = env()
+				if out, err := kill.CombinedOutput(); err != nil {
+					t.Errorf("%s: %v", out, err)
+				}
+			}
+		}
+		told := false
+		for out := bufio.NewScanner(said); out.Scan(); {
+			if strings.Contains(out.Text(), "FailoverFinished") {
+				told = true
+				_ = cmd.Process.Signal(os.Interrupt)
+			}
+		}
+		if err := cmd.Wait(); err != nil || !killed || !told {
+			t.Errorf("%v; ready: %v, the failover was told: %v", err, killed, told)
+		}
+	})
+
 	waitFor(t, "shard-0-0 back in sync", func() bool {
 		out, err := p.run("cluster", "status", "-o", "json")
 		return err == nil && !strings.Contains(out, "NODE_ROLE_FENCED") && strings.Contains(out, `"problems": []`)

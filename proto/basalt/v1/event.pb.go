@@ -214,7 +214,15 @@ type ListEventsRequest struct {
 	// Only events after this sequence number.
 	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
 	// At most this many, the newest ones; 0 for 100.
-	Limit         uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	// Only events of this shard, or empty.
+	Shard string `protobuf:"bytes,4,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Only events at least as severe.
+	Severity Severity `protobuf:"varint,5,opt,name=severity,proto3,enum=basalt.v1.Severity" json:"severity,omitempty"`
+	// Only events from this time on.
+	Since *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=since,proto3" json:"since,omitempty"`
+	// Only events before this time.
+	Until         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=until,proto3" json:"until,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -270,6 +278,34 @@ func (x *ListEventsRequest) GetLimit() uint32 {
 	return 0
 }
 
+func (x *ListEventsRequest) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetSeverity() Severity {
+	if x != nil {
+		return x.Severity
+	}
+	return Severity_SEVERITY_UNSPECIFIED
+}
+
+func (x *ListEventsRequest) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
 // ListEventsResponse holds events, oldest first.
 type ListEventsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -322,7 +358,11 @@ type WatchEventsRequest struct {
 	// Name of the cluster.
 	Cluster string `protobuf:"bytes,1,opt,name=cluster,proto3" json:"cluster,omitempty"`
 	// Send events after this sequence number; 0 for all that are kept.
-	After         uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	After uint64 `protobuf:"varint,2,opt,name=after,proto3" json:"after,omitempty"`
+	// Only events of this shard, or empty.
+	Shard string `protobuf:"bytes,3,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Only events at least as severe.
+	Severity      Severity `protobuf:"varint,4,opt,name=severity,proto3,enum=basalt.v1.Severity" json:"severity,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +411,20 @@ func (x *WatchEventsRequest) GetAfter() uint64 {
 	return 0
 }
 
+func (x *WatchEventsRequest) GetShard() string {
+	if x != nil {
+		return x.Shard
+	}
+	return ""
+}
+
+func (x *WatchEventsRequest) GetSeverity() Severity {
+	if x != nil {
+		return x.Severity
+	}
+	return Severity_SEVERITY_UNSPECIFIED
+}
+
 var File_basalt_v1_event_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_event_proto_rawDesc = "" +
@@ -387,16 +441,22 @@ const file_basalt_v1_event_proto_rawDesc = "" +
 	"\amessage\x18\b \x01(\tR\amessage\x12\x14\n" +
 	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12)\n" +
 	"\x06report\x18\n" +
-	" \x01(\v2\x11.basalt.v1.ReportR\x06report\"Y\n" +
+	" \x01(\v2\x11.basalt.v1.ReportR\x06report\"\x84\x02\n" +
 	"\x11ListEventsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x14\n" +
-	"\x05limit\x18\x03 \x01(\rR\x05limit\">\n" +
+	"\x05limit\x18\x03 \x01(\rR\x05limit\x12\x14\n" +
+	"\x05shard\x18\x04 \x01(\tR\x05shard\x12/\n" +
+	"\bseverity\x18\x05 \x01(\x0e2\x13.basalt.v1.SeverityR\bseverity\x120\n" +
+	"\x05since\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x120\n" +
+	"\x05until\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05until\">\n" +
 	"\x12ListEventsResponse\x12(\n" +
-	"\x06events\x18\x01 \x03(\v2\x10.basalt.v1.EventR\x06events\"D\n" +
+	"\x06events\x18\x01 \x03(\v2\x10.basalt.v1.EventR\x06events\"\x8b\x01\n" +
 	"\x12WatchEventsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
-	"\x05after\x18\x02 \x01(\x04R\x05after*d\n" +
+	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x14\n" +
+	"\x05shard\x18\x03 \x01(\tR\x05shard\x12/\n" +
+	"\bseverity\x18\x04 \x01(\x0e2\x13.basalt.v1.SeverityR\bseverity*d\n" +
 	"\bSeverity\x12\x18\n" +
 	"\x14SEVERITY_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSEVERITY_INFO\x10\x01\x12\x14\n" +
@@ -434,19 +494,23 @@ var file_basalt_v1_event_proto_goTypes = []any{
 	(*Report)(nil),                // 6: basalt.v1.Report
 }
 var file_basalt_v1_event_proto_depIdxs = []int32{
-	5, // 0: basalt.v1.Event.time:type_name -> google.protobuf.Timestamp
-	0, // 1: basalt.v1.Event.severity:type_name -> basalt.v1.Severity
-	6, // 2: basalt.v1.Event.report:type_name -> basalt.v1.Report
-	1, // 3: basalt.v1.ListEventsResponse.events:type_name -> basalt.v1.Event
-	2, // 4: basalt.v1.EventService.ListEvents:input_type -> basalt.v1.ListEventsRequest
-	4, // 5: basalt.v1.EventService.WatchEvents:input_type -> basalt.v1.WatchEventsRequest
-	3, // 6: basalt.v1.EventService.ListEvents:output_type -> basalt.v1.ListEventsResponse
-	1, // 7: basalt.v1.EventService.WatchEvents:output_type -> basalt.v1.Event
-	6, // [6:8] is the sub-list for method output_type
-	4, // [4:6] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	5,  // 0: basalt.v1.Event.time:type_name -> google.protobuf.Timestamp
+	0,  // 1: basalt.v1.Event.severity:type_name -> basalt.v1.Severity
+	6,  // 2: basalt.v1.Event.report:type_name -> basalt.v1.Report
+	0,  // 3: basalt.v1.ListEventsRequest.severity:type_name -> basalt.v1.Severity
+	5,  // 4: basalt.v1.ListEventsRequest.since:type_name -> google.protobuf.Timestamp
+	5,  // 5: basalt.v1.ListEventsRequest.until:type_name -> google.protobuf.Timestamp
+	1,  // 6: basalt.v1.ListEventsResponse.events:type_name -> basalt.v1.Event
+	0,  // 7: basalt.v1.WatchEventsRequest.severity:type_name -> basalt.v1.Severity
+	2,  // 8: basalt.v1.EventService.ListEvents:input_type -> basalt.v1.ListEventsRequest
+	4,  // 9: basalt.v1.EventService.WatchEvents:input_type -> basalt.v1.WatchEventsRequest
+	3,  // 10: basalt.v1.EventService.ListEvents:output_type -> basalt.v1.ListEventsResponse
+	1,  // 11: basalt.v1.EventService.WatchEvents:output_type -> basalt.v1.Event
+	10, // [10:12] is the sub-list for method output_type
+	8,  // [8:10] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_event_proto_init() }
