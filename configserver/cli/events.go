@@ -57,7 +57,7 @@ func (a *app) eventsList() *cobra.Command {
 			t := newTable("SEQ", "TIME", "AGE", "SEVERITY", "KIND", "WHERE", "EPOCH", "MESSAGE").numbers(0, 6)
 			for _, e := range list.GetEvents() {
 				t.row(fmt.Sprint(e.GetSequence()), e.GetTime().AsTime().Local().Format(time.DateTime), a.age(e.GetTime()), enum(e.GetSeverity(), "SEVERITY_"), e.GetKind(),
-					where(e), fmt.Sprint(e.GetEpoch()), e.GetMessage())
+					where(e), fmt.Sprint(e.GetEpoch()), message(e))
 			}
 			return t.print(a.out)
 		}),
@@ -229,5 +229,13 @@ func (a *app) printEvent(e *basaltv1.Event, report bool) {
 
 func eventLine(e *basaltv1.Event) string {
 	return visible(fmt.Sprintf("%s  %-8s  %s  %s  %s", e.GetTime().AsTime().Local().Format(timeFormat),
-		enum(e.GetSeverity(), "SEVERITY_"), e.GetKind(), where(e), e.GetMessage()))
+		enum(e.GetSeverity(), "SEVERITY_"), e.GetKind(), where(e), message(e)))
+}
+
+// message is what an event says, and who asked for it.
+func message(e *basaltv1.Event) string {
+	if e.GetAskedBy() == "" {
+		return e.GetMessage()
+	}
+	return e.GetMessage() + " (asked by " + e.GetAskedBy() + ")"
 }

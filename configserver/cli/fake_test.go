@@ -307,7 +307,7 @@ func (f *fakeConfigserver) Barrier(_ context.Context, r *basaltv1.BarrierRequest
 
 func (f *fakeConfigserver) events() []*basaltv1.Event {
 	return []*basaltv1.Event{
-		{Sequence: 41, Time: ago(90 * time.Second), Cluster: "blue", Kind: "NodeAdmitted", Severity: basaltv1.Severity_SEVERITY_INFO, Shard: "shard-0", Node: "shard-0-1", Message: "admitted as a replica", Epoch: 11},
+		{Sequence: 41, Time: ago(90 * time.Second), Cluster: "blue", Kind: "NodeAdmitted", Severity: basaltv1.Severity_SEVERITY_INFO, Shard: "shard-0", Node: "shard-0-1", Message: "admitted as a replica", Epoch: 11, AskedBy: "10.0.0.7:41200"},
 		{Sequence: 42, Time: ago(30 * time.Second), Cluster: "blue", Kind: "FailoverFinished", Severity: basaltv1.Severity_SEVERITY_WARNING, Shard: "shard-0", Message: "shard-0-1 replaced shard-0-0", Epoch: 15, Report: failoverReport()},
 	}
 }

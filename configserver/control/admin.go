@@ -279,8 +279,8 @@ func (l *Loop) exclusive(ctx context.Context, shard, name string, yields bool, f
 		var running *activity
 		err := l.do(ctx, func() {
 			if running = l.activities[shard]; running == nil {
-				l.start(shard, name, yields, func(ctx context.Context, x *failover.Executor) error {
-					err := f(ctx, x)
+				l.start(shard, name, yields, func(doing context.Context, x *failover.Executor) error {
+					err := f(AskedBy(doing, Asker(ctx)), x)
 					result <- err
 					if isRefusal(err) {
 						return nil // the caller is told; nothing is left to be tried again

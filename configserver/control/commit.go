@@ -20,6 +20,8 @@ type commitRequest struct {
 	reason string
 	change failover.Change
 	result chan commitResult
+	// by is who asked for it at the API, if anybody did.
+	by string
 	// alone: it shares no epoch, for it may be what makes one too large.
 	alone bool
 	// adopts is the epoch of a record that leaves others out; 0 for the next one.
@@ -39,6 +41,7 @@ func (l *Loop) Commit(ctx context.Context, reason string, change failover.Change
 
 // ask waits until a change is committed.
 func (l *Loop) ask(ctx context.Context, r *commitRequest) (topology.Cluster, error) {
+	r.by = Asker(ctx)
 	err := l.do(ctx, func() {
 		l.pending = append(l.pending, r)
 		l.startCommit()
@@ -119,9 +122,16 @@ func (l *Loop) try(r *commitRequest, next *topology.Cluster) ([]topology.Event, 
 	} else if err := l.stands(); err != nil {
 		return nil, err
 	}
+	var before topology.Cluster
+	if r.by != "" {
+		before = next.Clone()
+	}
 	told, err := r.change(next)
 	if err == nil {
 		err = next.Validate()
+	}
+	if err == nil && r.by != "" {
+		told = signed(append(told, audit(&before, next)...), r.by)
 	}
 	return told, err
 }
@@ -319,7 +329,7 @@ func (l *Loop) credentialOf(set *credentials.Set, c *topology.Cluster, s *topolo
 func (l *Loop) Tell(ctx context.Context, events ...topology.Event) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	if err := l.cfg.Ownership.Append(ctx, events...); err != nil {
+	if err := l.cfg.Ownership.Append(ctx, signed(events, Asker(ctx))...); err != nil {
 		l.log.Warn("events were not kept", "first", events[0].Kind, "error", err)
 		if errors.Is(err, store.ErrLeaseLost) {
 			l.end(store.ErrLeaseLost)

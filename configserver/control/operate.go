@@ -90,7 +90,7 @@ func (l *Loop) Failover(ctx context.Context, shard string, wish failover.Wish) (
 			reports = make(chan topology.Report, 1)
 			l.reports[op.ID] = reports
 			if refusal = l.mayInsist(c, s, &wish); refusal == nil {
-				l.insist(shard, op.ID, wish)
+				l.insist(Asker(ctx), shard, op.ID, wish)
 			}
 			return
 		}
@@ -98,7 +98,7 @@ func (l *Loop) Failover(ctx context.Context, shard string, wish failover.Wish) (
 			refusal = topology.Preconditionf("%s is busy (%s); try again when that has ended", shard, running.name)
 			return
 		}
-		refusal = l.beginAsked(c, s, id, &wish)
+		refusal = l.beginAsked(Asker(ctx), c, s, id, &wish)
 	})
 	if err == nil {
 		err = refusal
@@ -165,8 +165,8 @@ func (l *Loop) mayBegin(c *topology.Cluster, s *topology.Shard, wish *failover.W
 	return outcome, nil
 }
 
-// beginAsked begins a failover that an admin asked for.
-func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wish *failover.Wish) error {
+// beginAsked begins a failover that an admin asked for, by is who.
+func (l *Loop) beginAsked(by string, c *topology.Cluster, s *topology.Shard, id string, wish *failover.Wish) error {
 	now := time.Now()
 	o := l.observe(s.ID)
 	if _, err := l.mayBegin(c, s, wish, &o, now); err != nil {
@@ -176,6 +176,7 @@ func (l *Loop) beginAsked(c *topology.Cluster, s *topology.Shard, id string, wis
 	change := failover.Begin(s.ID, id, byAdmin, wish, false, evidence, &o, now)
 	shard := s.ID
 	l.start(shard, "failover", false, func(ctx context.Context, x *failover.Executor) error {
+		ctx = AskedBy(ctx, by)
 		if _, err := l.Commit(ctx, shard+": failover, no master", change); err != nil {
 			return err
 		}
@@ -223,12 +224,12 @@ func (l *Loop) mayInsist(c *topology.Cluster, s *topology.Shard, wish *failover.
 }
 
 // insist makes a running failover go on as an admin wishes.
-func (l *Loop) insist(shard, id string, wish failover.Wish) {
+func (l *Loop) insist(by, shard, id string, wish failover.Wish) {
 	if wish.Node == "" && !wish.AcceptLoss {
 		return
 	}
 	l.spawn(func() {
-		_, err := l.Commit(l.life, shard+": failover as an admin asked", func(c *topology.Cluster) ([]topology.Event, error) {
+		_, err := l.Commit(AskedBy(l.life, by), shard+": failover as an admin asked", func(c *topology.Cluster) ([]topology.Event, error) {
 			s := c.Shard(shard)
 			if s == nil || s.Operation == nil || s.Operation.ID != id || s.Operation.Candidate != "" {
 				return nil, failover.ErrSuperseded
@@ -322,6 +323,10 @@ func (l *Loop) Rotate(ctx context.Context) (map[string]uint64, error) {
 		if err != nil {
 			return nil, err
 		}
+	}
+	if Asker(ctx) != "" {
+		l.Tell(ctx, topology.Event{Time: time.Now(), Kind: "OperationAsked", Severity: topology.Info, Epoch: l.Topology().Epoch,
+			Message: "rotation of the credentials of all shards"})
 	}
 	var (
 		mu   sync.Mutex

@@ -105,7 +105,7 @@ func (l *Loop) inTurn(ctx context.Context, f func(ctx context.Context) (topology
 	done := make(chan result, 1)
 	if err := l.do(ctx, func() {
 		l.spawn(func() {
-			bounded, cancel := context.WithTimeout(l.life, setTimeout)
+			bounded, cancel := context.WithTimeout(AskedBy(l.life, Asker(ctx)), setTimeout)
 			defer cancel()
 			c, err := f(bounded)
 			<-l.settingTurn

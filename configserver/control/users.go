@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -76,10 +77,12 @@ func (l *Loop) changeUsers(ctx context.Context, kind, what string, change func(c
 		if c.Phase == topology.Deleting {
 			return nil, topology.Preconditionf("cluster %s is being deleted", c.Name)
 		}
+		before := c.Clone()
 		if err := change(c); err != nil {
 			return nil, err
 		}
-		return []topology.Event{{Time: time.Now(), Kind: kind, Severity: topology.Info, Epoch: c.Epoch, Message: what}}, nil
+		message := strings.Join(append([]string{what}, userChanges(&before, c)...), "; ")
+		return []topology.Event{{Time: time.Now(), Kind: kind, Severity: topology.Info, Epoch: c.Epoch, Message: cut(message)}}, nil
 	})
 	if err != nil {
 		return topology.Cluster{}, err

@@ -306,6 +306,7 @@ func eventToProto(e *topology.Event) *basaltv1.Event {
 		Message:  e.Message,
 		Epoch:    e.Epoch,
 		Report:   reportToProto(e.Report),
+		AskedBy:  e.By,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/basalt-redis/basalt/configserver/control"
@@ -22,6 +23,9 @@ import (
 // forwardedKey marks calls that one Configserver sent to another. They are
 // answered or refused, never sent on, so a stale owner cannot make a loop.
 const forwardedKey = "basalt-forwarded"
+
+// askedKey names who asked for a call that is sent on.
+const askedKey = "basalt-asked-by"
 
 // whereabouts of a cluster's loop: here, or at another Configserver.
 type whereabouts struct {
@@ -109,7 +113,19 @@ func wasForwarded(ctx context.Context) bool {
 }
 
 func forwardContext(ctx context.Context) context.Context {
-	return metadata.AppendToOutgoingContext(ctx, forwardedKey, "1")
+	return metadata.AppendToOutgoingContext(ctx, forwardedKey, "1", askedKey, control.Asker(ctx))
+}
+
+// nameAsker puts into the context of a call who asked for it.
+func nameAsker(ctx context.Context, request any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	who := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		who = p.Addr.String()
+	}
+	if md, _ := metadata.FromIncomingContext(ctx); wasForwarded(ctx) && len(md.Get(askedKey)) > 0 {
+		who = md.Get(askedKey)[0]
+	}
+	return handle(control.AskedBy(ctx, who), request)
 }
 
 // peers are the connections to the other Configservers, one each, made when

@@ -108,6 +108,7 @@ func ServerOptions() []grpc.ServerOption {
 			Time:    5 * time.Second,
 			Timeout: 5 * time.Second,
 		}),
+		grpc.ChainUnaryInterceptor(nameAsker),
 	}
 }
 

@@ -367,6 +367,8 @@ type Event struct {
 	Message  string   `json:"message"`
 	Epoch    uint64   `json:"epoch"`
 	Report   *Report  `json:"report,omitempty"`
+	// By is who asked for it at the API: an address; empty when nobody did.
+	By string `json:"by,omitempty"`
 }
 
 // Report tells everything about one failover or switchover.

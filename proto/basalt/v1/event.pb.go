@@ -101,7 +101,9 @@ type Event struct {
 	// Epoch of the topology when it happened.
 	Epoch uint64 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// The report, for events that end a failover or switchover.
-	Report        *Report `protobuf:"bytes,10,opt,name=report,proto3" json:"report,omitempty"`
+	Report *Report `protobuf:"bytes,10,opt,name=report,proto3" json:"report,omitempty"`
+	// Who asked for it: the address of the caller; empty when nobody did.
+	AskedBy       string `protobuf:"bytes,11,opt,name=asked_by,json=askedBy,proto3" json:"asked_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +206,13 @@ func (x *Event) GetReport() *Report {
 		return x.Report
 	}
 	return nil
+}
+
+func (x *Event) GetAskedBy() string {
+	if x != nil {
+		return x.AskedBy
+	}
+	return ""
 }
 
 // ListEventsRequest asks for kept events.
@@ -429,7 +438,7 @@ var File_basalt_v1_event_proto protoreflect.FileDescriptor
 
 const file_basalt_v1_event_proto_rawDesc = "" +
 	"\n" +
-	"\x15basalt/v1/event.proto\x12\tbasalt.v1\x1a\x17basalt/v1/cluster.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x02\n" +
+	"\x15basalt/v1/event.proto\x12\tbasalt.v1\x1a\x17basalt/v1/cluster.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x02\n" +
 	"\x05Event\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x18\n" +
@@ -441,7 +450,8 @@ const file_basalt_v1_event_proto_rawDesc = "" +
 	"\amessage\x18\b \x01(\tR\amessage\x12\x14\n" +
 	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12)\n" +
 	"\x06report\x18\n" +
-	" \x01(\v2\x11.basalt.v1.ReportR\x06report\"\x84\x02\n" +
+	" \x01(\v2\x11.basalt.v1.ReportR\x06report\x12\x19\n" +
+	"\basked_by\x18\v \x01(\tR\aaskedBy\"\x84\x02\n" +
 	"\x11ListEventsRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x14\n" +
