@@ -97,8 +97,15 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// putWaiting puts one batch of those that were not told yet.
+// putWaiting puts one batch of those that were not told yet. Several that call it
+// at once share batches: what comes while one is under way is in the next.
 func (l *Library) putWaiting(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, putTimeout)
+	defer cancel()
+	if err := l.begin(ctx); err != nil {
+		return err
+	}
+	defer l.end()
 	var list []*Script
 	size := 0
 	l.mu.Lock()
@@ -113,9 +120,7 @@ func (l *Library) putWaiting(ctx context.Context) error {
 	if len(list) == 0 {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, putTimeout)
-	defer cancel()
-	return l.put(ctx, list)
+	return l.putNow(ctx, list)
 }
 
 // takeUsed tells if known scripts were used since the last look.

@@ -6,9 +6,9 @@
 // servers neither replicate it nor keep it over a restart.
 //
 //  1. A source that is new here is added (Add, Keep) and sent to the
-//     Configserver, where it is kept under its SHA-1 for all proxies: at once
-//     for SCRIPT LOAD, whose client waits; soon and several together for EVAL.
-//     While the Configserver is away they wait here.
+//     Configserver, where it is kept under its SHA-1 for all proxies, before the
+//     client gets its reply (Settle). After a put that failed nobody waits until one
+//     succeeds: sources stay here and are put later, several together.
 //  2. Who needs a source asks Find. The Configserver decides: what it does not
 //     have was flushed, perhaps through another proxy. Only if it does not
 //     answer in time, what is remembered here counts.
@@ -123,6 +123,8 @@ type Library struct {
 	version atomic.Uint64
 	// flushed counts the flushes that were noticed.
 	flushed atomic.Uint64
+	// refused: the last put failed, so nobody waits for the next one.
+	refused atomic.Bool
 	wake    chan struct{} // has room for one
 	// turn holds the one put or flush that goes on: a put that learns of a flush
 	// puts again what it takes for newer, which must not be a flush of our own.
@@ -259,6 +261,27 @@ func (l *Library) Keep(ctx context.Context, source string) error {
 	l.mu.Unlock()
 	defer l.nudge()
 	return l.put(ctx, []*Script{s})
+}
+
+// Settle returns when the Configserver keeps a script that came with EVAL, or when
+// that cannot be had now: it did not answer before ctx ended, or not the last time.
+// Then it will be told later.
+func (l *Library) Settle(ctx context.Context, s *Script) {
+	for l.Unsettled(s) && ctx.Err() == nil {
+		if l.putWaiting(ctx) != nil {
+			return
+		}
+	}
+}
+
+// Unsettled tells if Settle would wait for a script.
+func (l *Library) Unsettled(s *Script) bool {
+	if l.keeper == nil || l.refused.Load() {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.scripts[s.SHA] == s && !s.kept
 }
 
 // Find returns the sources of those scripts that are not unknown or flushed.
@@ -438,6 +461,12 @@ func (l *Library) put(ctx context.Context, list []*Script) error {
 		return err
 	}
 	defer l.end()
+	return l.putNow(ctx, list)
+}
+
+// putNow does so for whoever has the turn.
+func (l *Library) putNow(ctx context.Context, list []*Script) (err error) {
+	defer func() { l.refused.Store(err != nil) }()
 	for range 3 { // once, and again after a flush
 		var sources []Source
 		l.mu.Lock()

@@ -26,7 +26,8 @@ import (
 //     named is its own problem, as in a Redis Cluster.
 //  2. The source of an EVAL is new to this proxy, or found in a map; a new one is
 //     remembered when the server has answered anything but that it did not take
-//     it (package scripts).
+//     it (package scripts). The client gets its reply when the Configserver keeps
+//     it, so that EVALSHA finds it through any proxy from then on.
 //  3. EVALSHA goes out as it came. When the server says NOSCRIPT it has not been
 //     executed, so it may be sent again: the source is looked for, and SCRIPT
 //     LOAD and EVALSHA go as one Block, of which only the second reply is passed
@@ -64,9 +65,10 @@ func (l Loaded) add(sha string) {
 
 // How long the Configserver may take: somebody waits.
 const (
-	findTimeout  = 500 * time.Millisecond
-	keepTimeout  = time.Second
-	flushTimeout = 3 * time.Second
+	findTimeout   = 500 * time.Millisecond
+	settleTimeout = 500 * time.Millisecond
+	keepTimeout   = time.Second
+	flushTimeout  = 3 * time.Second
 )
 
 var (
@@ -94,14 +96,43 @@ func (s *Shared) knows(source []byte) bool {
 	return true
 }
 
-// remember adds a source of EVAL.
-func (s *Shared) remember(source []byte) {
+// remember adds a source of EVAL. It returns the script if the Configserver is to
+// be waited for, which does not keep it yet; else nil.
+func (s *Shared) remember(source []byte) *scripts.Script {
 	if s.knows(source) {
-		return
+		return nil
 	}
-	if script := s.Scripts.Add(string(source)); script != nil {
-		s.known.bySHA[script.Source] = script
+	script := s.Scripts.Add(string(source))
+	if script == nil {
+		return nil
 	}
+	s.known.bySHA[script.Source] = script
+	if !s.Scripts.Unsettled(script) {
+		return nil
+	}
+	return script
+}
+
+// settle passes the reply to a request on to its owner when the Configserver keeps
+// the scripts that came with it, or does not answer. piece is the last of the reply.
+func (s *Shared) settle(r *backend.Request, piece []byte, kind byte, fresh []*scripts.Script) {
+	r.Keep(bytes.Clone(r.Raw()))
+	r.Out.Append(&s.Pool, piece)
+	library := s.Scripts
+	s.Router.Async(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), settleTimeout)
+		defer cancel()
+		for _, script := range fresh {
+			library.Settle(ctx, script)
+		}
+	}, func() {
+		if r.Owner == nil { // the client left
+			r.Out.Reset(&s.Pool)
+			s.Requests.Put(r)
+			return
+		}
+		r.Owner.Reply(r, nil, true, kind)
+	})
 }
 
 // script serves the commands that run a script or a function. It returns false
@@ -277,7 +308,11 @@ func (o *newScript) Reply(r *backend.Request, piece []byte, last bool, kind byte
 	if last {
 		args, count := finalArgs(r.Spec, r.Raw())
 		if len(args) > 2 && (kind != '-' || tookSource(args, count, r, piece)) {
-			c.sh.remember(args[1])
+			if script := c.sh.remember(args[1]); script != nil {
+				r.Owner = c
+				c.sh.settle(r, piece, kind, []*scripts.Script{script})
+				return
+			}
 		}
 	}
 	c.Reply(r, piece, last, kind)

@@ -7,6 +7,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/buffer"
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/scripts"
 )
 
 // blockScripts are the scripts that a transaction uses.
@@ -110,8 +111,16 @@ func (o *blockOwner) Reply(r *backend.Request, piece []byte, last bool, kind byt
 			o.loaded.add(sha)
 		}
 		if kind == '*' && !bytes.Equal(piece, nullRESP2Array) {
+			var fresh []*scripts.Script
 			for _, source := range o.sources {
-				o.client.sh.remember([]byte(source))
+				if script := o.client.sh.remember([]byte(source)); script != nil {
+					fresh = append(fresh, script)
+				}
+			}
+			if len(fresh) > 0 {
+				r.Owner = o.inner
+				o.client.sh.settle(r, piece, kind, fresh)
+				return
 			}
 		}
 	}
