@@ -19,14 +19,14 @@ type policyFlags struct {
 	electionWait, keepDiverged, maxBusy                  time.Duration
 	refusedProbes, maxFailovers, minReplicasToWrite      uint32
 	maxReadLag, maxReplicaLag                            int64
-	prefer, crossSlot                                    string
+	prefer, crossSlot, pubsub                            string
 }
 
 func (p *policyFlags) names() []string {
 	return []string{
 		"read-policy", "probe-interval", "refused-probes", "hung-after", "ack-timeout", "max-failovers",
 		"failover-period", "max-replica-age", "min-replicas-to-write", "max-read-lag", "restart-grace",
-		"prefer", "election-wait", "max-replica-lag", "keep-diverged", "cross-slot", "max-busy",
+		"prefer", "election-wait", "max-replica-lag", "keep-diverged", "cross-slot", "max-busy", "pubsub",
 	}
 }
 
@@ -44,6 +44,7 @@ func (p *policyFlags) register(fs *pflag.FlagSet) {
 	settings.BytesVar(fs, &p.maxReadLag, "max-read-lag", 0, "replicas that lag more `bytes` leave the read set (default 16MiB)")
 	fs.DurationVar(&p.restartGrace, "restart-grace", 0, "how long a shard whose in-sync nodes all restarted waits for those that are not back (default 10s)")
 	fs.StringVar(&p.prefer, "prefer", "", "when no in-sync node can be promoted: `data`, wait for one; or availability, promote the best that answers and lose what it lacks (default data)")
+	fs.StringVar(&p.pubsub, "pubsub", "", "where messages of ordinary channels are published: `ordered`, at one master, so that all have one order; or spread, at the master of the channel's slot (default ordered)")
 	fs.DurationVar(&p.electionWait, "election-wait", 0, "how long a failover waits for in-sync nodes that may be alive and do not answer (default 3s)")
 	fs.StringVar(&p.crossSlot, "cross-slot", "", "requests over several slots: `one-shard`, served while one shard owns every slot; or refuse (default one-shard)")
 	settings.BytesVar(fs, &p.maxReplicaLag, "max-replica-lag", 0, "replicas that are more `bytes` behind for a second leave the in-sync set (default 16MiB)")
@@ -89,6 +90,16 @@ func (p *policyFlags) apply(fs *pflag.FlagSet, policy *basaltv1.Policy) error {
 			policy.CrossSlot = basaltv1.CrossSlot_CROSS_SLOT_REFUSE
 		default:
 			return usagef("--cross-slot %s: want one-shard or refuse", p.crossSlot)
+		}
+	}
+	if fs.Changed("pubsub") {
+		switch p.pubsub {
+		case "ordered":
+			policy.Pubsub = basaltv1.PubSub_PUB_SUB_ORDERED
+		case "spread":
+			policy.Pubsub = basaltv1.PubSub_PUB_SUB_SPREAD
+		default:
+			return usagef("--pubsub %s: want ordered or spread", p.pubsub)
 		}
 	}
 	for _, d := range []struct {
@@ -151,5 +162,6 @@ func policyTable(p *basaltv1.Policy) *table {
 	t.row("max-replica-lag", settings.FormatBytes(int64(p.GetMaxReplicaLag())))
 	t.row("keep-diverged", p.GetKeepDiverged().AsDuration().String())
 	t.row("cross-slot", enum(p.GetCrossSlot(), "CROSS_SLOT_"))
+	t.row("pubsub", enum(p.GetPubsub(), "PUB_SUB_"))
 	return t
 }

@@ -21,6 +21,11 @@ var phases = map[topology.Phase]basaltv1.ClusterPhase{
 	topology.Deleting: basaltv1.ClusterPhase_CLUSTER_PHASE_DELETING,
 }
 
+var pubSubs = map[topology.PubSub]basaltv1.PubSub{
+	topology.PubSubOrdered: basaltv1.PubSub_PUB_SUB_ORDERED,
+	topology.PubSubSpread:  basaltv1.PubSub_PUB_SUB_SPREAD,
+}
+
 var readPolicies = map[topology.ReadPolicy]basaltv1.ReadPolicy{
 	topology.ReadMaster:  basaltv1.ReadPolicy_READ_POLICY_MASTER,
 	topology.ReadReadSet: basaltv1.ReadPolicy_READ_POLICY_READ_SET,
@@ -113,6 +118,7 @@ func policyToProto(p topology.Policy) *basaltv1.Policy {
 		MaxReplicaLag:      uint64(p.MaxReplicaLag),
 		KeepDiverged:       durationpb.New(p.KeepDiverged),
 		CrossSlot:          crossSlots[p.CrossSlot],
+		Pubsub:             pubSubs[p.PubSub],
 	}
 }
 
@@ -134,6 +140,14 @@ func policyFromProto(p *basaltv1.Policy) (topology.Policy, error) {
 		policy.CrossSlot = topology.CrossRefuse
 	default:
 		return policy, topology.Invalidf("policy.cross_slot", "%d is not known here", p.GetCrossSlot())
+	}
+	switch p.GetPubsub() {
+	case basaltv1.PubSub_PUB_SUB_UNSPECIFIED, basaltv1.PubSub_PUB_SUB_ORDERED:
+		policy.PubSub = topology.PubSubOrdered
+	case basaltv1.PubSub_PUB_SUB_SPREAD:
+		policy.PubSub = topology.PubSubSpread
+	default:
+		return policy, topology.Invalidf("policy.pubsub", "%d is not known here", p.GetPubsub())
 	}
 	switch p.GetPrefer() {
 	case basaltv1.Preference_PREFERENCE_UNSPECIFIED, basaltv1.Preference_PREFERENCE_DATA:
@@ -202,6 +216,7 @@ func topologyHead(c *topology.Cluster) *basaltv1.Topology {
 		ReadPolicy:  readPolicies[c.Policy.ReadPolicy],
 		Uid:         c.UID,
 		CrossSlot:   crossSlots[c.Policy.CrossSlot],
+		Pubsub:      pubSubs[c.Policy.PubSub],
 	}
 }
 

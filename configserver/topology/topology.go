@@ -40,6 +40,17 @@ const (
 	CrossRefuse CrossSlot = "refuse"
 )
 
+// PubSub says where messages of ordinary channels are published.
+type PubSub string
+
+// Where they can be published.
+const (
+	// PubSubOrdered is at one master for all of them.
+	PubSubOrdered PubSub = "ordered"
+	// PubSubSpread is at the master of each channel's slot.
+	PubSubSpread PubSub = "spread"
+)
+
 // Preference is what goes first when no node that was in sync can be promoted.
 type Preference string
 
@@ -117,6 +128,7 @@ type Policy struct {
 	// KeepDiverged is 0 when diverged data is not kept.
 	KeepDiverged time.Duration `json:"keepDiverged"`
 	CrossSlot    CrossSlot     `json:"crossSlot"`
+	PubSub       PubSub        `json:"pubsub"`
 }
 
 // UnmarshalJSON reads a policy; what a record of before does not name has its
@@ -151,6 +163,7 @@ func DefaultPolicy() Policy {
 		MaxReplicaLag:      16 << 20,
 		KeepDiverged:       10 * time.Minute,
 		CrossSlot:          CrossOneShard,
+		PubSub:             PubSubOrdered,
 	}
 }
 

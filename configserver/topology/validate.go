@@ -55,6 +55,9 @@ func (p Policy) Validate() error {
 	if p.ReadPolicy != ReadMaster && p.ReadPolicy != ReadReadSet {
 		return Invalidf("policy.read_policy", "%q must be %q or %q", p.ReadPolicy, ReadMaster, ReadReadSet)
 	}
+	if p.PubSub != PubSubOrdered && p.PubSub != PubSubSpread {
+		return Invalidf("policy.pubsub", "%q must be %q or %q", p.PubSub, PubSubOrdered, PubSubSpread)
+	}
 	if p.Prefer != PreferData && p.Prefer != PreferAvailability {
 		return Invalidf("policy.prefer", "%q must be %q or %q", p.Prefer, PreferData, PreferAvailability)
 	}

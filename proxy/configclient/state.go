@@ -111,7 +111,7 @@ func head(t *basaltv1.Topology) *basaltv1.Topology {
 	return &basaltv1.Topology{
 		Cluster: t.GetCluster(), Epoch: t.GetEpoch(), CommittedAt: t.GetCommittedAt(), Reason: t.GetReason(),
 		Phase: t.GetPhase(), ReadPolicy: t.GetReadPolicy(), Uid: t.GetUid(),
-		CrossSlot: t.GetCrossSlot(),
+		CrossSlot: t.GetCrossSlot(), Pubsub: t.GetPubsub(),
 	}
 }
 
@@ -141,6 +141,7 @@ func (s state) table(revision uint64, users *acl.Users, log *slog.Logger) (*rout
 		c.ReadPolicy = routing.ReadReadSet
 	}
 	c.CrossSlot = s.topology.GetCrossSlot() == basaltv1.CrossSlot_CROSS_SLOT_ONE_SHARD
+	c.SpreadChannels = s.topology.GetPubsub() == basaltv1.PubSub_PUB_SUB_SPREAD
 	for _, shard := range s.shards {
 		r, err := s.shard(shard, log)
 		if err != nil {
@@ -190,6 +191,7 @@ func (s state) shard(shard *basaltv1.Shard, log *slog.Logger) (routing.Shard, er
 func (s state) same(o state) bool {
 	if s.topology == nil || s.epoch() != o.epoch() || s.topology.GetPhase() != o.topology.GetPhase() ||
 		s.topology.GetReadPolicy() != o.topology.GetReadPolicy() || s.topology.GetCrossSlot() != o.topology.GetCrossSlot() ||
+		s.topology.GetPubsub() != o.topology.GetPubsub() ||
 		!proto.Equal(s.clientAuth, o.clientAuth) || !proto.Equal(s.users, o.users) || len(s.credentials) != len(o.credentials) {
 		return false
 	}

@@ -6,7 +6,8 @@
 //  1. What a proxy's user sent is an application's, but for what proxies send
 //     for themselves. Those are commands that a proxy answers itself when a
 //     client sends them (PING, AUTH, SUBSCRIBE …), so they never come from an
-//     application, unless between MULTI and EXEC; and INFO behind a login.
+//     application, unless between MULTI and EXEC; INFO behind a login; and PUBSUB
+//     about names of their own.
 //  2. What anybody else sent (the Configserver, replicas, a person logged in at
 //     the server) is not shown.
 //  3. A connection that ended before it was listed is judged by the command:
@@ -22,6 +23,7 @@ import (
 
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 )
 
 // maxHeld bounds the lines that wait, in bytes; beyond it, rule 3 is applied.
@@ -161,6 +163,10 @@ func (s *source) applications(spec *command.Spec, words [][]byte) bool {
 		return false
 	case "info":
 		return !s.login
+	case "pubsub|numsub", "pubsub|channels":
+		if len(words) > 2 && bytes.HasPrefix(words[2], internal) {
+			return false
+		}
 	}
 	if !s.multi && spec.Name != "watch" && ownBusiness(spec) {
 		return false
@@ -168,6 +174,9 @@ func (s *source) applications(spec *command.Spec, words [][]byte) bool {
 	s.login = false
 	return true
 }
+
+// internal begins the names of channels that proxies use among themselves.
+var internal = []byte(pubsub.Internal)
 
 // ownBusiness tells if proxies answer a command themselves when a client sends it.
 func ownBusiness(spec *command.Spec) bool {

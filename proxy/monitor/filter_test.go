@@ -52,7 +52,7 @@ func shown(t *testing.T, lines ...string) (got []string) {
 func TestOwnBusinessIsNotShown(t *testing.T) {
 	lines := []string{
 		proxyAddr + " set k v", otherProxy + " GET k", control + " SET k v", control + " PING", control + " INFO",
-		proxyAddr + " PING", proxyAddr + " SELECT 3", proxyAddr + " UNWATCH", proxyAddr + " subscribe a b", proxyAddr + " CLIENT SETNAME x",
+		proxyAddr + " PING", proxyAddr + " SELECT 3", proxyAddr + " UNWATCH", proxyAddr + " subscribe a b", proxyAddr + " PUBSUB NUMSUB __basalt__:v0 x", proxyAddr + " CLIENT SETNAME x",
 		otherProxy + " INFO server", proxyAddr + " HELLO 3 AUTH (redacted) (redacted)", proxyAddr + " SELECT 3", proxyAddr + " INFO server",
 		proxyAddr + " AUTH (redacted) (redacted)", proxyAddr + " GET k", proxyAddr + " INFO",
 		proxyAddr + " MULTI", proxyAddr + " PING", otherProxy + " PING", proxyAddr + " ECHO x", proxyAddr + " EXEC", proxyAddr + " PING",

@@ -23,6 +23,8 @@ const (
 type presence struct {
 	// clients that subscribed; loops that the servers see instead of them.
 	clients, loops int
+	// told is what the loops told the servers of clients beyond themselves.
+	told int
 }
 
 // Directory is what all loops of a proxy subscribed. It turns numbers of
@@ -34,6 +36,8 @@ type Directory struct {
 	mu    sync.RWMutex
 	names [kinds]map[string]presence
 	count atomic.Int64 // of all names
+	// listed are the patterns of all proxies with a surplus.
+	listed listed
 }
 
 // NewDirectory makes an empty one.
@@ -49,12 +53,13 @@ func NewDirectory() *Directory {
 func (d *Directory) Empty() bool { return d.count.Load() == 0 }
 
 // add changes who is present.
-func (d *Directory) add(k Kind, name string, clients, loops int) {
+func (d *Directory) add(k Kind, name string, clients, loops, told int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p, known := d.names[k][name]
 	p.clients += clients
 	p.loops += loops
+	p.told += told
 	if p == (presence{}) {
 		delete(d.names[k], name)
 	} else {
@@ -65,34 +70,34 @@ func (d *Directory) add(k Kind, name string, clients, loops int) {
 	}
 }
 
-// Subscribers is the number of clients that listen to a channel, of which
-// counted is the number a server tells.
-func (d *Directory) Subscribers(k Kind, name string, counted int64) int64 {
+// Subscribers is the number of clients that listen to a channel, of which counted
+// is the number a server tells. others tells if it counts others than this proxy's
+// loops.
+func (d *Directory) Subscribers(k Kind, name string, counted int64) (n int64, others bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return max(counted+d.surplus(k, name), 0)
+	p := d.names[k][name]
+	return max(counted+int64(p.clients-p.loops), 0), counted > int64(p.loops)
 }
 
 // Receivers is the number of clients that get a message, of which counted is
-// what the server answered to PUBLISH or SPUBLISH.
-func (d *Directory) Receivers(k Kind, name string, counted int64) int64 {
+// what the server answered to PUBLISH or SPUBLISH. others tells if it counts others
+// than this proxy's loops.
+func (d *Directory) Receivers(k Kind, name []byte, counted int64) (n int64, others bool) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	counted += d.surplus(k, name)
-	if k == Channel {
-		for pattern := range d.names[Pattern] {
-			if glob.Match(pattern, name) {
-				counted += d.surplus(Pattern, pattern)
+	p := d.names[k][string(name)]
+	n, loops := counted+int64(p.clients-p.loops), int64(p.loops)
+	if k == Channel && len(d.names[Pattern]) > 0 {
+		channel := string(name)
+		for pattern, p := range d.names[Pattern] {
+			if glob.Match(pattern, channel) {
+				n += int64(p.clients - p.loops)
+				loops += int64(p.loops)
 			}
 		}
 	}
-	return max(counted, 0)
-}
-
-// surplus is how many more clients there are than loops.
-func (d *Directory) surplus(k Kind, name string) int64 {
-	p := d.names[k][name]
-	return int64(p.clients - p.loops)
+	return max(n, 0), counted > loops
 }
 
 // Count is the number of names of a kind that have clients or loops.

@@ -8,12 +8,15 @@
 // Goal: a message reaches every subscriber of every proxy once, in the order of
 // its channel, whoever published it and wherever.
 //
-//  1. PUBLISH goes to the master of the shard that owns the slot of the channel's
-//     name, through whichever proxy it came. So messages of one channel have one
-//     order, and one server puts each on the wire once.
-//  2. A message can also be published elsewhere: by a script or a transaction,
-//     at the shard of its keys, and as a keyspace notification, at the shard of
-//     the key. Therefore channels and patterns are subscribed at the masters of
+//  1. PUBLISH goes to one master of the cluster, whatever its channel and through
+//     whichever proxy it came (routing.Table.ChannelSlot). So all messages have one
+//     order, a loop gets them on one connection, and a client sees them in the order
+//     in which they were acknowledged. One server puts each on the wire once. That
+//     master is another one only while its shard has none; around that instant
+//     messages may swap. By choice (policy pubsub: spread) it is the master of the
+//     channel's slot, and each channel has an order of its own.
+//  2. A message can also be published elsewhere: by a script, at the shard of its
+//     keys, and as a keyspace notification, at the shard of the key. Therefore channels and patterns are subscribed at the masters of
 //     all shards. Still every message is published at one of them only, so
 //     nobody gets it twice.
 //  3. Shard channels (SSUBSCRIBE) exist to avoid just that: they are subscribed
@@ -52,7 +55,5 @@
 //
 // A server counts a proxy's loop as one subscriber. Where it tells a number
 // (PUBLISH, PUBSUB NUMSUB), this proxy's loops are taken out and its clients put
-// in (Directory): with one proxy the number is exact. Each loop of another proxy
-// that has subscribers counts as one, so with several it is a lower bound; while
-// the connections are up it is zero only when there is nobody.
+// in (Directory). If it counts others, these are asked about (census.go).
 package pubsub

@@ -28,10 +28,17 @@ type Hub struct {
 	now    *int64
 	dir    *Directory
 	topics [kinds]map[string]*topic
-	// links are those of the table's shards, in its order; owner is its Owner.
+	// links are those of the table's shards, in its order; table is nil until there
+	// is one.
 	links    []*Link
-	owner    *[slot.Count]uint16
+	table    *routing.Table
 	deleting bool
+	// shared are the topics with a surplus. signature is that of the patterns among
+	// them, as it was told at signedAt.
+	shared    map[*topic]struct{}
+	signature signature
+	signed    uint32
+	signedAt  *Link
 	// waiting are operations whose commands were all answered, but not every
 	// link they need is up.
 	waiting []*operation
@@ -61,6 +68,13 @@ type topic struct {
 	waiters []*operation
 	// at is where a Shard topic is subscribed.
 	at *Link
+	// clients are the members and those that operations will add; surplus is what of
+	// them was told at toldAt (census.go).
+	clients int
+	surplus int
+	toldAt  *Link
+	// latest is the operation that counted its client last.
+	latest *operation
 	// counted: the directory counts this loop for it.
 	counted bool
 }
@@ -122,7 +136,7 @@ func (m *Member) told(k Kind) int {
 
 // NewHub makes a hub without links. now is the loop's clock.
 func NewHub(dir *Directory, pool *buffer.Pool, now *int64) *Hub {
-	h := &Hub{Pool: pool, now: now, dir: dir, Needed: func() {}, Later: func(fn func()) { fn() }}
+	h := &Hub{Pool: pool, now: now, dir: dir, shared: map[*topic]struct{}{}, Needed: func() {}, Later: func(fn func()) { fn() }}
 	for k := range h.topics {
 		h.topics[k] = map[string]*topic{}
 	}
@@ -186,7 +200,7 @@ func (h *Hub) join(m *Member, t *topic) {
 	if !t.counted {
 		t.counted, loops = true, 1
 	}
-	h.dir.add(t.kind, t.name, 1, loops)
+	h.dir.add(t.kind, t.name, 1, loops, 0)
 }
 
 // part ends a membership. It returns true when nobody uses the topic any more:
@@ -210,8 +224,9 @@ func (h *Hub) part(m *Member, t *topic) (unused bool) {
 	if _, uncounted := m.leaving[t]; uncounted {
 		delete(m.leaving, t)
 	} else {
-		h.dir.add(t.kind, t.name, -1, 0)
+		h.dir.add(t.kind, t.name, -1, 0, 0)
 	}
+	t.clients--
 	t.refs--
 	return t.refs == 0
 }
@@ -316,23 +331,37 @@ func (h *Hub) settle(t *topic) {
 	delete(h.topics[t.kind], t.name)
 	h.bytes -= int64(topicBytes + len(t.name))
 	if t.counted {
-		h.dir.add(t.kind, t.name, 0, -1)
+		h.dir.add(t.kind, t.name, 0, -1, 0)
 	}
 }
 
 // linkOf is the link of the shard that owns a slot; nil when nobody does.
 func (h *Hub) linkOf(at uint16) *Link {
-	if h.owner == nil || h.owner[at] == routing.NoShard {
+	if h.table == nil || h.table.Owner[at] == routing.NoShard {
 		return nil
 	}
-	return h.links[h.owner[at]]
+	return h.links[h.table.Owner[at]]
+}
+
+// publishedAt is the link of the shard at which messages to a name are published, and
+// its clients counted; nil when there is none.
+func (h *Hub) publishedAt(k Kind, name []byte) *Link {
+	switch {
+	case h.table == nil:
+		return nil
+	case k == Shard:
+		return h.linkOf(slot.Of(name))
+	case k == Pattern:
+		return h.linkOf(uint16(h.table.PatternSlot()))
+	}
+	return h.linkOf(uint16(h.table.ChannelSlot(name)))
 }
 
 // Apply takes another epoch: links are those of its shards, in its order. A link
 // that is not among them was taken down before.
 func (h *Hub) Apply(t *routing.Table, links []*Link) {
 	before := h.links
-	h.links, h.owner, h.deleting = links, &t.Owner, t.Phase == routing.Deleting
+	h.links, h.table, h.deleting = links, t, t.Phase == routing.Deleting
 	for _, t := range h.topics[Shard] {
 		if t.refs == 0 {
 			continue
@@ -348,6 +377,7 @@ func (h *Hub) Apply(t *routing.Table, links []*Link) {
 			at.ask(verbs[Shard].on, t)
 		}
 	}
+	h.tellElsewhere()
 	if len(links) > 0 || len(before) > 0 {
 		h.Recheck()
 	}

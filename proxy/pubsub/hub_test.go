@@ -236,6 +236,28 @@ func TestRefcounts(t *testing.T) {
 					}
 				}
 			}
+			var patterns signature
+			tells := func(link *Link, name string) {
+				for i, s := range servers {
+					if s.link == link {
+						want[i]["subscribe "+name] = true
+					}
+				}
+			}
+			for k := range kinds {
+				for n := range 6 {
+					name := fmt.Sprintf("n%d", n)
+					surplus := listening[fmt.Sprint(int(k), name)] - 1
+					if surplus < 1 {
+						continue
+					}
+					if k == Pattern {
+						patterns.change(name, true)
+					}
+					eachBit(bitsOf(surplus), func(bit int) { tells(h.publishedAt(k, []byte(name)), bitName(k, bit, name)) })
+				}
+			}
+			eachBit(patterns.bits(), func(bit int) { tells(h.publishedAt(Pattern, nil), signatureName(bit)) })
 			for i, s := range servers {
 				if !maps.Equal(want[i], s.has) {
 					t.Fatalf("seed %d: server %d has %v, want %v", seed, i, slices.Sorted(maps.Keys(s.has)), slices.Sorted(maps.Keys(want[i])))
@@ -246,7 +268,7 @@ func TestRefcounts(t *testing.T) {
 					name := fmt.Sprintf("n%d", n)
 					in := listening[fmt.Sprint(k, name)]
 					counted := int64(min(in, 1)) // what a server would say
-					if got := dir.Subscribers(Kind(k), name, counted); got != int64(in) {
+					if got, others := dir.Subscribers(Kind(k), name, counted); others || got != int64(in) {
 						t.Fatalf("seed %d: %d subscribers of %d %s, want %d", seed, got, k, name, in)
 					}
 					for _, c := range clients {
@@ -309,28 +331,30 @@ func TestClassify(t *testing.T) {
 // TestReceivers: the numbers of servers become numbers of clients.
 func TestReceivers(t *testing.T) {
 	d := NewDirectory()
-	d.add(Channel, "news", 5, 2)
-	d.add(Pattern, "n*", 3, 1)
-	d.add(Pattern, "x*", 9, 1)
-	d.add(Shard, "news", 4, 1)
+	d.add(Channel, "news", 5, 2, 3)
+	d.add(Pattern, "n*", 3, 1, 2)
+	d.add(Pattern, "x*", 9, 1, 8)
+	d.add(Shard, "news", 4, 1, 3)
 	for _, tc := range []struct {
 		kind          Kind
 		name          string
 		counted, want int64
+		others        bool
 	}{
-		{Channel, "news", 3, 8},  // two loops and one of a pattern
-		{Channel, "news", 5, 10}, // and two of another proxy
-		{Channel, "new", 1, 3},
-		{Channel, "old", 0, 0},
-		{Shard, "news", 1, 4},
-		{Channel, "x", 0, 8},
+		{Channel, "news", 3, 8, false}, // two loops and one of a pattern
+		{Channel, "news", 5, 10, true}, // and two of another proxy
+		{Channel, "new", 1, 3, false},
+		{Channel, "old", 0, 0, false},
+		{Channel, "old", 1, 1, true},
+		{Shard, "news", 1, 4, false},
+		{Channel, "x", 0, 8, false},
 	} {
-		if got := d.Receivers(tc.kind, tc.name, tc.counted); got != tc.want {
-			t.Errorf("%d %s: %d, want %d", tc.kind, tc.name, got, tc.want)
+		if got, others := d.Receivers(tc.kind, []byte(tc.name), tc.counted); got != tc.want || others != tc.others {
+			t.Errorf("%d %s: %d, others %v, want %d, %v", tc.kind, tc.name, got, others, tc.want, tc.others)
 		}
 	}
-	d.add(Channel, "slow", 0, 1)
-	if got := d.Receivers(Channel, "slow", 0); got != 0 {
+	d.add(Channel, "slow", 0, 1, 0)
+	if got, _ := d.Receivers(Channel, []byte("slow"), 0); got != 0 {
 		t.Errorf("%d receivers", got)
 	}
 }
@@ -359,7 +383,7 @@ func TestDepart(t *testing.T) {
 	serve()
 	receivers := func(want int64) {
 		t.Helper()
-		if got := dir.Receivers(Channel, "a", 1); got != want {
+		if got, _ := dir.Receivers(Channel, []byte("a"), 1); got != want {
 			t.Errorf("%d receivers, want %d", got, want)
 		}
 	}

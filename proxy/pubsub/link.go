@@ -58,6 +58,7 @@ func (l *Link) Up(w Wire) {
 			l.send(verbs[k].on, names)
 		}
 	}
+	h.tellAll(l)
 	l.wire.Send(ping, &Batch{link: l, sync: true})
 }
 
@@ -95,11 +96,11 @@ func (l *Link) send(verb string, topics []*topic) {
 	l.wire.Send(append(raw, ping...), &Batch{link: l, topics: topics})
 }
 
-// After calls fn when everything that the server of a channel sent so far was
-// delivered. A client that publishes to itself gets the message first and then
-// the reply, as from a single server.
-func (h *Hub) After(name []byte, fn func()) {
-	if link := h.linkOf(slotOf(name)); link != nil && link.wire != nil {
+// After calls fn when everything that the server which messages to a name go to sent
+// so far was delivered. A client that publishes to itself gets the message first and
+// then the reply, as from a single server.
+func (h *Hub) After(k Kind, name []byte, fn func()) {
+	if link := h.publishedAt(k, name); link != nil && link.wire != nil {
 		link.wire.Send(ping, &Batch{link: link, after: fn})
 		return
 	}

@@ -1,7 +1,5 @@
 package pubsub
 
-import "github.com/basalt-redis/basalt/internal/slot"
-
 // operation is a SUBSCRIBE or UNSUBSCRIBE of one client that waits for servers.
 // A client has one at a time, for the next request waits for it.
 type operation struct {
@@ -9,6 +7,8 @@ type operation struct {
 	kind   Kind
 	// topics of a SUBSCRIBE, each held once per mention; nil for UNSUBSCRIBE.
 	topics []*topic
+	// news are the topics that it counts its client for.
+	news []*topic
 	// missing topics have commands in flight.
 	missing int
 	started int64
@@ -23,8 +23,6 @@ var (
 	lineDown     = []byte("-CLUSTERDOWN no master serves this slot; retry later\r\n")
 	lineDeleting = []byte("-CLUSTERDOWN the cluster is being deleted\r\n")
 )
-
-func slotOf(name []byte) uint16 { return slot.Of(name) }
 
 // Subscribe makes a client listen to names. done is called with the reply, at
 // once or when the servers have confirmed; with nil when the client left before.
@@ -42,8 +40,14 @@ func (h *Hub) Subscribe(m *Member, k Kind, names [][]byte, done func(reply []byt
 		if op.topics[i] = t; h.hold(t) {
 			fresh = append(fresh, t)
 		}
+		if _, already := m.sets[k][t]; !already && t.latest != op {
+			t.latest = op
+			t.clients++
+			op.news = append(op.news, t)
+		}
 	}
 	h.want(k, fresh)
+	h.tell(op.news)
 	for _, t := range op.topics {
 		op.await(t)
 	}
@@ -73,7 +77,7 @@ func (h *Hub) Depart(m *Member, k Kind, names [][]byte) {
 			m.leaving = map[*topic]struct{}{}
 		}
 		m.leaving[t] = struct{}{}
-		h.dir.add(t.kind, t.name, -1, 0)
+		h.dir.add(t.kind, t.name, -1, 0, 0)
 	}
 	if len(names) == 0 {
 		for t := range m.sets[k] {
@@ -97,8 +101,9 @@ func (h *Hub) Unsubscribe(m *Member, k Kind, names [][]byte, done func(reply []b
 	op := &operation{member: m, kind: k, done: done, started: *h.now}
 	m.op = op
 	verb, proto := verbs[k].off, m.to.Proto()
-	var unused []*topic
+	var left, unused []*topic
 	leave := func(t *topic) {
+		left = append(left, t)
 		if h.part(m, t) {
 			unused = append(unused, t)
 		}
@@ -121,8 +126,9 @@ func (h *Hub) Unsubscribe(m *Member, k Kind, names [][]byte, done func(reply []b
 			op.reply = appendConfirmation(op.reply, proto, verb, t.name, m.told(k))
 		}
 	}
+	h.tell(left)
 	h.drop(k, unused)
-	for _, t := range unused {
+	for _, t := range left {
 		op.await(t)
 	}
 	if op.missing == 0 {
@@ -146,15 +152,17 @@ const leaveStep = 1024
 func (h *Hub) leaveSome(m *Member) {
 	left := leaveStep
 	for k := range kinds {
-		var unused []*topic
+		var parted, unused []*topic
 		for t := range m.sets[k] {
 			if left--; left < 0 {
 				break
 			}
+			parted = append(parted, t)
 			if h.part(m, t) {
 				unused = append(unused, t)
 			}
 		}
+		h.tell(parted)
 		h.drop(k, unused)
 	}
 	if m.Total() > 0 {
@@ -192,6 +200,7 @@ func (h *Hub) finish(op *operation) {
 		h.join(op.member, t)
 		reply = appendConfirmation(reply, proto, verb, t.name, op.member.told(op.kind))
 	}
+	op.joined()
 	h.end(op, reply)
 }
 
@@ -199,6 +208,11 @@ func (h *Hub) finish(op *operation) {
 func (h *Hub) end(op *operation, reply []byte) {
 	op.ended = true
 	op.member.op = nil
+	for _, t := range op.news {
+		t.clients--
+	}
+	h.tell(op.news)
+	op.joined()
 	var unused []*topic
 	for _, t := range op.topics {
 		if t.refs--; t.refs == 0 {
@@ -207,6 +221,16 @@ func (h *Hub) end(op *operation, reply []byte) {
 	}
 	h.drop(op.kind, unused)
 	op.done(reply)
+}
+
+// joined: the client that the operation counted is a member, or not counted any more.
+func (op *operation) joined() {
+	for _, t := range op.news {
+		if t.latest == op {
+			t.latest = nil
+		}
+	}
+	op.news = nil
 }
 
 // ready tells if an operation may be confirmed: its links have everything. A channel

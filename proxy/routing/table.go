@@ -51,6 +51,9 @@ type Cluster struct {
 	ReadPolicy ReadPolicy
 	// CrossSlot: while one shard owns every slot, requests may have keys of several.
 	CrossSlot bool
+	// SpreadChannels: a message of an ordinary channel is published at the master of
+	// the channel's slot, not at the one for all channels.
+	SpreadChannels bool
 	// Shards in the order of their ids.
 	Shards []Shard
 	// Users are what clients may log in as. When nil, there is only the default
@@ -118,6 +121,9 @@ type Table struct {
 	// slots.
 	OneShard, CrossSlot bool
 	Shards              []TableShard
+	// channels is the slot to whose master messages of all ordinary channels go; -1
+	// when each channel has its own.
+	channels int
 	// Users are what clients may log in as; never nil.
 	Users *acl.Users
 }
@@ -136,6 +142,44 @@ type TableShard struct {
 // Held tells if requests for the shard must wait: it is frozen or has no
 // master.
 func (s *TableShard) Held() bool { return s.Frozen || s.MasterIndex < 0 }
+
+// ChannelSlot is the slot whose master a message of an ordinary channel is published
+// at. Every proxy knows the same one for an epoch. Where all channels have one
+// master, so that all messages have one order, it is that of the first shard that is
+// not without one: pub/sub stands still for a switchover, and not for a shard that is
+// dead.
+func (t *Table) ChannelSlot(channel []byte) int {
+	if t.channels < 0 {
+		return int(slot.Of(channel))
+	}
+	return t.channels
+}
+
+// PatternSlot is the slot whose master is told how many clients patterns have.
+func (t *Table) PatternSlot() int { return max(t.channels, 0) }
+
+// placeChannels chooses the slot for all channels.
+func (t *Table) placeChannels(spread bool) {
+	if spread {
+		t.channels = -1
+		return
+	}
+	first := -1
+	for i := range t.Shards {
+		s := &t.Shards[i]
+		if s.Midst < 0 {
+			continue
+		}
+		if s.MasterIndex >= 0 || s.Frozen {
+			t.channels = s.Midst
+			return
+		}
+		if first < 0 {
+			first = s.Midst
+		}
+	}
+	t.channels = max(first, 0)
+}
 
 // Build compiles and checks one epoch. The error names the shard or node that
 // contradicts the rest.
@@ -190,5 +234,6 @@ func Build(c Cluster) (*Table, error) {
 			t.OneShard, t.CrossSlot = true, c.CrossSlot
 		}
 	}
+	t.placeChannels(c.SpreadChannels)
 	return t, nil
 }

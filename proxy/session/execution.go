@@ -9,6 +9,7 @@ import (
 	"github.com/basalt-redis/basalt/proxy/backend"
 	"github.com/basalt-redis/basalt/proxy/command"
 	"github.com/basalt-redis/basalt/proxy/fanout"
+	"github.com/basalt-redis/basalt/proxy/pubsub"
 )
 
 // An execution is a transaction with commands that one shard cannot answer:
@@ -28,7 +29,9 @@ import (
 //  3. SELECT is in the block as well, and its answer there tells the database of
 //     what follows it. The block ends with a SELECT that gives the connection,
 //     which is others' too, its own database again; its element is left out.
-//  4. All others are answered now, in their order. SCAN, RANDOMKEY and INFO
+//  4. PUBLISH goes where all messages of ordinary channels go (pubsub), so that it has
+//     its place among them, and is in the block only where there is a single shard.
+//  5. All others are answered now, in their order. SCAN, RANDOMKEY and INFO
 //     thereby show the state behind the transaction, which what they promise
 //     allows.
 //
@@ -114,8 +117,10 @@ func handlingOf(spec *command.Spec) handling {
 		return refused
 	}
 	switch spec.Name {
-	case "publish", "spublish":
-		return served
+	case "publish":
+		return aloneAfter
+	case "spublish":
+		return alsoHere
 	case "pubsub|channels", "pubsub|numpat", "pubsub|numsub", "pubsub|shardchannels", "pubsub|shardnumsub", "pubsub|help":
 		return aloneAfter
 	case "ping", "echo", "time", "unwatch", "wait", "waitaof":
@@ -238,12 +243,16 @@ func (e *execution) proceed() {
 			e.selected(a)
 		case a.spec.Cursor > 0 && a.own >= 0:
 			e.paged(a)
+		case a.own >= 0 && a.spec.Kind == command.PubSub:
+			e.published(a)
 		case a.own >= 0:
 			e.askOthers(a)
 		case c.Closed:
 			e.answered() // nobody would see it, and it changes nothing
 		case a.spec.Kind == command.AllShards:
 			c.allShards(a.spec, a.args)
+		case a.spec.Name == "publish":
+			c.publish(a.spec, pubsub.Channel, a.args, appendCommand(nil, a.args), nil)
 		case a.spec.Kind == command.PubSub:
 			c.askPubSub(a.spec, a.args)
 		case a.spec.Kind == command.ScriptAdmin:
@@ -301,6 +310,14 @@ func (e *execution) askOthers(a *aside) {
 	if len(others) == 0 {
 		m.finish() // only the Configserver must still hear of it
 	}
+}
+
+// published corrects the number of receivers of a message that was published in the
+// block.
+func (e *execution) published(a *aside) {
+	r := e.client.sh.part(e.whole, e)
+	r.Spec, r.Part = a.spec, int32(e.running)
+	e.client.published(r, e, a.args, e.elements[a.own])
 }
 
 // selected follows a SELECT of the transaction.

@@ -234,6 +234,8 @@ func ClientOf(owner backend.Owner) *Client {
 		return (*Client)(o)
 	case *unfit:
 		return o.client
+	case *publisher:
+		return (*Client)(o)
 	case *blockOwner:
 		return ClientOf(o.inner)
 	}
@@ -249,6 +251,8 @@ func SenderOf(owner backend.Owner) *Client {
 	case *merge:
 		return o.client
 	case *execution:
+		return o.client
+	case *publication:
 		return o.client
 	case *blockOwner:
 		return o.client

@@ -65,6 +65,8 @@ type Shared struct {
 	// bytes may wait to be read by a client that has some.
 	Hub         *pubsub.Hub
 	PubSubLimit int
+	// inquiries of this wake-up, and earlier ones that are not answered.
+	inquiries map[inquiryKey]*inquiry
 	// Scripts are the sources that the proxy remembers.
 	Scripts *scripts.Library
 

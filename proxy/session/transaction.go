@@ -408,6 +408,9 @@ var specMulti = command.ByName("multi")
 func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 	t, sh := c.tx, c.sh
 	how := handlingOf(spec)
+	if spec.Name == "publish" && len(sh.Table.Shards) == 1 {
+		how = alsoHere // every message is published there
+	}
 	if t.count >= sh.Limits.Args {
 		return lineTooMany
 	}
@@ -425,7 +428,6 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 	if how == aloneAfter {
 		return nil
 	}
-	t.selects = t.selects || how == alsoHere
 	if how == passedOn {
 		if server, tag, err := sh.servers(args[spec.Cursor], t.slot); err == nil {
 			t.asides[len(t.asides)-1].tag = tag
@@ -433,6 +435,7 @@ func (c *Client) enqueue(spec *command.Spec, args [][]byte, raw []byte) []byte {
 			raw = sh.encode(args)
 		}
 	}
+	t.selects = t.selects || spec.Name == "select"
 	if raw[0] != '*' {
 		raw = sh.encode(args)
 	}

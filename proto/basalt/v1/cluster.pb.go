@@ -494,7 +494,9 @@ type Policy struct {
 	CrossSlot CrossSlot `protobuf:"varint,16,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
 	// A master that is silent behind a command that may take long, as proxies tell,
 	// is hung after this and not after hung_after; 30 s.
-	MaxBusy       *durationpb.Duration `protobuf:"bytes,17,opt,name=max_busy,json=maxBusy,proto3" json:"max_busy,omitempty"`
+	MaxBusy *durationpb.Duration `protobuf:"bytes,17,opt,name=max_busy,json=maxBusy,proto3" json:"max_busy,omitempty"`
+	// Where messages of ordinary channels are published; ORDERED.
+	Pubsub        PubSub `protobuf:"varint,18,opt,name=pubsub,proto3,enum=basalt.v1.PubSub" json:"pubsub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -646,6 +648,13 @@ func (x *Policy) GetMaxBusy() *durationpb.Duration {
 		return x.MaxBusy
 	}
 	return nil
+}
+
+func (x *Policy) GetPubsub() PubSub {
+	if x != nil {
+		return x.Pubsub
+	}
+	return PubSub_PUB_SUB_UNSPECIFIED
 }
 
 // CreateClusterRequest makes a cluster.
@@ -2751,7 +2760,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"parameters\"D\n" +
 	"\x12UnsetConfigRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
-	"\x05names\x18\x02 \x03(\tR\x05names\"\xa2\a\n" +
+	"\x05names\x18\x02 \x03(\tR\x05names\"\xcd\a\n" +
 	"\x06Policy\x126\n" +
 	"\vread_policy\x18\x01 \x01(\x0e2\x15.basalt.v1.ReadPolicyR\n" +
 	"readPolicy\x12@\n" +
@@ -2775,7 +2784,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\rkeep_diverged\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\fkeepDiverged\x123\n" +
 	"\n" +
 	"cross_slot\x18\x10 \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\x124\n" +
-	"\bmax_busy\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\amaxBusy\"\x95\x01\n" +
+	"\bmax_busy\x18\x11 \x01(\v2\x19.google.protobuf.DurationR\amaxBusy\x12)\n" +
+	"\x06pubsub\x18\x12 \x01(\x0e2\x11.basalt.v1.PubSubR\x06pubsub\"\x95\x01\n" +
 	"\x14CreateClusterRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06shards\x18\x02 \x01(\rR\x06shards\x12&\n" +
@@ -3028,10 +3038,11 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	(ReadPolicy)(0),                   // 39: basalt.v1.ReadPolicy
 	(*durationpb.Duration)(nil),       // 40: google.protobuf.Duration
 	(CrossSlot)(0),                    // 41: basalt.v1.CrossSlot
-	(OperationKind)(0),                // 42: basalt.v1.OperationKind
-	(Sight)(0),                        // 43: basalt.v1.Sight
-	(*Topology)(nil),                  // 44: basalt.v1.Topology
-	(*CrossSlotRequests)(nil),         // 45: basalt.v1.CrossSlotRequests
+	(PubSub)(0),                       // 42: basalt.v1.PubSub
+	(OperationKind)(0),                // 43: basalt.v1.OperationKind
+	(Sight)(0),                        // 44: basalt.v1.Sight
+	(*Topology)(nil),                  // 45: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 46: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
@@ -3052,69 +3063,70 @@ var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	40, // 15: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
 	41, // 16: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
 	40, // 17: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
-	6,  // 18: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
-	2,  // 19: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
-	6,  // 20: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	21, // 21: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	42, // 22: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	22, // 23: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	23, // 24: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	24, // 25: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	43, // 26: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	37, // 27: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	40, // 28: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	35, // 29: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	2,  // 30: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	44, // 31: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	31, // 32: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	34, // 33: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	30, // 34: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	29, // 35: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	45, // 36: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	37, // 37: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	37, // 38: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
-	37, // 39: basalt.v1.Problem.since:type_name -> google.protobuf.Timestamp
-	1,  // 40: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	43, // 41: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	37, // 42: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	37, // 43: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
-	7,  // 44: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 45: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 46: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 47: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 48: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 49: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 50: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 51: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 52: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 53: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 54: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 55: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	18, // 56: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
-	25, // 57: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	27, // 58: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	32, // 59: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
-	2,  // 60: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 61: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 62: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 63: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 64: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 65: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 66: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	44, // 67: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	44, // 68: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	44, // 69: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	20, // 70: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	20, // 71: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	19, // 72: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
-	26, // 73: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	28, // 74: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	33, // 75: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
-	60, // [60:76] is the sub-list for method output_type
-	44, // [44:60] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	42, // 18: basalt.v1.Policy.pubsub:type_name -> basalt.v1.PubSub
+	6,  // 19: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
+	2,  // 20: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
+	6,  // 21: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
+	21, // 22: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	43, // 23: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	22, // 24: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	23, // 25: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	24, // 26: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	44, // 27: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	37, // 28: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	40, // 29: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	35, // 30: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 31: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	45, // 32: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	31, // 33: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	34, // 34: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	30, // 35: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	29, // 36: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	46, // 37: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	37, // 38: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	37, // 39: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	37, // 40: basalt.v1.Problem.since:type_name -> google.protobuf.Timestamp
+	1,  // 41: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	44, // 42: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	37, // 43: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	37, // 44: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	7,  // 45: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 46: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 47: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 48: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 49: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 50: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 51: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 52: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 53: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 54: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 55: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 56: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	18, // 57: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
+	25, // 58: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	27, // 59: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	32, // 60: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 61: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 62: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 63: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 64: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 65: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 66: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 67: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	45, // 68: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	45, // 69: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	45, // 70: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	20, // 71: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	20, // 72: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	19, // 73: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
+	26, // 74: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	28, // 75: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	33, // 76: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	61, // [61:77] is the sub-list for method output_type
+	45, // [45:61] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }

@@ -189,6 +189,59 @@ func (CrossSlot) EnumDescriptor() ([]byte, []int) {
 	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{2}
 }
 
+// PubSub says where messages of ordinary channels are published.
+type PubSub int32
+
+const (
+	// Same as ORDERED.
+	PubSub_PUB_SUB_UNSPECIFIED PubSub = 0
+	// At one master, so that all messages of the cluster have one order.
+	PubSub_PUB_SUB_ORDERED PubSub = 1
+	// At the master of the channel's slot: each channel has an order of its own.
+	PubSub_PUB_SUB_SPREAD PubSub = 2
+)
+
+// Enum value maps for PubSub.
+var (
+	PubSub_name = map[int32]string{
+		0: "PUB_SUB_UNSPECIFIED",
+		1: "PUB_SUB_ORDERED",
+		2: "PUB_SUB_SPREAD",
+	}
+	PubSub_value = map[string]int32{
+		"PUB_SUB_UNSPECIFIED": 0,
+		"PUB_SUB_ORDERED":     1,
+		"PUB_SUB_SPREAD":      2,
+	}
+)
+
+func (x PubSub) Enum() *PubSub {
+	p := new(PubSub)
+	*p = x
+	return p
+}
+
+func (x PubSub) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PubSub) Descriptor() protoreflect.EnumDescriptor {
+	return file_basalt_v1_topology_proto_enumTypes[3].Descriptor()
+}
+
+func (PubSub) Type() protoreflect.EnumType {
+	return &file_basalt_v1_topology_proto_enumTypes[3]
+}
+
+func (x PubSub) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PubSub.Descriptor instead.
+func (PubSub) EnumDescriptor() ([]byte, []int) {
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
+}
+
 // OperationKind names a persisted state machine.
 type OperationKind int32
 
@@ -230,11 +283,11 @@ func (x OperationKind) String() string {
 }
 
 func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_basalt_v1_topology_proto_enumTypes[3].Descriptor()
+	return file_basalt_v1_topology_proto_enumTypes[4].Descriptor()
 }
 
 func (OperationKind) Type() protoreflect.EnumType {
-	return &file_basalt_v1_topology_proto_enumTypes[3]
+	return &file_basalt_v1_topology_proto_enumTypes[4]
 }
 
 func (x OperationKind) Number() protoreflect.EnumNumber {
@@ -243,7 +296,7 @@ func (x OperationKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use OperationKind.Descriptor instead.
 func (OperationKind) EnumDescriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{3}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{4}
 }
 
 // Sight is a judgement about a node from one vantage point.
@@ -291,11 +344,11 @@ func (x Sight) String() string {
 }
 
 func (Sight) Descriptor() protoreflect.EnumDescriptor {
-	return file_basalt_v1_topology_proto_enumTypes[4].Descriptor()
+	return file_basalt_v1_topology_proto_enumTypes[5].Descriptor()
 }
 
 func (Sight) Type() protoreflect.EnumType {
-	return &file_basalt_v1_topology_proto_enumTypes[4]
+	return &file_basalt_v1_topology_proto_enumTypes[5]
 }
 
 func (x Sight) Number() protoreflect.EnumNumber {
@@ -304,7 +357,7 @@ func (x Sight) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Sight.Descriptor instead.
 func (Sight) EnumDescriptor() ([]byte, []int) {
-	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{4}
+	return file_basalt_v1_topology_proto_rawDescGZIP(), []int{5}
 }
 
 // SlotRange is a contiguous range of slots, both ends included, 0 to 16383.
@@ -385,7 +438,9 @@ type Topology struct {
 	CrossSlot CrossSlot `protobuf:"varint,9,opt,name=cross_slot,json=crossSlot,proto3,enum=basalt.v1.CrossSlot" json:"cross_slot,omitempty"`
 	// Shards that serve nobody now. In the answer of GetTopology for the newest epoch
 	// only, as far as the owner of the cluster answers; proxies are not told.
-	NotServing    []*ShardOutage `protobuf:"bytes,10,rep,name=not_serving,json=notServing,proto3" json:"not_serving,omitempty"`
+	NotServing []*ShardOutage `protobuf:"bytes,10,rep,name=not_serving,json=notServing,proto3" json:"not_serving,omitempty"`
+	// Where messages of ordinary channels are published.
+	Pubsub        PubSub `protobuf:"varint,11,opt,name=pubsub,proto3,enum=basalt.v1.PubSub" json:"pubsub,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -488,6 +543,13 @@ func (x *Topology) GetNotServing() []*ShardOutage {
 		return x.NotServing
 	}
 	return nil
+}
+
+func (x *Topology) GetPubsub() PubSub {
+	if x != nil {
+		return x.Pubsub
+	}
+	return PubSub_PUB_SUB_UNSPECIFIED
 }
 
 // ShardOutage is a shard that serves nobody.
@@ -2606,7 +2668,7 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\x18basalt/v1/topology.proto\x12\tbasalt.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"3\n" +
 	"\tSlotRange\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\rR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\rR\x03end\"\xa2\x03\n" +
+	"\x03end\x18\x02 \x01(\rR\x03end\"\xcd\x03\n" +
 	"\bTopology\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12=\n" +
@@ -2621,7 +2683,8 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"cross_slot\x18\t \x01(\x0e2\x14.basalt.v1.CrossSlotR\tcrossSlot\x127\n" +
 	"\vnot_serving\x18\n" +
 	" \x03(\v2\x16.basalt.v1.ShardOutageR\n" +
-	"notServing\"\x9b\x01\n" +
+	"notServing\x12)\n" +
+	"\x06pubsub\x18\v \x01(\x0e2\x11.basalt.v1.PubSubR\x06pubsub\"\x9b\x01\n" +
 	"\vShardOutage\x12\x14\n" +
 	"\x05shard\x18\x01 \x01(\tR\x05shard\x12*\n" +
 	"\x05slots\x18\x02 \x03(\v2\x14.basalt.v1.SlotRangeR\x05slots\x120\n" +
@@ -2790,7 +2853,11 @@ const file_basalt_v1_topology_proto_rawDesc = "" +
 	"\tCrossSlot\x12\x1a\n" +
 	"\x16CROSS_SLOT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14CROSS_SLOT_ONE_SHARD\x10\x01\x12\x15\n" +
-	"\x11CROSS_SLOT_REFUSE\x10\x02*\x88\x01\n" +
+	"\x11CROSS_SLOT_REFUSE\x10\x02*J\n" +
+	"\x06PubSub\x12\x17\n" +
+	"\x13PUB_SUB_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fPUB_SUB_ORDERED\x10\x01\x12\x12\n" +
+	"\x0ePUB_SUB_SPREAD\x10\x02*\x88\x01\n" +
 	"\rOperationKind\x12\x1e\n" +
 	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17OPERATION_KIND_FAILOVER\x10\x01\x12\x1d\n" +
@@ -2824,104 +2891,106 @@ func file_basalt_v1_topology_proto_rawDescGZIP() []byte {
 	return file_basalt_v1_topology_proto_rawDescData
 }
 
-var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_basalt_v1_topology_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_basalt_v1_topology_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_basalt_v1_topology_proto_goTypes = []any{
 	(ClusterPhase)(0),             // 0: basalt.v1.ClusterPhase
 	(ReadPolicy)(0),               // 1: basalt.v1.ReadPolicy
 	(CrossSlot)(0),                // 2: basalt.v1.CrossSlot
-	(OperationKind)(0),            // 3: basalt.v1.OperationKind
-	(Sight)(0),                    // 4: basalt.v1.Sight
-	(*SlotRange)(nil),             // 5: basalt.v1.SlotRange
-	(*Topology)(nil),              // 6: basalt.v1.Topology
-	(*ShardOutage)(nil),           // 7: basalt.v1.ShardOutage
-	(*Shard)(nil),                 // 8: basalt.v1.Shard
-	(*Node)(nil),                  // 9: basalt.v1.Node
-	(*Operation)(nil),             // 10: basalt.v1.Operation
-	(*GetTopologyRequest)(nil),    // 11: basalt.v1.GetTopologyRequest
-	(*ListEpochsRequest)(nil),     // 12: basalt.v1.ListEpochsRequest
-	(*ListEpochsResponse)(nil),    // 13: basalt.v1.ListEpochsResponse
-	(*WatchTopologyRequest)(nil),  // 14: basalt.v1.WatchTopologyRequest
-	(*ProxyHello)(nil),            // 15: basalt.v1.ProxyHello
-	(*Ack)(nil),                   // 16: basalt.v1.Ack
-	(*NodeReport)(nil),            // 17: basalt.v1.NodeReport
-	(*NodeSight)(nil),             // 18: basalt.v1.NodeSight
-	(*LoadReport)(nil),            // 19: basalt.v1.LoadReport
-	(*CrossSlotRequests)(nil),     // 20: basalt.v1.CrossSlotRequests
-	(*Goodbye)(nil),               // 21: basalt.v1.Goodbye
-	(*WatchTopologyResponse)(nil), // 22: basalt.v1.WatchTopologyResponse
-	(*Snapshot)(nil),              // 23: basalt.v1.Snapshot
-	(*Delta)(nil),                 // 24: basalt.v1.Delta
-	(*ProxyList)(nil),             // 25: basalt.v1.ProxyList
-	(*Proxy)(nil),                 // 26: basalt.v1.Proxy
-	(*ShardCredential)(nil),       // 27: basalt.v1.ShardCredential
-	(*ClientAuth)(nil),            // 28: basalt.v1.ClientAuth
-	(*Users)(nil),                 // 29: basalt.v1.Users
-	(*User)(nil),                  // 30: basalt.v1.User
-	(*BarrierRequest)(nil),        // 31: basalt.v1.BarrierRequest
-	(*BarrierResponse)(nil),       // 32: basalt.v1.BarrierResponse
-	(*AdoptTopologyRequest)(nil),  // 33: basalt.v1.AdoptTopologyRequest
-	(*AdoptTopologyResponse)(nil), // 34: basalt.v1.AdoptTopologyResponse
-	(*AdoptedShard)(nil),          // 35: basalt.v1.AdoptedShard
-	(*timestamppb.Timestamp)(nil), // 36: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 37: google.protobuf.Duration
+	(PubSub)(0),                   // 3: basalt.v1.PubSub
+	(OperationKind)(0),            // 4: basalt.v1.OperationKind
+	(Sight)(0),                    // 5: basalt.v1.Sight
+	(*SlotRange)(nil),             // 6: basalt.v1.SlotRange
+	(*Topology)(nil),              // 7: basalt.v1.Topology
+	(*ShardOutage)(nil),           // 8: basalt.v1.ShardOutage
+	(*Shard)(nil),                 // 9: basalt.v1.Shard
+	(*Node)(nil),                  // 10: basalt.v1.Node
+	(*Operation)(nil),             // 11: basalt.v1.Operation
+	(*GetTopologyRequest)(nil),    // 12: basalt.v1.GetTopologyRequest
+	(*ListEpochsRequest)(nil),     // 13: basalt.v1.ListEpochsRequest
+	(*ListEpochsResponse)(nil),    // 14: basalt.v1.ListEpochsResponse
+	(*WatchTopologyRequest)(nil),  // 15: basalt.v1.WatchTopologyRequest
+	(*ProxyHello)(nil),            // 16: basalt.v1.ProxyHello
+	(*Ack)(nil),                   // 17: basalt.v1.Ack
+	(*NodeReport)(nil),            // 18: basalt.v1.NodeReport
+	(*NodeSight)(nil),             // 19: basalt.v1.NodeSight
+	(*LoadReport)(nil),            // 20: basalt.v1.LoadReport
+	(*CrossSlotRequests)(nil),     // 21: basalt.v1.CrossSlotRequests
+	(*Goodbye)(nil),               // 22: basalt.v1.Goodbye
+	(*WatchTopologyResponse)(nil), // 23: basalt.v1.WatchTopologyResponse
+	(*Snapshot)(nil),              // 24: basalt.v1.Snapshot
+	(*Delta)(nil),                 // 25: basalt.v1.Delta
+	(*ProxyList)(nil),             // 26: basalt.v1.ProxyList
+	(*Proxy)(nil),                 // 27: basalt.v1.Proxy
+	(*ShardCredential)(nil),       // 28: basalt.v1.ShardCredential
+	(*ClientAuth)(nil),            // 29: basalt.v1.ClientAuth
+	(*Users)(nil),                 // 30: basalt.v1.Users
+	(*User)(nil),                  // 31: basalt.v1.User
+	(*BarrierRequest)(nil),        // 32: basalt.v1.BarrierRequest
+	(*BarrierResponse)(nil),       // 33: basalt.v1.BarrierResponse
+	(*AdoptTopologyRequest)(nil),  // 34: basalt.v1.AdoptTopologyRequest
+	(*AdoptTopologyResponse)(nil), // 35: basalt.v1.AdoptTopologyResponse
+	(*AdoptedShard)(nil),          // 36: basalt.v1.AdoptedShard
+	(*timestamppb.Timestamp)(nil), // 37: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 38: google.protobuf.Duration
 }
 var file_basalt_v1_topology_proto_depIdxs = []int32{
-	36, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
+	37, // 0: basalt.v1.Topology.committed_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: basalt.v1.Topology.phase:type_name -> basalt.v1.ClusterPhase
-	8,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
+	9,  // 2: basalt.v1.Topology.shards:type_name -> basalt.v1.Shard
 	1,  // 3: basalt.v1.Topology.read_policy:type_name -> basalt.v1.ReadPolicy
 	2,  // 4: basalt.v1.Topology.cross_slot:type_name -> basalt.v1.CrossSlot
-	7,  // 5: basalt.v1.Topology.not_serving:type_name -> basalt.v1.ShardOutage
-	5,  // 6: basalt.v1.ShardOutage.slots:type_name -> basalt.v1.SlotRange
-	36, // 7: basalt.v1.ShardOutage.since:type_name -> google.protobuf.Timestamp
-	5,  // 8: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
-	9,  // 9: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
-	10, // 10: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
-	3,  // 11: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
-	36, // 12: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
-	6,  // 13: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
-	15, // 14: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
-	16, // 15: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
-	17, // 16: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
-	19, // 17: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
-	21, // 18: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
-	18, // 19: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
-	4,  // 20: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
-	37, // 21: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
-	37, // 22: basalt.v1.NodeSight.since_behind:type_name -> google.protobuf.Duration
-	20, // 23: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	23, // 24: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
-	24, // 25: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
-	6,  // 26: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
-	27, // 27: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
-	28, // 28: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
-	25, // 29: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
-	29, // 30: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
-	6,  // 31: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
-	27, // 32: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
-	28, // 33: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
-	25, // 34: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
-	29, // 35: basalt.v1.Delta.users:type_name -> basalt.v1.Users
-	26, // 36: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
-	30, // 37: basalt.v1.Users.users:type_name -> basalt.v1.User
-	37, // 38: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
-	35, // 39: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
-	11, // 40: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
-	12, // 41: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
-	14, // 42: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
-	31, // 43: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
-	33, // 44: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
-	6,  // 45: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
-	13, // 46: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
-	22, // 47: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
-	32, // 48: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
-	34, // 49: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
-	45, // [45:50] is the sub-list for method output_type
-	40, // [40:45] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	8,  // 5: basalt.v1.Topology.not_serving:type_name -> basalt.v1.ShardOutage
+	3,  // 6: basalt.v1.Topology.pubsub:type_name -> basalt.v1.PubSub
+	6,  // 7: basalt.v1.ShardOutage.slots:type_name -> basalt.v1.SlotRange
+	37, // 8: basalt.v1.ShardOutage.since:type_name -> google.protobuf.Timestamp
+	6,  // 9: basalt.v1.Shard.slots:type_name -> basalt.v1.SlotRange
+	10, // 10: basalt.v1.Shard.nodes:type_name -> basalt.v1.Node
+	11, // 11: basalt.v1.Shard.operation:type_name -> basalt.v1.Operation
+	4,  // 12: basalt.v1.Operation.kind:type_name -> basalt.v1.OperationKind
+	37, // 13: basalt.v1.Operation.started_at:type_name -> google.protobuf.Timestamp
+	7,  // 14: basalt.v1.ListEpochsResponse.epochs:type_name -> basalt.v1.Topology
+	16, // 15: basalt.v1.WatchTopologyRequest.hello:type_name -> basalt.v1.ProxyHello
+	17, // 16: basalt.v1.WatchTopologyRequest.ack:type_name -> basalt.v1.Ack
+	18, // 17: basalt.v1.WatchTopologyRequest.node_report:type_name -> basalt.v1.NodeReport
+	20, // 18: basalt.v1.WatchTopologyRequest.load_report:type_name -> basalt.v1.LoadReport
+	22, // 19: basalt.v1.WatchTopologyRequest.goodbye:type_name -> basalt.v1.Goodbye
+	19, // 20: basalt.v1.NodeReport.nodes:type_name -> basalt.v1.NodeSight
+	5,  // 21: basalt.v1.NodeSight.sight:type_name -> basalt.v1.Sight
+	38, // 22: basalt.v1.NodeSight.since_reply:type_name -> google.protobuf.Duration
+	38, // 23: basalt.v1.NodeSight.since_behind:type_name -> google.protobuf.Duration
+	21, // 24: basalt.v1.LoadReport.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	24, // 25: basalt.v1.WatchTopologyResponse.snapshot:type_name -> basalt.v1.Snapshot
+	25, // 26: basalt.v1.WatchTopologyResponse.delta:type_name -> basalt.v1.Delta
+	7,  // 27: basalt.v1.Snapshot.topology:type_name -> basalt.v1.Topology
+	28, // 28: basalt.v1.Snapshot.credentials:type_name -> basalt.v1.ShardCredential
+	29, // 29: basalt.v1.Snapshot.client_auth:type_name -> basalt.v1.ClientAuth
+	26, // 30: basalt.v1.Snapshot.proxies:type_name -> basalt.v1.ProxyList
+	30, // 31: basalt.v1.Snapshot.users:type_name -> basalt.v1.Users
+	7,  // 32: basalt.v1.Delta.topology:type_name -> basalt.v1.Topology
+	28, // 33: basalt.v1.Delta.credentials:type_name -> basalt.v1.ShardCredential
+	29, // 34: basalt.v1.Delta.client_auth:type_name -> basalt.v1.ClientAuth
+	26, // 35: basalt.v1.Delta.proxies:type_name -> basalt.v1.ProxyList
+	30, // 36: basalt.v1.Delta.users:type_name -> basalt.v1.Users
+	27, // 37: basalt.v1.ProxyList.proxies:type_name -> basalt.v1.Proxy
+	31, // 38: basalt.v1.Users.users:type_name -> basalt.v1.User
+	38, // 39: basalt.v1.BarrierRequest.timeout:type_name -> google.protobuf.Duration
+	36, // 40: basalt.v1.AdoptTopologyResponse.shards:type_name -> basalt.v1.AdoptedShard
+	12, // 41: basalt.v1.TopologyService.GetTopology:input_type -> basalt.v1.GetTopologyRequest
+	13, // 42: basalt.v1.TopologyService.ListEpochs:input_type -> basalt.v1.ListEpochsRequest
+	15, // 43: basalt.v1.TopologyService.WatchTopology:input_type -> basalt.v1.WatchTopologyRequest
+	32, // 44: basalt.v1.TopologyService.Barrier:input_type -> basalt.v1.BarrierRequest
+	34, // 45: basalt.v1.TopologyService.AdoptTopology:input_type -> basalt.v1.AdoptTopologyRequest
+	7,  // 46: basalt.v1.TopologyService.GetTopology:output_type -> basalt.v1.Topology
+	14, // 47: basalt.v1.TopologyService.ListEpochs:output_type -> basalt.v1.ListEpochsResponse
+	23, // 48: basalt.v1.TopologyService.WatchTopology:output_type -> basalt.v1.WatchTopologyResponse
+	33, // 49: basalt.v1.TopologyService.Barrier:output_type -> basalt.v1.BarrierResponse
+	35, // 50: basalt.v1.TopologyService.AdoptTopology:output_type -> basalt.v1.AdoptTopologyResponse
+	46, // [46:51] is the sub-list for method output_type
+	41, // [41:46] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_topology_proto_init() }
@@ -2945,7 +3014,7 @@ func file_basalt_v1_topology_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_topology_proto_rawDesc), len(file_basalt_v1_topology_proto_rawDesc)),
-			NumEnums:      5,
+			NumEnums:      6,
 			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
