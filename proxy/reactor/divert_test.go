@@ -186,15 +186,18 @@ func TestDivertedKeepsOrder(t *testing.T) {
 // TestNothingOvertakesTheDiverted: what follows a request that was diverted waits
 // for it, also when there is a connection for bulk meanwhile.
 func TestNothingOvertakesTheDiverted(t *testing.T) {
-	a, b := startFake(t, never), startFake(t, func([]string) string { return "+OK\r\n" })
+	ok := func([]string) string { return "+OK\r\n" }
+	a, b := startFake(t, ok), startFake(t, ok)
 	g := startGate(t, b.ln.Addr().String())
 	p := startProxy(t, reactor.Config{Loops: 1}, one(0, 2, a.ln.Addr().String()), one(1, 2, g.ln.Addr().String()))
 	near, far := "bar", "foo"
 	p.dial().want("OK", "SET", far, "0")
 	g.turnedAway(t, 2)
 	c := p.dial()
-	c.send("SET", near, strings.Repeat("x", 100_000)) // in bulk from now on
-	a.waitGot(1)
+	c.want("OK", "SET", near, strings.Repeat("x", 100_000))
+	before := a.set(never)
+	c.send("GET", near) // in bulk, for the slot holds something large
+	a.waitGot(before + 1)
 	n := b.set(never)
 	c.send("SET", far, "1")
 	b.waitGot(n + 1)

@@ -94,7 +94,9 @@ func TestVeryManyDivertedKeys(t *testing.T) {
 	first, rest := make(chan struct{}), make(chan struct{})
 	var batches atomic.Int64
 	a := startFake(t, func(args []string) string {
-		<-rest
+		if args[0] == "GET" {
+			<-rest
+		}
 		return "+OK\r\n"
 	})
 	b := startFake(t, func([]string) string { return "+OK\r\n" })
@@ -104,8 +106,9 @@ func TestVeryManyDivertedKeys(t *testing.T) {
 	p.dial().want("OK", "SET", far, "0")
 	g.turnedAway(t, 2)
 	c := p.dial()
-	c.send("SET", near, strings.Repeat("x", 100_000)) // in bulk from now on
-	a.waitGot(1)
+	c.want("OK", "SET", near, strings.Repeat("x", 100_000))
+	c.send("GET", near) // in bulk, for the slot holds something large
+	a.waitGot(2)
 	n := b.set(func([]string) string {
 		switch n := batches.Add(1); {
 		case n == 1:

@@ -33,6 +33,10 @@ import (
 //     client do not stand in the way of others by the thousand there, either. A
 //     client with connections of its own (noloop.go) delays nobody and never
 //     changes over; it may have ordinaryDepth, or less by the same rule.
+//  5. What is large takes long to get to its server, longer when many send such to it.
+//     So what a client sends behind it waits for the reply, unless both are for one
+//     shard, whose connection keeps the order: a job that is announced behind its
+//     payload is not seen before.
 //
 // While there is no connection for bulk, because it broke, is not open yet, or the
 // server lets in no more, a client goes on as an ordinary one: better delayed than
@@ -108,6 +112,9 @@ type bulk struct {
 	widen  bool
 	// slow: it took too long for others to wait for.
 	slow bool
+	// large is where requests of bulkRequest and more are in flight: at one shard, as
+	// placeOf tells, 0 for none; manyPlaces for several.
+	large int32
 	// diverted is Shared.Diverted from before all that is in flight.
 	diverted uint64
 	// streamed are the bytes of a reply that is passed on in pieces.
@@ -118,6 +125,37 @@ type bulk struct {
 // of a slot, or -1, and a size. It returns false when the request must wait for
 // the earlier ones; the client is then stalled.
 func (c *Client) enter(slot, size int) bool {
+	if c.bulk.large != 0 {
+		switch {
+		case c.first == nil:
+			c.bulk.large = 0
+		case c.bulk.large != c.placeOf(slot) || c.bulk.large == manyPlaces:
+			c.stalled, c.barrier = true, true
+			return false
+		}
+	}
+	if !c.enterLane(slot, size) {
+		return false
+	}
+	if size >= bulkRequest {
+		c.bulk.large = c.placeOf(slot)
+	}
+	return true
+}
+
+// manyPlaces are those of a request for several shards, or any.
+const manyPlaces = -1
+
+// placeOf is the shard of a slot.
+func (c *Client) placeOf(slot int) int32 {
+	if slot < 0 {
+		return manyPlaces
+	}
+	return int32(c.sh.Table.Owner[slot]) + 1
+}
+
+// enterLane chooses the connection.
+func (c *Client) enterLane(slot, size int) bool {
 	if c.as.IsPrivate() {
 		return true // it delays nobody else
 	}

@@ -573,11 +573,10 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 		}
 		return c.split(spec, args, raw, chunk)
 	case command.AllShards:
-		size := len(raw)
-		if spec.Name == "keys" {
-			size = bulkReply // if not more
+		if !c.enter(command.NoSlot, len(raw)) {
+			return false
 		}
-		if !c.enter(command.NoSlot, size) {
+		if spec.Name == "keys" && !c.enterLane(command.NoSlot, bulkReply) { // if not more
 			return false
 		}
 		c.sh.asking = raw
@@ -604,7 +603,7 @@ func (c *Client) handle(raw []byte, chunk *buffer.Chunk) bool {
 			c.stalled, c.barrier = true, true
 			return false
 		}
-		if c.inMulti() && spec.Name == "exec" && c.tx.block != nil && !c.enter(c.tx.slot, len(c.tx.block.B)) {
+		if c.inMulti() && spec.Name == "exec" && !c.enterBlock(c.tx) {
 			return false
 		}
 		if sh.Busy != nil && !servedBusy(spec) {

@@ -518,6 +518,18 @@ func (c *Client) exec(spec *command.Spec, args [][]byte) {
 	}
 }
 
+// enterBlock is enter for a transaction.
+func (c *Client) enterBlock(t *transaction) bool {
+	size, at := 0, t.slot
+	if t.block != nil {
+		size = len(t.block.B)
+	}
+	if len(t.asides) > 0 {
+		at = command.NoSlot // some may be for other shards
+	}
+	return c.enter(at, size)
+}
+
 // sendBlock sends the transaction as r, and lets go of its connection.
 func (c *Client) sendBlock(t *transaction, r *backend.Request) {
 	sh := c.sh
