@@ -157,7 +157,7 @@ client-libraries: redis-server
 	@$(MAKE) $(NODE_PROGRAMS)/node_modules/.package-lock.json
 
 $(NODE_PROGRAMS)/node_modules/.package-lock.json: $(NODE_PROGRAMS)/package.json $(NODE_PROGRAMS)/package-lock.json
-	@echo "installing ioredis, node-redis and redlock"
+	@echo "installing ioredis, node-redis, redlock and socket.io"
 	@cd $(NODE_PROGRAMS) && npm ci --no-audit --no-fund --loglevel=error
 	@touch $@
 

@@ -59,6 +59,7 @@ func TestClients(t *testing.T) {
 	}
 	t.Run("redis-cli", func(t *testing.T) { tools(t, cluster.Proxies[0], plain.Address) })
 	t.Run("redis-benchmark", func(t *testing.T) { benchmark(t, cluster.Proxies[1], plain.Address) })
+	t.Run("socket.io", func(t *testing.T) { socketIO(t, cluster.Proxies, plain.Address) })
 	t.Run(failover, func(t *testing.T) { survive(t, all, b, cluster) })
 	t.Logf("clients and what they did as on a plain server:\n%s", b.print(append(features, failover)))
 }
