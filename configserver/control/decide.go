@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -111,7 +112,11 @@ func (l *Loop) beginFailover(s *topology.Shard, p failover.Problem) {
 		}
 		return events, err
 	}
-	l.log.Log(l.life, levelOf(&p, nil), "begins a failover", "shard", s.ID, "cause", cause)
+	level := slog.LevelWarn
+	if p.Severity == topology.Info {
+		level = slog.LevelInfo
+	}
+	l.log.Log(l.life, level, "begins a failover", "shard", s.ID, "cause", cause)
 	l.start(s.ID, "failover", false, func(ctx context.Context, x *failover.Executor) error {
 		if _, err := l.Commit(ctx, s.ID+": failover, no master", change); err != nil {
 			return err
