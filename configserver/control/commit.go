@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -14,7 +15,7 @@ import (
 )
 
 // maxShared is how many changes may share one epoch.
-const maxShared = 16
+const maxShared = 64
 
 type commitRequest struct {
 	reason string
@@ -110,9 +111,38 @@ func (l *Loop) startCommit() {
 		skip = adoptMargin
 	}
 	next.RenewTerms(l.record.Load(), skip)
-	next.Reason = strings.Join(reasons, "; ")
+	// Once for all of them: it takes as long as there are shards.
+	if err := next.Validate(); err != nil {
+		if len(sharing) == 1 {
+			sharing[0].result <- commitResult{err: err}
+		} else {
+			l.separate(sharing)
+		}
+		l.startCommit()
+		return
+	}
+	next.Reason = joinReasons(reasons)
 	l.committing = true
 	l.spawn(func() { l.commit(next, events, sharing) })
+}
+
+// namedReasons is how many reasons of one epoch are named.
+const namedReasons = 16
+
+func joinReasons(reasons []string) string {
+	if more := len(reasons) - namedReasons; more > 0 {
+		return fmt.Sprintf("%s; and %d more", strings.Join(reasons[:namedReasons], "; "), more)
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// separate gives each of some changes an epoch of its own: one of them cannot be
+// committed, and whose fault that is shows then.
+func (l *Loop) separate(sharing []*commitRequest) {
+	for _, r := range sharing {
+		r.alone = true
+	}
+	l.pending = append(sharing, l.pending...)
 }
 
 // try applies a change to a clone of the record, which has the next epoch.
@@ -122,15 +152,15 @@ func (l *Loop) try(r *commitRequest, next *topology.Cluster) ([]topology.Event, 
 	} else if err := l.stands(); err != nil {
 		return nil, err
 	}
-	var before topology.Cluster
-	if r.by != "" {
-		before = next.Clone()
+	if r.by == "" {
+		return r.change(next)
 	}
+	before := next.Clone()
 	told, err := r.change(next)
 	if err == nil {
-		err = next.Validate()
+		err = next.Validate() // what somebody asked for is refused before it is told of
 	}
-	if err == nil && r.by != "" {
+	if err == nil {
 		told = signed(append(told, audit(&before, next)...), r.by)
 	}
 	return told, err
@@ -210,10 +240,7 @@ func (l *Loop) tooLarge(sharing []*commitRequest) {
 			"make the change smaller, or remove users and parameters that are not needed", l.cfg.Cluster)}
 		return
 	}
-	for _, r := range sharing {
-		r.alone = true
-	}
-	l.pending = append(sharing, l.pending...)
+	l.separate(sharing)
 }
 
 // readAgain reads the record until the store answers or the loop ends.
@@ -248,6 +275,7 @@ func (l *Loop) setRecord(c topology.Cluster) {
 	}
 	l.wantUsers(&c, before)
 	l.record.Store(&c)
+	l.index(&c)
 	l.obs.Recorded(before, &c, time.Now())
 	for i := range c.Shards {
 		s := &c.Shards[i]

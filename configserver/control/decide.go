@@ -26,10 +26,12 @@ func (l *Loop) decide(shards map[string]bool) {
 	now := time.Now()
 	l.ranUntil(now)
 	if now.Before(l.quietUntil) || l.deleted.Load() {
+		l.excite(shards)
 		return
 	}
 	l.judge(shards, now)
 	if !l.listened(now) {
+		l.excite(shards)
 		return
 	}
 	c := l.record.Load()
@@ -44,11 +46,13 @@ func (l *Loop) decide(shards map[string]bool) {
 	if len(c.Seats) == 0 {
 		return // a record of before: nodes would lose the proxies' users and get no others
 	}
-	for i := range c.Shards {
-		if s := &c.Shards[i]; shards[s.ID] {
+	for id := range shards {
+		if s := l.shard(id); s != nil {
 			l.decideShard(c, s, now)
+			l.looked(c, s, now)
 		}
 	}
+	l.pace()
 }
 
 func (l *Loop) decideShard(c *topology.Cluster, s *topology.Shard, now time.Time) {
@@ -133,9 +137,20 @@ func (l *Loop) resume(s *topology.Shard) {
 	l.start(s.ID, string(op.Kind), op.Kind == topology.Rotation, func(ctx context.Context, x *failover.Executor) error { return x.Run(ctx) })
 }
 
+// reconcileAtOnce is how many shards are reconciled at the same time.
+const reconcileAtOnce = 32
+
 // reconcile admits nodes and renews users, each node bounded in time.
 func (l *Loop) reconcile(s *topology.Shard, nodes []failover.Problem) {
 	l.start(s.ID, "reconcile", true, func(ctx context.Context, x *failover.Executor) error {
+		// A thousand shards at once would time out together; those that wait are served
+		// in the order in which they came.
+		select {
+		case l.reconciling <- struct{}{}:
+			defer func() { <-l.reconciling }()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		for _, p := range nodes {
 			bounded, cancel := context.WithTimeout(ctx, 3*time.Second)
 			var err error

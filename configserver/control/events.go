@@ -49,10 +49,10 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 		p := &problems[i]
 		key := problemKey{p.Code, p.Shard, p.Node}
 		row := failover.RowOf(p.Code)
-		state := l.told[key]
+		state := l.told[shard][key]
 		if state == nil {
 			state = &problemState{since: now}
-			l.told[key] = state
+			l.remember(shard, key, state)
 		}
 		if p.Since.IsZero() || p.Since.After(state.since) {
 			p.Since = state.since
@@ -68,19 +68,19 @@ func (l *Loop) note(shard string, problems []failover.Problem, now time.Time) []
 			events = append(events, topology.Event{Time: now, Kind: row.Event, Severity: p.Severity, Shard: p.Shard, Node: p.Node, Message: p.Message, Epoch: epoch})
 		}
 	}
-	for key, state := range l.told {
-		if key.shard != shard || state.last.Equal(now) {
+	for key, state := range l.told[shard] {
+		if state.last.Equal(now) {
 			continue
 		}
 		row := failover.RowOf(key.code)
 		if !state.told {
-			delete(l.told, key)
+			delete(l.told[shard], key)
 			continue
 		}
 		if now.Sub(state.last) < forgetAfter {
 			continue
 		}
-		delete(l.told, key)
+		delete(l.told[shard], key)
 		about := cmp.Or(key.node, key.shard, "cluster "+l.cfg.Cluster)
 		message := about + ": " + key.code + " is over"
 		l.log.Info(message, "problem", key.code, "shard", key.shard, "node", key.node)
@@ -106,6 +106,14 @@ func levelOf(p *failover.Problem, all []failover.Problem) slog.Level {
 	return slog.LevelWarn
 }
 
+// remember remembers a problem of a shard.
+func (l *Loop) remember(shard string, key problemKey, state *problemState) {
+	if l.told[shard] == nil {
+		l.told[shard] = map[problemKey]*problemState{}
+	}
+	l.told[shard][key] = state
+}
+
 // recallTold finds in the kept events which problems were told of and have not
 // ended, so that a new owner does not tell of them again.
 func (l *Loop) recallTold(events []topology.Event) {
@@ -119,9 +127,9 @@ func (l *Loop) recallTold(events []topology.Event) {
 			key := problemKey{row.Code, e.Shard, e.Node}
 			switch e.Kind {
 			case row.Event:
-				l.told[key] = &problemState{since: e.Time, last: now, told: true}
+				l.remember(e.Shard, key, &problemState{since: e.Time, last: now, told: true})
 			case row.EndedKind():
-				delete(l.told, key)
+				delete(l.told[e.Shard], key)
 			}
 		}
 	}

@@ -64,6 +64,8 @@ type Config struct {
 const (
 	// tick is how often time alone is a reason to decide.
 	tick = 25 * time.Millisecond
+	// callsFirst is how many calls at most come before a look at shards.
+	callsFirst = 256
 	// storeTimeout bounds one call of the store.
 	storeTimeout = 5 * time.Second
 )
@@ -95,10 +97,20 @@ type Loop struct {
 	workers sync.WaitGroup
 
 	// Owned by the loop's goroutine.
-	obs        health.Observations
-	probers    map[string]*running
-	byNode     sync.Map // the probers, for everybody: *health.Prober by node id
-	lastTick   time.Time
+	obs      health.Observations
+	probers  map[string]*running
+	byNode   sync.Map // the probers, for everybody: *health.Prober by node id
+	lastTick time.Time
+	ticker   *time.Ticker
+	every    time.Duration // of ticker
+	// places are where nodes are in the record, shards where shards are; looks, by
+	// shard id, how it was found when it was looked at last, and excited how many are
+	// not calm (calm.go).
+	places     map[string]place
+	shards     map[string]int
+	looks      map[string]look
+	excited    int
+	spare      time.Duration // between two looks at a shard that is not calm, at least
 	quietUntil time.Time
 	heard      bool              // see listened
 	ahead      ahead             // of the record
@@ -115,7 +127,7 @@ type Loop struct {
 	reserved   map[string]int       // by shard: calls that wait for their turn
 	retries    map[string]retry     // by node: remedies that failed
 	minSet     map[string]minSetting
-	told       map[problemKey]*problemState
+	told       map[string]map[problemKey]*problemState // by shard
 	problems   map[string][]failoverProblem
 	reports    map[string]chan topology.Report // by operation id
 	// credentials are by shard, of the newest view.
@@ -152,6 +164,8 @@ type Loop struct {
 	settingTurn  chan struct{}
 	settingNodes *failover.Executor
 	others       others
+	// reconciling holds the turns of reconcile.
+	reconciling chan struct{}
 }
 
 var _ API = (*Loop)(nil)
@@ -179,7 +193,7 @@ func New(cfg Config) (*Loop, error) {
 		owner:      failover.NewOwner(cfg.ID, newID()),
 		calls:      make(chan func()),
 		stopped:    make(chan struct{}),
-		inbox:      inbox{probes: map[string]health.Probe{}, wake: make(chan struct{}, 1)},
+		inbox:      inbox{probes: map[string]arrival{}, wake: make(chan struct{}, 1)},
 		probers:    map[string]*running{},
 		members:    map[string]*member{},
 		activities: map[string]*activity{},
@@ -189,13 +203,16 @@ func New(cfg Config) (*Loop, error) {
 		retries:    map[string]retry{},
 		minSet:     map[string]minSetting{},
 		usersAt:    map[string]time.Time{}, usersRefused: map[string]string{},
-		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1),
+		settingsAt: map[string]settingsOf{}, settingTurn: make(chan struct{}, 1), reconciling: make(chan struct{}, reconcileAtOnce),
 		tending:  map[string]bool{},
 		seatsAt:  map[string]uint64{},
-		told:     map[problemKey]*problemState{},
+		told:     map[string]map[problemKey]*problemState{},
 		problems: map[string][]failoverProblem{},
 		reports:  map[string]chan topology.Report{},
 		newer:    map[string]string{},
+		places:   map[string]place{},
+		shards:   map[string]int{},
+		looks:    map[string]look{},
 		view:     &Common{}, credentials: map[string]derivedCredential{},
 	}
 	l.obs = health.Observations{ID: cfg.ID, Nodes: map[string]health.Node{}, Histories: map[string]health.History{},
@@ -238,8 +255,8 @@ func (l *Loop) run() error {
 		return err
 	}
 	l.log.Info("runs the cluster", "epoch", l.Topology().Epoch)
-	ticker := time.NewTicker(tick)
-	defer ticker.Stop()
+	l.ticker, l.every = time.NewTicker(tick), tick
+	defer l.ticker.Stop()
 	l.lastTick = time.Now()
 	l.obs.Started = l.lastTick
 	for {
@@ -247,8 +264,10 @@ func (l *Loop) run() error {
 		case f := <-l.calls:
 			f()
 		case <-l.inbox.wake:
-			l.decide(l.takeIn())
-		case <-ticker.C:
+			l.hearCalls()
+			l.decide(l.takeIn(false))
+		case <-l.ticker.C:
+			l.hearCalls()
 			l.ticked()
 		case <-l.cfg.Ownership.Lost():
 			l.log.Warn("lost the cluster: stops at once")
@@ -259,6 +278,19 @@ func (l *Loop) run() error {
 				return cause
 			}
 			return nil
+		}
+	}
+}
+
+// hearCalls runs what others wait for. Looking at many shards takes long: who waits
+// (for an ack to be noted, for a commit to begin) comes before that, and not by chance.
+func (l *Loop) hearCalls() {
+	for range callsFirst {
+		select {
+		case f := <-l.calls:
+			f()
+		default:
+			return
 		}
 	}
 }

@@ -169,7 +169,7 @@ func (s *stream) Report(sights []NodeSight) {
 			m.sights[n.Node] = seen
 			m.waitsBehind(n, now)
 		}
-		s.l.inbox.poke()
+		s.l.inbox.seen()
 	})
 }
 

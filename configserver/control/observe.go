@@ -3,7 +3,10 @@ package control
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/topology"
@@ -13,15 +16,28 @@ import (
 // each probe carries everything that is known.
 type inbox struct {
 	mu     sync.Mutex
-	probes map[string]health.Probe
+	probes map[string]arrival
+	// sights: a proxy said what it sees of nodes.
+	sights bool
 	wake   chan struct{}
 }
 
-func (b *inbox) put(node string, p health.Probe) {
+// arrival is a probe that the loop has not seen yet.
+type arrival struct {
+	health.Probe
+	// news: it, or one that it replaced, is not like the one before.
+	news bool
+}
+
+// put leaves a probe. The loop is waken only for what may call for something: a
+// thousand nodes that are well say so ten times a second.
+func (b *inbox) put(node string, p health.Probe, news, wake bool) {
 	b.mu.Lock()
-	b.probes[node] = p
+	b.probes[node] = arrival{p, news || b.probes[node].news}
 	b.mu.Unlock()
-	b.poke()
+	if news || wake {
+		b.poke()
+	}
 }
 
 // poke makes the loop look.
@@ -32,12 +48,20 @@ func (b *inbox) poke() {
 	}
 }
 
-func (b *inbox) take() map[string]health.Probe {
+// seen says that a proxy has seen something.
+func (b *inbox) seen() {
+	b.mu.Lock()
+	b.sights = true
+	b.mu.Unlock()
+	b.poke()
+}
+
+func (b *inbox) take() (probes map[string]arrival, sights bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	taken := b.probes
-	b.probes = make(map[string]health.Probe, len(taken))
-	return taken
+	probes, sights = b.probes, b.sights
+	b.probes, b.sights = make(map[string]arrival, len(probes)), false
+	return probes, sights
 }
 
 // running is a prober at work.
@@ -45,6 +69,10 @@ type running struct {
 	prober  *health.Prober
 	address string
 	cancel  context.CancelFunc
+	// watched: its shard is not calm, and the loop wants each probe at once.
+	watched atomic.Bool
+	// well counts the probes that were answered.
+	well prometheus.Counter
 }
 
 // syncProbers runs one prober for each registered node.
@@ -74,7 +102,10 @@ func (l *Loop) syncProbers(newPolicy bool) {
 			continue
 		}
 		ctx, cancel := context.WithCancel(l.life)
-		r := &running{address: address, cancel: cancel}
+		r := &running{address: address, cancel: cancel, well: l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(topology.SightOK))}
+		r.watched.Store(true)
+		took := l.m.probeSeconds.WithLabelValues(l.cfg.Cluster)
+		var last health.Probe // of the prober's goroutine
 		r.prober = health.NewProber(health.ProberConfig{
 			Node: id, Address: address,
 			Passwords: func() []string { return l.Credentials().AdminPasswords() },
@@ -87,12 +118,11 @@ func (l *Loop) syncProbers(newPolicy bool) {
 			},
 			Publish: func(node string, p health.Probe) {
 				if ctx.Err() == nil {
-					l.inbox.put(node, p)
+					l.inbox.put(node, p, !p.Like(&last), r.watched.Load())
 				}
+				last = p
 			},
-			Measured: func(_ string, took time.Duration) {
-				l.m.probeSeconds.WithLabelValues(l.cfg.Cluster).Observe(took.Seconds())
-			},
+			Measured: func(_ string, d time.Duration) { took.Observe(d.Seconds()) },
 		}, c.Policy)
 		l.probers[id] = r
 		l.byNode.Store(id, r.prober)
@@ -110,22 +140,39 @@ func (l *Loop) kick(s *topology.Shard) {
 	}
 }
 
-// takeIn moves what was seen into the observations and returns the shards it
-// is about.
-func (l *Loop) takeIn() map[string]bool {
-	c := l.record.Load()
+// takeIn moves what was seen into the observations and returns the shards that are to be
+// looked at for it. With every, what proxies say of any master is seen to.
+func (l *Loop) takeIn(every bool) map[string]bool {
+	c, now := l.record.Load(), time.Now()
 	touched := map[string]bool{}
-	for id, p := range l.inbox.take() {
-		s, n := c.Node(id)
-		if n == nil {
+	probes, sights := l.inbox.take()
+	for id, p := range probes {
+		at, known := l.places[id]
+		if !known {
 			continue
 		}
-		touched[s.ID] = true
-		l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
-		l.obs.Take(c, s, n, p)
+		s := &c.Shards[at.shard]
+		n := &s.Nodes[at.node]
+		if p.news || l.due(s.ID, now) || l.lags(c, s, n, &p.Probe) {
+			touched[s.ID] = true
+		}
+		if p.Sight == topology.SightOK {
+			l.probers[id].well.Inc()
+		} else {
+			l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
+		}
+		l.obs.Take(c, s, n, p.Probe)
+	}
+	if !every && !sights {
+		for id := range touched {
+			if s := l.shard(id); l.doubtful(s) {
+				l.addSights(s)
+			}
+		}
+		return touched
 	}
 	for i := range c.Shards {
-		if s := &c.Shards[i]; l.doubtful(s) {
+		if s := &c.Shards[i]; (sights || !l.looks[s.ID].calm) && l.doubtful(s) {
 			l.addSights(s)
 			touched[s.ID] = true
 		}
@@ -209,9 +256,9 @@ const maxPauses = 64
 // decision, since the first thing to be seen after a pause may be a probe and
 // not the tick.
 func (l *Loop) ranUntil(now time.Time) {
-	late := now.Sub(l.lastTick) - tick
+	late := now.Sub(l.lastTick) - l.every
 	if late > max(l.record.Load().Policy.ProbeInterval, 2*tick) {
-		l.obs.Pauses = append(l.obs.Pauses, health.Interval{From: l.lastTick.Add(tick), To: now})
+		l.obs.Pauses = append(l.obs.Pauses, health.Interval{From: l.lastTick.Add(l.every), To: now})
 		if n := len(l.obs.Pauses); n > maxPauses {
 			l.obs.Pauses = l.obs.Pauses[n-maxPauses:]
 		}
@@ -225,9 +272,17 @@ func (l *Loop) ranUntil(now time.Time) {
 func (l *Loop) ticked() {
 	now := time.Now()
 	l.ranUntil(now)
-	l.takeIn()
-	l.decide(l.allShards())
+	shards := l.takeIn(true)
+	c := l.record.Load()
+	for i := range c.Shards {
+		if id := c.Shards[i].ID; l.due(id, now) {
+			shards[id] = true
+		}
+	}
+	l.decide(shards)
+	l.spare = min(spareShare*time.Since(now), calmEvery/4)
 	l.everyTick(now)
+	l.pace()
 }
 
 func (l *Loop) allShards() map[string]bool {

@@ -75,8 +75,8 @@ func (l *Loop) judge(shards map[string]bool, now time.Time) {
 	if l.ahead.epoch <= c.Epoch || c.Phase == topology.Deleting {
 		l.ahead = ahead{}
 	}
-	for i := range c.Shards {
-		if s := &c.Shards[i]; shards[s.ID] {
+	for id := range shards {
+		if s := l.shard(id); s != nil {
 			if why := failover.Newer(c, s, &l.obs, now); why != "" {
 				l.newer[s.ID] = why
 			} else {

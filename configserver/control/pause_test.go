@@ -4,7 +4,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/basalt-redis/basalt/configserver/health"
 	"github.com/basalt-redis/basalt/configserver/topology"
 )
 
@@ -25,7 +24,7 @@ func TestAnAnswerAfterAPauseAccusesNobody(t *testing.T) {
 		}
 		r.loop.obs.Started = time.Now().Add(-2 * pause)
 		r.loop.inbox.mu.Lock()
-		r.loop.inbox.probes = map[string]health.Probe{}
+		r.loop.inbox.probes = map[string]arrival{}
 		r.loop.inbox.mu.Unlock()
 		r.loop.decide(map[string]bool{"shard-0": true})
 		if r.loop.activities["shard-0"] != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"math"
 	"strconv"
 	"strings"
 )
@@ -92,13 +93,17 @@ func SeatOf(name string, generation uint64) (Seat, bool) {
 func number(text string) (n uint64, rest string, ok bool) {
 	digits := 0
 	for digits < len(text) && text[digits] >= '0' && text[digits] <= '9' {
+		digit := uint64(text[digits] - '0')
+		if n > (math.MaxUint64-digit)/10 {
+			return 0, text, false
+		}
+		n = 10*n + digit
 		digits++
 	}
 	if digits == 0 || digits > 1 && text[0] == '0' {
 		return 0, text, false
 	}
-	n, err := strconv.ParseUint(text[:digits], 10, 64)
-	return n, text[digits:], err == nil
+	return n, text[digits:], true
 }
 
 // SeatKey is what the passwords of a shard's proxies are made of, derived from the

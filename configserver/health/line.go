@@ -2,13 +2,14 @@ package health
 
 import (
 	"bufio"
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
 	"github.com/basalt-redis/basalt/configserver/redisadmin"
@@ -35,13 +36,13 @@ type reply struct {
 // even when nothing was asked. (A client library looks only when it is used.)
 type line struct {
 	nc      net.Conn
-	replies chan reply
+	replies chan []reply // that came together
 	stop    func() bool
 	done    chan struct{}
 }
 
 func newLine(ctx context.Context, nc net.Conn) *line {
-	l := &line{nc: nc, replies: make(chan reply, 8), done: make(chan struct{})}
+	l := &line{nc: nc, replies: make(chan []reply, 8), done: make(chan struct{})}
 	l.stop = context.AfterFunc(ctx, func() { _ = nc.Close() })
 	go l.read()
 	return l
@@ -55,52 +56,68 @@ func (l *line) close() {
 
 func (l *line) read() {
 	in := bufio.NewReaderSize(l.nc, 16<<10)
+	var together []reply
 	for {
 		value, err := readReply(in, 0)
+		together = append(together, reply{value, err})
+		if err == nil && in.Buffered() > 0 {
+			continue
+		}
 		select {
-		case l.replies <- reply{value, err}:
+		case l.replies <- together:
 		case <-l.done:
 			return
 		}
 		if err != nil {
 			return
 		}
+		together = nil
 	}
 }
 
-func (l *line) send(commands ...[]string) error {
-	var b strings.Builder
+// request is some commands as they are sent in one write.
+type request struct {
+	text    []byte
+	replies int
+}
+
+func newRequest(commands ...[]string) request {
+	var b []byte
 	for _, command := range commands {
-		fmt.Fprintf(&b, "*%d\r\n", len(command))
+		b = fmt.Appendf(b, "*%d\r\n", len(command))
 		for _, arg := range command {
-			fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(arg), arg)
+			b = fmt.Appendf(b, "$%d\r\n%s\r\n", len(arg), arg)
 		}
 	}
-	_ = l.nc.SetWriteDeadline(time.Now().Add(dialTimeout))
-	_, err := io.WriteString(l.nc, b.String())
+	return request{b, len(commands)}
+}
+
+// send needs no deadline: one request is under way at a time, and any buffer takes that.
+func (l *line) send(r request) error {
+	_, err := l.nc.Write(r.text)
 	return err
 }
 
 // readReply reads one RESP2 reply: a string, int64, nil, []any or replyError.
 func readReply(in *bufio.Reader, depth int) (any, error) {
-	text, err := in.ReadSlice('\n') // no longer than the reader's buffer
+	head, err := in.ReadSlice('\n') // no longer than the reader's buffer
 	if err != nil {
 		return nil, err
 	}
-	head := strings.TrimRight(string(text), "\r\n")
-	if head == "" || depth > maxDepth {
-		return nil, fmt.Errorf("malformed reply")
+	head = bytes.TrimRight(head, "\r\n")
+	if len(head) == 0 || depth > maxDepth {
+		return nil, errMalformed
 	}
 	kind, rest := head[0], head[1:]
 	switch kind {
 	case '+':
-		return rest, nil
+		return string(rest), nil
 	case '-':
 		return replyError(rest), nil
 	}
-	n, err := strconv.ParseInt(rest, 10, 64)
+	n, err := strconv.ParseInt(string(rest), 10, 64)
 	if err != nil {
-		return nil, fmt.Errorf("malformed reply")
+		return nil, errMalformed
 	}
 	switch {
 	case kind == ':':
@@ -108,11 +125,7 @@ func readReply(in *bufio.Reader, depth int) (any, error) {
 	case n == -1 && (kind == '$' || kind == '*'):
 		return nil, nil
 	case kind == '$' && n >= 0 && n <= maxBulk:
-		body := make([]byte, n+2)
-		if _, err := io.ReadFull(in, body); err != nil {
-			return nil, err
-		}
-		return string(body[:n]), nil
+		return readBulk(in, int(n))
 	case kind == '*' && n >= 0 && n <= maxItems:
 		items := make([]any, 0, n)
 		for range n {
@@ -124,7 +137,27 @@ func readReply(in *bufio.Reader, depth int) (any, error) {
 		}
 		return items, nil
 	}
-	return nil, fmt.Errorf("malformed reply")
+	return nil, errMalformed
+}
+
+var errMalformed = errors.New("malformed reply")
+
+// readBulk reads n bytes and the line's end.
+func readBulk(in *bufio.Reader, n int) (any, error) {
+	if n+2 <= in.Size() {
+		body, err := in.Peek(n + 2)
+		if err != nil {
+			return nil, err
+		}
+		text := string(body[:n])
+		_, err = in.Discard(n + 2)
+		return text, err
+	}
+	body := make([]byte, n+2)
+	if _, err := io.ReadFull(in, body); err != nil {
+		return nil, err
+	}
+	return string(body[:n]), nil
 }
 
 func wrongPassword(text string) bool {

@@ -7,6 +7,7 @@
 package health
 
 import (
+	"slices"
 	"time"
 
 	"github.com/basalt-redis/basalt/configserver/credentials"
@@ -53,6 +54,14 @@ type Probe struct {
 	// NotOnFile: the node refuses every admin password on file, whatever connection to it
 	// is still open.
 	NotOnFile bool
+}
+
+// Like tells if a probe found nothing else than the one before it: the node works and
+// says the same, but for offsets and times.
+func (p *Probe) Like(before *Probe) bool {
+	return p.Sight == topology.SightOK && before.Sight == topology.SightOK && p.Busy == "" && before.Busy == "" && p.Detail == before.Detail &&
+		p.Endpoint == before.Endpoint && p.Astray == before.Astray && p.NotOnFile == before.NotOnFile && p.UsersAt.IsZero() == before.UsersAt.IsZero() &&
+		p.DefaultUser == before.DefaultUser && slices.Equal(p.Users, before.Users) && p.Info.Like(before.Info)
 }
 
 // ProxySight is one node as one proxy sees it.

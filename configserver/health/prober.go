@@ -22,8 +22,9 @@ const (
 	// kickEvery is the least distance of probes that somebody asked for.
 	kickEvery = 5 * time.Millisecond
 	// fullEvery is how often a probe asks for everything and not only for the
-	// state of replication.
-	fullEvery = time.Second
+	// state of replication: as often as that, and every so many probes.
+	fullEvery  = time.Second
+	fullProbes = 8
 	// dialTimeout bounds one attempt to connect.
 	dialTimeout = time.Second
 	// hostEvery is how often the host is asked while a process is silent.
@@ -56,6 +57,7 @@ type Prober struct {
 	cfg      ProberConfig
 	kick     chan struct{}
 	interval atomic.Int64
+	slow     atomic.Int64 // see Slow
 	hung     atomic.Int64
 	busy     atomic.Int64
 	refusals atomic.Int64
@@ -86,6 +88,15 @@ func (p *Prober) SetPolicy(policy topology.Policy) {
 	p.hung.Store(int64(policy.HungAfter))
 	p.busy.Store(int64(max(policy.MaxBusy, policy.HungAfter)))
 	p.refusals.Store(int64(policy.RefusedProbes))
+}
+
+// Slow makes probes be no closer than every, as long as nobody asks for one; 0 for the
+// policy's pace. That the connection ends is noticed at once all the same.
+func (p *Prober) Slow(every time.Duration) { p.slow.Store(int64(every)) }
+
+// every is the distance of probes.
+func (p *Prober) every() time.Duration {
+	return time.Duration(max(p.interval.Load(), p.slow.Load()))
 }
 
 // Kick asks for a probe now.
@@ -165,7 +176,7 @@ func (p *Prober) connection(ctx context.Context) {
 
 // rest waits for the next probe; an error is the end of the connection.
 func (p *Prober) rest(ctx context.Context, l *line, first bool) error {
-	next := time.Duration(p.interval.Load())
+	next := p.every()
 	if first {
 		next = min(next, 10*time.Millisecond) // the first one only said hello
 	}
@@ -174,11 +185,11 @@ func (p *Prober) rest(ctx context.Context, l *line, first bool) error {
 	select {
 	case <-timer.C:
 		return nil
-	case r := <-l.replies:
-		if r.err == nil {
-			return errors.New("an answer without a question")
+	case together := <-l.replies:
+		if err := together[0].err; err != nil {
+			return err
 		}
-		return r.err
+		return errors.New("an answer without a question")
 	case <-p.elsewhere:
 		return errElsewhere
 	case <-p.kick:
@@ -348,7 +359,7 @@ func (p *Prober) judge(l *line, password string, said any) error {
 
 // ask sends one command and waits for its reply.
 func (p *Prober) ask(l *line, command []string) (any, error) {
-	replies, err := p.exchange(l, command)
+	replies, err := p.exchange(l, newRequest(command))
 	if err != nil {
 		return nil, err
 	}
@@ -358,25 +369,27 @@ func (p *Prober) ask(l *line, command []string) (any, error) {
 // exchange sends commands in one write and collects their replies. It waits
 // past the time after which the node counts as hung: an answer that comes late
 // is still a sign of life, and a new connection would only queue behind the old.
-func (p *Prober) exchange(l *line, commands ...[]string) ([]any, error) {
+func (p *Prober) exchange(l *line, r request) ([]any, error) {
 	if p.p.Asked.IsZero() {
 		p.p.Asked = time.Now()
 	}
-	if err := l.send(commands...); err != nil {
+	if err := l.send(r); err != nil {
 		return nil, err
 	}
 	timer := time.NewTimer(time.Duration(p.hung.Load()) + patience)
 	defer timer.Stop()
 	host := time.NewTicker(hostEvery)
 	defer host.Stop()
-	replies := make([]any, 0, len(commands))
-	for len(replies) < len(commands) {
+	replies := make([]any, 0, r.replies)
+	for len(replies) < r.replies {
 		select {
-		case r := <-l.replies:
-			if r.err != nil {
-				return nil, r.err
+		case together := <-l.replies:
+			for _, r := range together {
+				if r.err != nil {
+					return nil, r.err
+				}
+				replies = append(replies, r.value)
 			}
-			replies = append(replies, r.value)
 		case <-host.C:
 			p.p.HostAt = hostAt(l.nc)
 			p.publish()
@@ -391,17 +404,19 @@ func (p *Prober) exchange(l *line, commands ...[]string) ([]any, error) {
 	return replies, nil
 }
 
+// replication is what a probe asks nearly always.
+var replication = newRequest([]string{"PING"}, []string{"INFO", "replication"})
+
 // probe asks once and publishes the answer.
 func (p *Prober) probe(l *line) error {
 	begun := time.Now()
-	full := begun.Sub(p.lastFull) >= fullEvery
-	commands := [][]string{{"PING"}, {"INFO", "replication"}}
-	password := ""
+	full := begun.Sub(p.lastFull) >= max(fullEvery, fullProbes*time.Duration(p.slow.Load()))
+	ask, password := replication, ""
 	if full {
 		password = p.onFile()
-		commands = [][]string{{"PING"}, {"INFO"}, {"ACL", "USERS"}, {"ACL", "GETUSER", "default"}, authenticate(password)}
+		ask = newRequest([]string{"PING"}, []string{"INFO"}, []string{"ACL", "USERS"}, []string{"ACL", "GETUSER", "default"}, authenticate(password))
 	}
-	replies, err := p.exchange(l, commands...)
+	replies, err := p.exchange(l, ask)
 	if err != nil {
 		return err
 	}
@@ -427,7 +442,10 @@ func (p *Prober) probe(l *line) error {
 	if full {
 		names, listed := replies[2].([]any)
 		if fields, ok := replies[3].([]any); ok && listed {
-			p.p.Users, p.p.DefaultUser = texts(names), defaultUser(fields)
+			if users := texts(names); !slices.Equal(users, p.p.Users) {
+				p.p.Users = users
+			}
+			p.p.DefaultUser = defaultUser(fields)
 			p.p.UsersAt = begun
 		}
 		if err := p.judge(l, password, replies[4]); err != nil {

@@ -2,6 +2,7 @@ package redisadmin
 
 import (
 	"cmp"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -69,7 +70,7 @@ type Info struct {
 // zero value.
 func ParseInfo(text string) Info {
 	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Backlog: -1, Keys: -1, UsedMemory: -1, Saved: -1}
-	fields := map[string]string{}
+	fields := make(map[string]string, strings.Count(text, "\n"))
 	keys, keyspace, inKeyspace := int64(0), false, false
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\r\n")
@@ -177,6 +178,15 @@ func (i Info) Merge(replication Info) Info {
 	i.Loading, i.Keys, i.UsedMemory = whole.Loading, whole.Keys, whole.UsedMemory
 	i.AppendOnly, i.Saving, i.Saved, i.SaveFailed = whole.AppendOnly, whole.Saving, whole.Saved, whole.SaveFailed
 	return i
+}
+
+// Like tells if a server says the same of itself as before, but for what grows and
+// counts while nothing happens.
+func (i Info) Like(before Info) bool {
+	for _, of := range []*Info{&i, &before} {
+		of.Offset, of.Backlog, of.LastIO, of.LinkDownFor, of.SyncPercent, of.Keys, of.UsedMemory, of.Saved = 0, 0, 0, 0, 0, 0, 0, 0
+	}
+	return reflect.DeepEqual(i, before)
 }
 
 func join(host, port string) string {

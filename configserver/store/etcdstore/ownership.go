@@ -88,9 +88,11 @@ func (o *ownership) replace(ctx context.Context, operation string, epoch uint64,
 	if err != nil {
 		return err
 	}
-	history, err := encode(next.WithoutUsers())
-	if err != nil {
-		return err
+	history := value
+	if len(next.Users) > 0 {
+		if history, err = encode(next.WithoutUsers()); err != nil {
+			return err
+		}
 	}
 	k := o.store().keys
 	compare := []clientv3.Cmp{
