@@ -35,8 +35,9 @@ type rig struct {
 	nth     int
 	faults  faultpoint.Points
 	// config are lines of the configuration of servers that are registered from now on.
-	config []string
-	names  dns
+	config  []string
+	names   dns
+	metrics *Metrics // of the loops; nil for none
 }
 
 func policy() topology.Policy {
@@ -116,7 +117,7 @@ func (r *rig) run() {
 	if testing.Verbose() {
 		out = slog.NewTextHandler(os.Stderr, nil)
 	}
-	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id), Faults: &r.faults, Resolve: r.names.resolve,
+	l, err := New(Config{Cluster: "c", ID: id, Store: r.store, Ownership: own, Logger: slog.New(out).With("id", id), Faults: &r.faults, Resolve: r.names.resolve, Metrics: r.metrics,
 		Credentials: func() (*credentials.Set, error) { return credentials.Open(r.dir, "c") }})
 	if err != nil {
 		r.t.Fatal(err)

@@ -19,6 +19,7 @@ type Metrics struct {
 	lag           *prometheus.GaugeVec
 	nodeUp        *prometheus.GaugeVec
 	pauses        *prometheus.CounterVec
+	nodes         nodeVecs
 }
 
 // NewMetrics makes the series and registers them.
@@ -52,6 +53,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		nodeUp:        gauge("node_up", "1 while a node answers probes.", "node"),
 		pauses:        counter("own_pause_seconds_total", "Time in which this Configserver itself was not running, by its own clock; not held against any node."),
 	}
+	m.nodes = newNodeVecs(reg)
 	reg.MustRegister(m.epoch, m.serving, m.shardServing, m.members, m.unacked, m.commits, m.commitSeconds, m.operations,
 		m.phaseSeconds, m.problems, m.probes, m.probeSeconds, m.lag, m.nodeUp, m.pauses)
 	return m
@@ -66,6 +68,7 @@ func (m *Metrics) forget(cluster string) {
 	} {
 		v.DeletePartialMatch(match)
 	}
+	m.nodes.forget(match)
 }
 
 // forgetNode removes the series of a node that left.
@@ -74,4 +77,5 @@ func (m *Metrics) forgetNode(cluster, node string) {
 	m.probes.DeletePartialMatch(match)
 	m.lag.DeletePartialMatch(match)
 	m.nodeUp.DeletePartialMatch(match)
+	m.nodes.forget(match)
 }

@@ -73,6 +73,10 @@ type running struct {
 	watched atomic.Bool
 	// well counts the probes that were answered.
 	well prometheus.Counter
+	// series are what the node says of itself, for its shard; saidAt is when it said
+	// what they show.
+	series *nodeSeries
+	saidAt time.Time
 }
 
 // syncProbers runs one prober for each registered node.
@@ -156,8 +160,9 @@ func (l *Loop) takeIn(every bool) map[string]bool {
 		if p.news || l.due(s.ID, now) || l.lags(c, s, n, &p.Probe) {
 			touched[s.ID] = true
 		}
-		if p.Sight == topology.SightOK {
-			l.probers[id].well.Inc()
+		if r := l.probers[id]; p.Sight == topology.SightOK {
+			r.well.Inc()
+			r.show(l.m, l.cfg.Cluster, s, n, &p.Probe)
 		} else {
 			l.m.probes.WithLabelValues(l.cfg.Cluster, id, string(p.Sight)).Inc()
 		}

@@ -54,6 +54,11 @@ type Info struct {
 
 	Keys       int64
 	UsedMemory int64
+	// MaxMemory is the limit in bytes, 0 when there is none (maxmemory).
+	MaxMemory int64
+	// Clients are connected, the Configserver's own connections included; Commands
+	// were executed since the server started.
+	Clients, Commands int64
 
 	// AppendOnly: the server keeps an append-only file and loaded it when it
 	// started (aof_enabled).
@@ -64,12 +69,14 @@ type Info struct {
 	Saving     bool
 	Saved      int64
 	SaveFailed bool
+	// AppendFailed: the last write or rewrite of the append-only file did not succeed.
+	AppendFailed bool
 }
 
 // ParseInfo reads the text of INFO; sections that are missing leave -1 or the
 // zero value.
 func ParseInfo(text string) Info {
-	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Backlog: -1, Keys: -1, UsedMemory: -1, Saved: -1}
+	info := Info{LinkDownFor: -1, LastIO: -1, Offset: -1, SecondOffset: -1, Backlog: -1, Keys: -1, UsedMemory: -1, MaxMemory: -1, Clients: -1, Commands: -1, Saved: -1}
 	fields := make(map[string]string, strings.Count(text, "\n"))
 	keys, keyspace, inKeyspace := int64(0), false, false
 	for line := range strings.Lines(text) {
@@ -139,10 +146,12 @@ func ParseInfo(text string) Info {
 	if keyspace {
 		info.Keys = keys
 	}
-	info.UsedMemory = number("used_memory")
+	info.UsedMemory, info.MaxMemory = number("used_memory"), number("maxmemory")
+	info.Clients, info.Commands = number("connected_clients"), number("total_commands_processed")
 	info.AppendOnly = fields["aof_enabled"] == "1"
 	info.Saving, info.Saved = fields["rdb_bgsave_in_progress"] == "1", number("rdb_last_save_time")
 	info.SaveFailed = fields["rdb_last_bgsave_status"] == "err"
+	info.AppendFailed = fields["aof_last_write_status"] == "err" || fields["aof_last_bgrewrite_status"] == "err"
 	return info
 }
 
@@ -176,7 +185,8 @@ func (i Info) Merge(replication Info) Info {
 	i = replication
 	i.RunID, i.Software, i.Mode = whole.RunID, whole.Software, whole.Mode
 	i.Loading, i.Keys, i.UsedMemory = whole.Loading, whole.Keys, whole.UsedMemory
-	i.AppendOnly, i.Saving, i.Saved, i.SaveFailed = whole.AppendOnly, whole.Saving, whole.Saved, whole.SaveFailed
+	i.MaxMemory, i.Clients, i.Commands = whole.MaxMemory, whole.Clients, whole.Commands
+	i.AppendOnly, i.Saving, i.Saved, i.SaveFailed, i.AppendFailed = whole.AppendOnly, whole.Saving, whole.Saved, whole.SaveFailed, whole.AppendFailed
 	return i
 }
 
@@ -185,6 +195,7 @@ func (i Info) Merge(replication Info) Info {
 func (i Info) Like(before Info) bool {
 	for _, of := range []*Info{&i, &before} {
 		of.Offset, of.Backlog, of.LastIO, of.LinkDownFor, of.SyncPercent, of.Keys, of.UsedMemory, of.Saved = 0, 0, 0, 0, 0, 0, 0, 0
+		of.Clients, of.Commands = 0, 0
 	}
 	return reflect.DeepEqual(i, before)
 }
