@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"sync"
@@ -58,6 +59,7 @@ type Prober struct {
 	kick     chan struct{}
 	interval atomic.Int64
 	slow     atomic.Int64 // see Slow
+	turn     int          // see beat
 	hung     atomic.Int64
 	busy     atomic.Int64
 	refusals atomic.Int64
@@ -77,7 +79,8 @@ func NewProber(cfg ProberConfig, policy topology.Policy) *Prober {
 	if cfg.Resolve == nil {
 		cfg.Resolve = resolve.System
 	}
-	p := &Prober{cfg: cfg, kick: make(chan struct{}, 1), elsewhere: make(chan struct{}, 1), again: make(chan struct{}, 1)}
+	p := &Prober{cfg: cfg, turn: rand.IntN(turns), //nolint:gosec // not a secret
+		kick: make(chan struct{}, 1), elsewhere: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 	p.SetPolicy(policy)
 	return p
 }
@@ -98,6 +101,27 @@ func (p *Prober) Slow(every time.Duration) { p.slow.Store(int64(every)) }
 func (p *Prober) every() time.Duration {
 	return time.Duration(max(p.interval.Load(), p.slow.Load()))
 }
+
+// beat is how long to wait for the next probe. Probers that run at the same pace probe
+// at the same instants, so that a process with a few nodes wakes once for all of them;
+// those of large clusters, which are slow, take their turns.
+func (p *Prober) beat(now time.Time) time.Duration {
+	every := p.every()
+	since := now.Sub(firstBeat)
+	if p.slow.Load() > p.interval.Load() {
+		since += every * time.Duration(p.turn) / turns
+	}
+	wait := every - since%every
+	if wait < every/4 {
+		wait += every // it was probed just now
+	}
+	return wait
+}
+
+// firstBeat is where beats are counted from; turns, how many turns large clusters take.
+var firstBeat = time.Now()
+
+const turns = 16
 
 // Kick asks for a probe now.
 func (p *Prober) Kick() {
@@ -176,7 +200,7 @@ func (p *Prober) connection(ctx context.Context) {
 
 // rest waits for the next probe; an error is the end of the connection.
 func (p *Prober) rest(ctx context.Context, l *line, first bool) error {
-	next := p.every()
+	next := p.beat(time.Now())
 	if first {
 		next = min(next, 10*time.Millisecond) // the first one only said hello
 	}
