@@ -81,7 +81,7 @@ func trouble(t *testing.T, c *topology.Cluster) (plain int, events []topology.Ev
 		o.Nodes[s.Master] = health.Node{Proxies: proxies, Probe: health.Probe{Sight: topology.SightRefused, Detail: "connection refused",
 			Heard: now.Add(-time.Second), Refused: 3, RefusedSince: now.Add(-time.Second)}}
 		a := health.AssessMaster(c, s, &o, now)
-		change := failover.Begin(s.ID, fmt.Sprintf("%032x", i), "DeadMaster: "+a.Detail, nil, a.Evidence, &o, now)
+		change := failover.Begin(s.ID, fmt.Sprintf("%032x", i), "DeadMaster: "+a.Detail, nil, true, a.Evidence, &o, now)
 		began, err := change(c)
 		if err != nil {
 			t.Fatal(err)
