@@ -70,7 +70,7 @@ func start(t *testing.T, cmd *exec.Cmd) (io.Writer, io.Reader) {
 	return in, out
 }
 
-// servers starts the process of the servers.
+// startServers starts the process of the servers.
 func startServers(t *testing.T, count int) (addresses []string, kill func(address string)) {
 	t.Helper()
 	self, err := os.Executable()
@@ -168,7 +168,6 @@ type stream struct {
 	mu      sync.Mutex
 	epoch   uint64
 	masters map[string]string // by shard
-	bytes   int
 	failed  error
 }
 
