@@ -36,8 +36,9 @@ func (l *Loop) decide(shards map[string]bool) {
 	}
 	c := l.record.Load()
 	if l.older.Load() != nil {
-		for i := range c.Shards {
-			if s := &c.Shards[i]; shards[s.ID] {
+		l.excite(shards)
+		for id := range shards {
+			if s := l.shard(id); s != nil {
 				l.note(s.ID, failover.NobodyAnswers(c, s, &l.obs, now), now)
 			}
 		}
