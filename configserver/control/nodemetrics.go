@@ -28,16 +28,9 @@ var nodeValues = []struct {
 	{"node_keys", "Keys in all databases.", func(i *redisadmin.Info) float64 { return float64(i.Keys) }},
 	{"node_clients", "Connections to the server, those of proxies and of the Configserver included.", func(i *redisadmin.Info) float64 { return float64(i.Clients) }},
 	{"node_commands_total", "Commands that the server executed since it started.", func(i *redisadmin.Info) float64 { return float64(i.Commands) }},
-	{"node_append_only", "1 when the server keeps an append-only file.", func(i *redisadmin.Info) float64 { return one(i.AppendOnly) }},
+	{"node_append_only", "1 when the server keeps an append-only file.", func(i *redisadmin.Info) float64 { return oneIf(i.AppendOnly) }},
 	{"node_last_save_timestamp_seconds", "When the last snapshot was finished, or the server started.", func(i *redisadmin.Info) float64 { return float64(i.Saved) }},
-	{"node_persistence_failed", "1 when the last snapshot, or the last write or rewrite of the append-only file, failed.", func(i *redisadmin.Info) float64 { return one(i.SaveFailed || i.AppendFailed) }},
-}
-
-func one(is bool) float64 {
-	if is {
-		return 1
-	}
-	return 0
+	{"node_persistence_failed", "1 when the last snapshot, or the last write or rewrite of the append-only file, failed.", func(i *redisadmin.Info) float64 { return oneIf(i.SaveFailed || i.AppendFailed) }},
 }
 
 func newNodeVecs(reg prometheus.Registerer) (vecs nodeVecs) {
