@@ -181,7 +181,7 @@ NotFound or FailedPrecondition.`,
 	flags.StringVar(&a.stateDir, "state-dir", "", "`directory` of the playground's state file (default BASALT_LOCAL_STATE, else "+local.DefaultStatePath()+")")
 	root.SetVersionTemplate("basaltctl version {{.Version}}\n")
 	root.AddCommand(
-		a.clusterCommand(), a.nodeCommand(), a.proxyCommand(), a.switchoverCommand(), a.failoverCommand(),
+		a.clusterCommand(), a.nodeCommand(), a.proxyCommand(), a.maintenanceCommand(), a.switchoverCommand(), a.failoverCommand(),
 		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
 	)
 	a.completeAll(root)

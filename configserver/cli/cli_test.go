@@ -54,6 +54,9 @@ func TestTranscripts(t *testing.T) {
 			"proxy list blue", "proxy list -o json", "proxy forget blue deadbeef00000000", "proxy forget 127.0.0.1:6381", "proxy forget dead",
 			"proxy forget c0ffee", "proxy forget nobody", "proxy forget deadbeef -o json",
 		},
+		"maintenance": {
+			"maintenance on blue shard-0 --for 30m --reason disks", "maintenance on blue -o json", "maintenance off blue", "maintenance on blue --for 25h", "maintenance on",
+		},
 		"acl": {
 			"acl list blue", "acl list -o json", "acl set blue app on ~app:* -@all +@read (~x +set)", "acl set --password-file testdata/password.txt blue app resetpass",
 			"acl set blue app >secret", "acl set blue app (", "acl set blue app +nosuch", "acl set --password-file testdata/nosuch.txt blue app",

@@ -281,6 +281,10 @@ func (f *fakeConfigserver) AdoptTopology(_ context.Context, r *basaltv1.AdoptTop
 	}}, nil
 }
 
+func (f *fakeConfigserver) SetMaintenance(context.Context, *basaltv1.SetMaintenanceRequest) (*basaltv1.SetMaintenanceResponse, error) {
+	return &basaltv1.SetMaintenanceResponse{Epoch: 18}, nil
+}
+
 func (f *fakeConfigserver) PlanFailover(_ context.Context, r *basaltv1.FailoverRequest) (*basaltv1.FailoverPlan, error) {
 	switch {
 	case r.GetAcceptLoss():

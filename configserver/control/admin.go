@@ -29,6 +29,23 @@ func (l *Loop) UpdatePolicy(ctx context.Context, p topology.Policy) (topology.Cl
 	})
 }
 
+// SetMaintenance implements API.
+func (l *Loop) SetMaintenance(ctx context.Context, shard string, length time.Duration, reason string) (topology.Cluster, error) {
+	return l.Commit(ctx, "maintenance", func(c *topology.Cluster) ([]topology.Event, error) {
+		if shard != "" && c.Shard(shard) == nil {
+			return nil, fmt.Errorf("shard %s: %w", shard, store.ErrNotFound)
+		}
+		now := time.Now().UTC()
+		e := topology.Event{Time: now, Kind: "MaintenanceEnded", Severity: topology.Info, Shard: shard, Epoch: c.Epoch, Message: "masters that are lost are replaced again"}
+		if length > 0 {
+			e.Kind, e.Severity = "MaintenanceBegan", topology.Warning
+			e.Message = fmt.Sprintf("masters that are lost are not replaced until %s: %s", now.Add(length).Format(time.RFC3339), cmp.Or(reason, "no reason was given"))
+		}
+		c.SetMaintenance(topology.Maintenance{Shard: shard, Since: now, Until: now.Add(length), Reason: reason}, now)
+		return []topology.Event{e}, nil
+	})
+}
+
 // SetReadable implements API.
 func (l *Loop) SetReadable(ctx context.Context, node string, readable bool) (topology.Cluster, error) {
 	word := map[bool]string{true: "may serve reads", false: "may not serve reads"}[readable]

@@ -45,6 +45,9 @@ type API interface {
 	Failover(ctx context.Context, shard string, wish failover.Wish) (topology.Report, error)
 	// PlanFailover says what Failover would do, or why not.
 	PlanFailover(ctx context.Context, shard string, wish failover.Wish) (FailoverPlan, error)
+	// SetMaintenance pauses automatic failover of a shard, or of all (""), for as long
+	// as given; 0 ends that.
+	SetMaintenance(ctx context.Context, shard string, length time.Duration, reason string) (topology.Cluster, error)
 	// Rotate puts the credentials now on file into force; it returns the
 	// generation of each shard.
 	Rotate(ctx context.Context) (map[string]uint64, error)

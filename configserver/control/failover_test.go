@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -328,4 +329,38 @@ func TestAFailoverIsPlanned(t *testing.T) {
 	if !strings.Contains(plan.Lost, "everything") {
 		t.Errorf("lost is %q", plan.Lost)
 	}
+}
+
+// While a shard is in maintenance its master is not replaced, and everybody sees why.
+func TestMaintenance(t *testing.T) {
+	t.Parallel()
+	r := settledRig(t, 2, 2, nil)
+	p := r.proxy("p1")
+	if _, err := r.loop.SetMaintenance(t.Context(), "shard-0", time.Hour, "new disks"); err != nil {
+		t.Fatal(err)
+	}
+	r.stop() // another owner knows of it
+	r.run()
+	p.connect()
+	r.servers["shard-0-0"].Kill()
+	r.servers["shard-1-0"].Kill()
+	p.setUntil("shard-1", "k", "v") // the other shard is not
+	r.eventually("told", 5*time.Second, func() bool { return len(r.events("FailoverPaused")) == 1 && r.problem("FailoverPaused", "shard-0-0") })
+	if s := r.shard("shard-0"); s.Master != "shard-0-0" || s.Operation != nil || len(r.events("MaintenanceBegan")) != 1 {
+		t.Errorf("%+v", s)
+	}
+	if status := r.loop.Status(); !slices.ContainsFunc(status.Problems, func(p Problem) bool { return p.Code == "Maintenance" && strings.Contains(p.Message, "new disks") }) {
+		t.Errorf("problems %+v", status.Problems)
+	}
+	if _, err := r.loop.SetMaintenance(t.Context(), "shard-9", 0, ""); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("of no shard: %v", err)
+	}
+	if _, err := r.loop.SetMaintenance(t.Context(), "shard-0", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	p.setUntil("shard-0", "k", "v")
+	if len(r.loop.Topology().Maintenance) != 0 || len(r.events("MaintenanceEnded")) != 1 {
+		t.Errorf("it goes on: %+v", r.loop.Topology().Maintenance)
+	}
+	r.checkEpochs()
 }

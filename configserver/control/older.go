@@ -104,7 +104,7 @@ func (l *Loop) judge(shards map[string]bool, now time.Time) {
 		}
 		clear(l.problems) // found by a record that is not true
 	}
-	l.note(clusterWide, append(failover.RecordIsOlder(c, why), failover.CredentialsNotOnFile(c, l.filesLack)...), now)
+	l.note(clusterWide, append(failover.RecordIsOlder(c, why), slices.Concat(failover.CredentialsNotOnFile(c, l.filesLack), failover.InMaintenance(c, now))...), now)
 }
 
 // stands fails while the record is older than what somebody knows.

@@ -1,6 +1,7 @@
 package failover
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -86,6 +87,7 @@ var Table = []Row{
 	{Code: "RecordIsOlder", Severity: topology.Critical, Event: "RecordIsOlder", Ended: "RecordAdopted", match: ofTheCluster},
 	{Code: NotServing, Severity: topology.Critical, Event: NotServing, Ended: "ShardServing", After: time.Second, match: shardNotServing},
 	{Code: "FailoversExhausted", Severity: topology.Critical, Event: "FailoversExhausted", match: failoversExhausted},
+	{Code: "FailoverPaused", Severity: topology.Critical, Event: "FailoverPaused", match: failoverPaused},
 	{Code: "DeadMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Dead)},
 	{Code: "HungMaster", Severity: topology.Critical, Remedy: Replace, Counts: true, match: lost(health.Hung)},
 	{Code: "MasterRestarted", Severity: topology.Critical, Remedy: Replace, match: lost(health.Restarted)},
@@ -115,6 +117,7 @@ var Table = []Row{
 	{Code: "ReplicaOutOfSync", Severity: topology.Warning, Event: "ReplicaOutOfSync", After: 5 * time.Second, match: replicaOutOfSync},
 	{Code: "SlowMaster", Severity: topology.Warning, Event: "SlowMaster", match: slowMaster},
 	{Code: "NodeWithoutMark", Severity: topology.Warning, Event: "NodeWithoutMark", After: 5 * time.Second, match: withoutMark},
+	{Code: "Maintenance", Severity: topology.Info, match: ofTheCluster},
 	{Code: "FirstNodeNotAdmitted", Severity: topology.Info, Remedy: AdmitMaster, match: firstNode},
 	{Code: "NodeNotAdmitted", Severity: topology.Info, Remedy: Admit, match: notAdmitted},
 }
@@ -152,6 +155,7 @@ type situation struct {
 	chosen    string
 	exhausted bool
 	failovers []time.Time // those that count, oldest first
+	paused    *topology.Maintenance
 }
 
 // Detect finds the problems of one shard, the worst first. It is pure: the
@@ -173,7 +177,10 @@ func Detect(c *topology.Cluster, s *topology.Shard, o *health.Observations, now 
 			x.failovers = recent(s.Failovers, now, c.Policy.FailoverPeriod)
 			// One that was started again is looked after, or its shard would not serve
 			// when all its nodes are back.
-			x.exhausted = len(x.failovers) >= c.Policy.MaxFailovers && x.about.Verdict != health.Restarted
+			if x.about.Verdict != health.Restarted {
+				x.exhausted = len(x.failovers) >= c.Policy.MaxFailovers
+				x.paused = c.MaintenanceOf(s.ID, now)
+			}
 		}
 	}
 	var problems []Problem
@@ -239,7 +246,7 @@ func (x *situation) blame(format string, args ...any) []found {
 }
 
 func failoversExhausted(x *situation) []found {
-	if !x.troubled() || !x.exhausted || x.chosen == "" || x.chosen == x.master.ID {
+	if !x.troubled() || !x.exhausted || x.paused != nil || x.chosen == "" || x.chosen == x.master.ID {
 		return nil
 	}
 	return x.blame("master %s is lost (%s) and is not replaced automatically before %s, for %s was failed over %d times within %v: "+
@@ -247,6 +254,37 @@ func failoversExhausted(x *situation) []found {
 		"`basaltctl failover %s %s` makes %s the master now, without them; find out why masters die there",
 		x.master.ID, x.about.Detail, x.again().UTC().Format(time.RFC3339), x.s.ID, len(x.failovers), x.c.Policy.FailoverPeriod,
 		x.master.ID, x.master.ID, x.c.Name, x.s.ID, x.chosen)
+}
+
+// failoverPaused: an admin said that masters are not to be replaced now.
+func failoverPaused(x *situation) []found {
+	if !x.troubled() || x.paused == nil || x.chosen == "" || x.chosen == x.master.ID {
+		return nil
+	}
+	return x.blame("master %s is lost (%s) and is not replaced before %s, for %s: start %s again, or let it go on if it hangs; "+
+		"`basaltctl failover %s %s` makes %s the master now, and `basaltctl maintenance off %s` ends the pause",
+		x.master.ID, x.about.Detail, x.paused.Until.UTC().Format(time.RFC3339), pausedFor(x.c, x.paused), x.master.ID,
+		x.c.Name, x.s.ID, x.chosen, strings.TrimSpace(x.c.Name+" "+x.paused.Shard))
+}
+
+// pausedFor says what is in maintenance, and why.
+func pausedFor(c *topology.Cluster, m *topology.Maintenance) string {
+	text := cmp.Or(m.Shard, "cluster "+c.Name) + " is in maintenance"
+	if m.Reason != "" {
+		text += " (" + m.Reason + ")"
+	}
+	return text
+}
+
+// InMaintenance are the problems of a cluster whose masters are not replaced now.
+func InMaintenance(c *topology.Cluster, now time.Time) (list []Problem) {
+	for i := range c.Maintenance {
+		if m := &c.Maintenance[i]; now.Before(m.Until) {
+			list = append(list, ofCluster("Maintenance", fmt.Sprintf("%s since %s, until %s: masters that are lost are not replaced; `basaltctl maintenance off %s` ends it",
+				pausedFor(c, m), m.Since.UTC().Format(time.RFC3339), m.Until.UTC().Format(time.RFC3339), strings.TrimSpace(c.Name+" "+m.Shard))))
+		}
+	}
+	return list
 }
 
 // again is when the limit of failovers allows one.
@@ -257,7 +295,7 @@ func (x *situation) again() time.Time {
 // mayReplace tells if a lost master can be replaced by an admitted node now.
 // A master that takes its own place is no failover that could flap.
 func (x *situation) mayReplace() bool {
-	return x.troubled() && x.chosen != "" && (!x.exhausted || x.chosen == x.master.ID)
+	return x.troubled() && x.chosen != "" && (!x.exhausted && x.paused == nil || x.chosen == x.master.ID)
 }
 
 func lost(v health.Verdict) func(x *situation) []found {

@@ -185,6 +185,26 @@ var situations = []situationTest{
 		w.restart("n0", 0)
 		w.tick(3 * step)
 	}, code: "MasterRestarted", node: "n0", remedy: Replace, also: []string{"ReplicatesFromWrongMaster", "ReplicaNotReplicating"}},
+	{name: "FailoverPaused", nodes: 2, make: func(w *world) {
+		w.c.SetMaintenance(topology.Maintenance{Shard: "s", Since: w.now, Until: w.now.Add(time.Hour), Reason: "new disks"}, w.now)
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+	}, code: "FailoverPaused", node: "n0", message: "s is in maintenance (new disks): start n0 again", also: []string{"Maintenance"}},
+	{name: "FailoverPaused: it is over", nodes: 2, make: func(w *world) {
+		w.c.SetMaintenance(topology.Maintenance{Since: w.now, Until: w.now.Add(20 * time.Millisecond)}, w.now)
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+	}, code: "DeadMaster", node: "n0", remedy: Replace},
+	{name: "FailoverPaused: not for one that was started again", nodes: 2, make: func(w *world) {
+		w.c.SetMaintenance(topology.Maintenance{Since: w.now, Until: w.now.Add(time.Hour)}, w.now)
+		w.kill("n0")
+		w.tick(50 * time.Millisecond)
+		w.restart("n0", 0)
+		w.tick(3 * step)
+	}, code: "MasterRestarted", node: "n0", remedy: Replace, also: []string{"Maintenance", "ReplicatesFromWrongMaster", "ReplicaNotReplicating"}},
+	{name: "Maintenance", nodes: 2, make: func(w *world) {
+		w.c.SetMaintenance(topology.Maintenance{Since: w.now, Until: w.now.Add(time.Hour)}, w.now)
+	}, code: "Maintenance", message: "`basaltctl maintenance off c` ends it"},
 	{name: "FailoversExhausted: old ones do not count", nodes: 2, make: func(w *world) {
 		w.shard().Failovers = []time.Time{w.now.Add(-time.Hour), w.now.Add(-time.Hour), w.now}
 		w.kill("n0")
@@ -361,7 +381,7 @@ var situations = []situationTest{
 }
 
 // lostMaster are the codes by which nobody answers for a shard's slots.
-var lostMaster = []string{"FailoversExhausted", "DeadMaster", "HungMaster", "MasterRestarted", "MasterRestartedNoCandidate", "AllNodesRestarted",
+var lostMaster = []string{"FailoversExhausted", "FailoverPaused", "DeadMaster", "HungMaster", "MasterRestarted", "MasterRestartedNoCandidate", "AllNodesRestarted",
 	"MasterIsReplica", "FailoverBlocked", "DeadMasterNoReplicas", "HungMasterNoReplicas"}
 
 func TestProblems(t *testing.T) {

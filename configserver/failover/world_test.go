@@ -307,7 +307,7 @@ func (w *world) write(n int64) { w.servers[w.shard().Master].offset += n }
 
 func (w *world) detect() []Problem {
 	older := RecordIsOlder(&w.c, Newer(&w.c, w.shard(), &w.o, w.now))
-	return slices.Concat(older, CredentialsNotOnFile(&w.c, w.filesLack), Detect(&w.c, w.shard(), &w.o, w.now))
+	return slices.Concat(older, CredentialsNotOnFile(&w.c, w.filesLack), InMaintenance(&w.c, w.now), Detect(&w.c, w.shard(), &w.o, w.now))
 }
 
 // codes lists what is detected, with remedies that are due.

@@ -368,3 +368,32 @@ func (s clusterService) ForgetProxy(ctx context.Context, req *basaltv1.ForgetPro
 			return basaltv1.NewClusterServiceClient(conn).ForgetProxy(ctx, req)
 		})
 }
+
+func (s clusterService) SetMaintenance(ctx context.Context, req *basaltv1.SetMaintenanceRequest) (*basaltv1.SetMaintenanceResponse, error) {
+	err := errors.Join(checkCluster("cluster", req.GetCluster()), checkText("reason", req.GetReason()))
+	if req.GetShard() != "" {
+		err = errors.Join(err, checkShard("shard", req.GetShard()))
+	}
+	length := req.GetLength().AsDuration()
+	if length < 0 || length > topology.MaxMaintenance {
+		err = errors.Join(err, topology.Invalidf("length", "%v, want at most %v, or 0 to end it", length, topology.MaxMaintenance))
+	}
+	if len(req.GetReason()) > topology.MaxReason {
+		err = errors.Join(err, topology.Invalidf("reason", "%d bytes, at most %d are kept", len(req.GetReason()), topology.MaxReason))
+	}
+	if err != nil {
+		return nil, toStatus(err)
+	}
+	return onOwner(ctx, s.Server, req.GetCluster(),
+		func(loop control.API) (*basaltv1.SetMaintenanceResponse, error) {
+			c, err := loop.SetMaintenance(ctx, req.GetShard(), length, req.GetReason())
+			if err != nil {
+				return nil, err
+			}
+			s.log.Info("maintenance", "cluster", c.Name, "shard", req.GetShard(), "length", length, "reason", req.GetReason())
+			return &basaltv1.SetMaintenanceResponse{Epoch: c.Epoch}, nil
+		},
+		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.SetMaintenanceResponse, error) {
+			return basaltv1.NewClusterServiceClient(conn).SetMaintenance(ctx, req)
+		})
+}

@@ -160,6 +160,23 @@ func TestBarrierNamesWhoIsMissing(t *testing.T) {
 	wantStatus(t, err, codes.InvalidArgument, "epoch:", "future")
 }
 
+func TestSetMaintenance(t *testing.T) {
+	st := newStore(t)
+	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
+	loop := owner.own(t, st, "blue")
+	request := &basaltv1.SetMaintenanceRequest{Cluster: "blue", Shard: "shard-0", Length: durationpb.New(time.Hour), Reason: "disks"}
+	if reply, err := other.clusters().SetMaintenance(t.Context(), request); err != nil || reply.GetEpoch() != 2 {
+		t.Errorf("%v, %v", reply, err)
+	}
+	c := loop.Topology()
+	if m := c.MaintenanceOf("shard-0", time.Now()); m == nil || m.Reason != "disks" || c.MaintenanceOf("shard-1", time.Now()) != nil {
+		t.Errorf("%+v", c.Maintenance)
+	}
+	request.Length = durationpb.New(48 * time.Hour)
+	_, err := owner.clusters().SetMaintenance(t.Context(), request)
+	wantStatus(t, err, codes.InvalidArgument, "length")
+}
+
 func TestPlanFailover(t *testing.T) {
 	st := newStore(t)
 	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")

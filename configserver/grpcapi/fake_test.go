@@ -206,6 +206,14 @@ func (l *fakeLoop) ForgetProxy(_ context.Context, id string) error {
 	return nil
 }
 
+func (l *fakeLoop) SetMaintenance(_ context.Context, shard string, length time.Duration, reason string) (topology.Cluster, error) {
+	l.commit(func(c *topology.Cluster) {
+		now := time.Now()
+		c.SetMaintenance(topology.Maintenance{Shard: shard, Since: now, Until: now.Add(length), Reason: reason}, now)
+	})
+	return l.Topology(), nil
+}
+
 func (l *fakeLoop) PlanFailover(_ context.Context, _ string, wish failover.Wish) (control.FailoverPlan, error) {
 	return control.FailoverPlan{Master: "shard-0-0", MasterLives: true, Candidate: wish.Node, Bytes: 17}, nil
 }

@@ -9,6 +9,7 @@ func (c Cluster) Clone() Cluster {
 	c.Settings = slices.Clone(c.Settings)
 	c.Users = slices.Clone(c.Users)
 	c.Seats = slices.Clone(c.Seats)
+	c.Maintenance = slices.Clone(c.Maintenance)
 	c.Shards = slices.Clone(c.Shards)
 	for i := range c.Shards {
 		c.Shards[i] = c.Shards[i].Clone()

@@ -99,6 +99,8 @@ type Cluster struct {
 	// passwords were, too, and those that ClientSecretIDs name are of no meaning.
 	Users        []User `json:"users,omitempty"`
 	OwnPasswords bool   `json:"ownPasswords,omitempty"`
+	// Maintenance says where masters that are lost are not replaced for a while.
+	Maintenance []Maintenance `json:"maintenance,omitempty"`
 	// Seats are the versions of the proxies' seats (see seats.go), none in records
 	// of before.
 	Seats []uint32 `json:"seats,omitempty"`

@@ -32,6 +32,7 @@ const (
 	ClusterService_Switchover_FullMethodName        = "/basalt.v1.ClusterService/Switchover"
 	ClusterService_Failover_FullMethodName          = "/basalt.v1.ClusterService/Failover"
 	ClusterService_PlanFailover_FullMethodName      = "/basalt.v1.ClusterService/PlanFailover"
+	ClusterService_SetMaintenance_FullMethodName    = "/basalt.v1.ClusterService/SetMaintenance"
 	ClusterService_RotateCredentials_FullMethodName = "/basalt.v1.ClusterService/RotateCredentials"
 	ClusterService_GetStatus_FullMethodName         = "/basalt.v1.ClusterService/GetStatus"
 	ClusterService_ForgetProxy_FullMethodName       = "/basalt.v1.ClusterService/ForgetProxy"
@@ -86,6 +87,8 @@ type ClusterServiceClient interface {
 	// PlanFailover says what Failover would do and what would be lost, and does nothing.
 	// Its errors are those of Failover.
 	PlanFailover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error)
+	// SetMaintenance pauses automatic failover for a while, or lets it go on.
+	SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error)
 	// RotateCredentials puts the credentials now in the credentials files into
 	// force. Both passwords are valid until every user of the old one moved.
 	RotateCredentials(ctx context.Context, in *RotateCredentialsRequest, opts ...grpc.CallOption) (*RotateCredentialsResponse, error)
@@ -235,6 +238,16 @@ func (c *clusterServiceClient) PlanFailover(ctx context.Context, in *FailoverReq
 	return out, nil
 }
 
+func (c *clusterServiceClient) SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetMaintenanceResponse)
+	err := c.cc.Invoke(ctx, ClusterService_SetMaintenance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *clusterServiceClient) RotateCredentials(ctx context.Context, in *RotateCredentialsRequest, opts ...grpc.CallOption) (*RotateCredentialsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(RotateCredentialsResponse)
@@ -314,6 +327,8 @@ type ClusterServiceServer interface {
 	// PlanFailover says what Failover would do and what would be lost, and does nothing.
 	// Its errors are those of Failover.
 	PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error)
+	// SetMaintenance pauses automatic failover for a while, or lets it go on.
+	SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error)
 	// RotateCredentials puts the credentials now in the credentials files into
 	// force. Both passwords are valid until every user of the old one moved.
 	RotateCredentials(context.Context, *RotateCredentialsRequest) (*RotateCredentialsResponse, error)
@@ -371,6 +386,9 @@ func (UnimplementedClusterServiceServer) Failover(context.Context, *FailoverRequ
 }
 func (UnimplementedClusterServiceServer) PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method PlanFailover not implemented")
+}
+func (UnimplementedClusterServiceServer) SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error) {
+	return nil, status.Errorf(codes.Unimplemented, "method SetMaintenance not implemented")
 }
 func (UnimplementedClusterServiceServer) RotateCredentials(context.Context, *RotateCredentialsRequest) (*RotateCredentialsResponse, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method RotateCredentials not implemented")
@@ -636,6 +654,24 @@ func _ClusterService_PlanFailover_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ClusterService_SetMaintenance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetMaintenanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServiceServer).SetMaintenance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ClusterService_SetMaintenance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServiceServer).SetMaintenance(ctx, req.(*SetMaintenanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ClusterService_RotateCredentials_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(RotateCredentialsRequest)
 	if err := dec(in); err != nil {
@@ -748,6 +784,10 @@ var ClusterService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "PlanFailover",
 			Handler:    _ClusterService_PlanFailover_Handler,
+		},
+		{
+			MethodName: "SetMaintenance",
+			Handler:    _ClusterService_SetMaintenance_Handler,
 		},
 		{
 			MethodName: "RotateCredentials",
