@@ -139,9 +139,12 @@ func (s *Server) config() string {
 	sum := sha256.Sum256([]byte(s.AdminPassword))
 	lines := []string{
 		"bind " + host, "port " + port, "dir " + s.dir, "daemonize no",
-		"appendonly no", "loglevel notice", "enable-debug-command yes",
+		"appendonly no", "loglevel notice",
 		"user " + AdminUser + " on #" + hex.EncodeToString(sum[:]) + " ~* &* +@all",
 		"user basalt-probe on nopass resetkeys resetchannels -@all +ping",
+	}
+	if since7(s.options.Binary) { // earlier, DEBUG is always enabled and there is no such line
+		lines = append(lines, "enable-debug-command yes")
 	}
 	if s.options.Open {
 		lines = append(lines, "user default on nopass ~* &* +@all")
@@ -154,6 +157,23 @@ func (s *Server) config() string {
 		lines = append(lines, `save ""`)
 	}
 	return strings.Join(append(lines, s.options.Config...), "\n") + "\n"
+}
+
+// versions remembers what since7 found.
+var versions sync.Map
+
+// since7 tells if a server is Redis from 7.0 or Valkey, by what it prints for
+// --version: "Redis server v=7.0.15 sha=…".
+func since7(binary string) bool {
+	if known, ok := versions.Load(binary); ok {
+		return known.(bool)
+	}
+	out, _ := exec.Command(binary, "--version").Output()
+	_, rest, _ := bytes.Cut(out, []byte(" v="))
+	major, _, _ := bytes.Cut(rest, []byte("."))
+	n, _ := strconv.Atoi(string(major))
+	versions.Store(binary, n >= 7)
+	return n >= 7
 }
 
 func (s *Server) start() error {

@@ -141,10 +141,6 @@ func (c *Conn) login() {
 	if t.DB != 0 {
 		c.ask(askDatabase, appendCommand(nil, "SELECT", strconv.Itoa(int(t.DB))))
 	}
-	if t.User != "" {
-		// The last step: its user may not be allowed any of the above.
-		c.ask(askUser, AuthAs(t, t.User))
-	}
 }
 
 // trackingRequests have a server track keys for a connection.
@@ -230,11 +226,19 @@ func (c *Conn) Reply(r *Request, piece []byte, last bool, kind byte) {
 		}
 		c.Software = software.Of(text)
 	}
-	if c.inFlight == 0 { // all of the login is answered
-		c.state, c.Deadline, c.backoff = Ready, 0, 0
-		c.Opened++
-		c.host.Opened(c)
+	if c.inFlight > 0 {
+		return
 	}
+	if user := c.Target.User; user != "" && what != askUser {
+		// The last step: its user may not be allowed any of the above. It goes out when all
+		// of that is answered: servers from 7.2 that refuse an AUTH say nothing at all while
+		// other replies wait to be sent.
+		c.ask(askUser, AuthAs(&c.Target, user))
+		return
+	}
+	c.state, c.Deadline, c.backoff = Ready, 0, 0
+	c.Opened++
+	c.host.Opened(c)
 }
 
 // refused ends a login that was answered with an error. A server that is busy

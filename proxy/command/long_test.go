@@ -9,6 +9,7 @@ import (
 // however large the values are and whatever the arguments say.
 const quick = `append bitfield bitfield_ro blmove blpop brpop brpoplpush bzpopmax bzpopmin config|get config|help config|resetstat dbsize decr decrby
 	exists expire expireat expiretime function|dump function|help function|kill function|list function|stats
+	hexpire hexpireat hexpiretime hpersist hpexpire hpexpireat hpexpiretime hpttl httl
 	geoadd geodist geohash geopos get getbit getdel getex getrange getset hdel hexists hget hincrby hincrbyfloat hlen hmget hmset hset hsetnx hstrlen
 	incr incrby incrbyfloat info lastsave latency|doctor latency|graph latency|help latency|histogram latency|history latency|latest latency|reset lindex llen
 	lmove lolwut lpush lpushx lset memory|help memory|malloc-stats mget module|help module|list mset msetnx object|encoding object|freq object|help object|idletime

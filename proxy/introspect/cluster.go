@@ -74,7 +74,7 @@ func Cluster(dst []byte, args [][]byte, proto int, v *ClusterView) []byte {
 		return appendText(dst, v.lines(), proto)
 	case "cluster|info":
 		return appendText(dst, v.info(), proto)
-	case "cluster|myid":
+	case "cluster|myid", "cluster|myshardid": // each proxy is a shard
 		return appendBulk(dst, v.self().nodeID())
 	case "cluster|keyslot":
 		return appendHeader(dst, ':', int(slot.Of(args[2])))

@@ -21,8 +21,10 @@ type Proxy struct {
 	Version, ID, RunID string
 	// Software is what the servers are, for when none of them answered.
 	Software software.Software
-	// Port clients connect to. ClusterMode: they are told of a Redis Cluster.
+	// Port and Bind are where clients connect. ClusterMode: they are told of a Redis
+	// Cluster.
 	Port        int
+	Bind        string
 	ClusterMode bool
 	// Now and Started tell the uptime.
 	Now, Started time.Time
@@ -218,6 +220,8 @@ func serverInfo(p *Proxy, shards [][]section) (fields []field) {
 		switch {
 		case f.name == "redis_mode" || f.name == "server_mode":
 			f.value = mode
+		case f.name == "listener0":
+			f.value = fmt.Sprintf("name=tcp,bind=%s,port=%d", p.Bind, p.Port)
 		case strings.HasPrefix(f.name, "listener") || f.name == "availability_zone":
 			continue // of one server
 		}

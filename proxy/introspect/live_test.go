@@ -197,7 +197,7 @@ func TestInfoOfRealServers(t *testing.T) {
 	text := string(Info(nil, nil, texts, p))
 	for _, want := range []string{
 		"# Server\r\nredis_version:" + get(parseInfo(texts[0]), "Server", "redis_version") + "\r\n",
-		"redis_mode:standalone\r\n", "run_id:" + p.RunID + "\r\n", "uptime_in_seconds:100\r\n", "connected_clients:5\r\n",
+		"_mode:standalone\r\n", "run_id:" + p.RunID + "\r\n", "uptime_in_seconds:100\r\n", "connected_clients:5\r\n",
 		"role:master\r\nconnected_slaves:0\r\n", "keyspace_misses:2\r\n", "cluster_enabled:0\r\n", "rdb_last_bgsave_status:ok\r\n",
 		"mem_allocator:" + get(parseInfo(texts[0]), "Memory", "mem_allocator") + "\r\n",
 		"db0:keys=9,expires=2,avg_ttl=", "epoch:7\r\n", "shards_answered:2\r\n", "\r\n\r\n# Clients\r\n",

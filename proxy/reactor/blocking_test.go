@@ -97,7 +97,9 @@ func TestBlockingCommands(t *testing.T) {
 	d.send("XREADGROUP", "GROUP", "g", "me", "BLOCK", "0", "STREAMS", "s", ">")
 	time.Sleep(20 * time.Millisecond)
 	push.want("1", "DEL", "s")
-	d.wantNext("-UNBLOCKED the stream key no longer exists")
+	if got := d.read(); got != "-UNBLOCKED the stream key no longer exists" && !strings.HasPrefix(got, "-NOGROUP No such key 's' ") { // before and from 7.2
+		t.Fatal(got)
+	}
 
 	// Inside of MULTI nothing blocks.
 	c.queued([]string{"BLPOP", "k", "0"}, []string{"RPUSH", "k", "z"}, []string{"BLPOP", "k", "0"}, []string{"XREAD", "BLOCK", "0", "STREAMS", "{k}s", "$"}, []string{"WAIT", "1", "0"})

@@ -327,7 +327,7 @@ func TestScriptsWithVeryManyKeys(t *testing.T) {
 		c.wantNext("second")
 		c.wantNext(`-CROSSSLOT Keys in request don't hash to the same slot: "{tag}2" is in slot 8338, "elsewhere" in 6140; use one {tag} in all of its keys`)
 		c.wantNext("20000first")
-		c.wantNext("-NOSCRIPT No matching script. Please use EVAL.")
+		c.wantNext(noScript)
 		if got := c.read(); !strings.HasPrefix(got, "-ERR Error compiling script") {
 			t.Error(got)
 		}

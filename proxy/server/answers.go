@@ -38,7 +38,7 @@ func (s *Server) info(dst []byte, args, shards [][]byte) []byte {
 func (s *Server) describe() introspect.Proxy {
 	stats, status, table := s.engine.Stats(), s.client.Status(), s.engine.Table()
 	p := introspect.Proxy{
-		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Software: s.engine.Software(), Port: s.port(), ClusterMode: s.cfg.ClusterMode, Now: time.Now(), Started: s.started,
+		Version: version.String(), ID: s.client.ID(), RunID: s.runID, Software: s.engine.Software(), Port: s.port(), Bind: s.host(), ClusterMode: s.cfg.ClusterMode, Now: time.Now(), Started: s.started,
 		ProcessID: os.Getpid(), Cluster: s.cfg.Cluster, Phase: status.Phase, Epoch: status.Epoch, AckedEpoch: status.AckedEpoch,
 		ConfigServer: status.Server, Shards: len(table.Shards), Nodes: len(stats.Nodes), Loops: len(stats.Loops),
 		Clients: stats.Clients, MaxClients: s.cfg.MaxClients, ClientsBlocked: stats.ClientsBlocked, ClientsTimed: stats.ClientsTimed, ClientsTracking: stats.ClientsTracking, ClientsAccepted: stats.ClientsAccepted, ClientsRejected: stats.ClientsRejected,

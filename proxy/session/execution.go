@@ -132,10 +132,10 @@ func handlingOf(spec *command.Spec) handling {
 		return aloneAfter
 	case "auth", "hello", "readonly", "readwrite", "command", "config|set",
 		"command|count", "command|docs", "command|getkeys", "command|getkeysandflags", "command|info", "command|list",
-		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "monitor", "client|no-evict", "client|no-touch", "client|help",
+		"client|id", "client|getname", "client|setname", "client|setinfo", "client|info", "client|list", "client|kill", "client|pause", "client|unpause", "client|unblock", "monitor", "client|no-evict", "client|no-touch", "client|capa", "client|help",
 		"client|tracking", "client|caching", "client|getredir", "client|trackinginfo":
 		return aloneAfter
-	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|keyslot", "cluster|links", "cluster|help":
+	case "asking", "cluster|slots", "cluster|shards", "cluster|nodes", "cluster|info", "cluster|myid", "cluster|myshardid", "cluster|keyslot", "cluster|links", "cluster|help":
 		return aloneAfter
 	}
 	return refused

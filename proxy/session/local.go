@@ -121,7 +121,7 @@ func (c *Client) local(spec *command.Spec, args [][]byte, raw []byte) {
 		c.sh.Router.Local(c, c.begin(spec), args)
 		c.waitForAll() // what follows finds it done
 		return
-	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|no-evict", "client|no-touch":
+	case "client|id", "client|getname", "client|setname", "client|setinfo", "client|no-evict", "client|no-touch", "client|capa":
 		text = c.client(text, spec.Name, args)
 	case "asking":
 		if !c.sh.ClusterMode {
@@ -336,6 +336,7 @@ func (c *Client) client(dst []byte, name string, args [][]byte) []byte {
 		return append(dst, setSwitch(&c.more().noEvict, args[2])...)
 	case "client|no-touch":
 		return append(dst, setSwitch(&c.more().noTouch, args[2])...)
+	case "client|capa": // servers take all, too: what a client can do that it need not do here
 	}
 	return append(dst, lineOK...)
 }

@@ -73,6 +73,7 @@ const (
 
 var (
 	lineNoScript  = []byte("-NOSCRIPT No matching script. Please use EVAL.\r\n")
+	lineNoScript8 = []byte("-NOSCRIPT No matching script.\r\n") // of Valkey from 8.0
 	rawScriptLoad = []byte("*3\r\n$6\r\nSCRIPT\r\n$4\r\nLOAD\r\n")
 )
 
@@ -362,9 +363,9 @@ type bySHA Client
 // Reply passes a reply on, unless it is NOSCRIPT and the script can be found.
 func (o *bySHA) Reply(r *backend.Request, piece []byte, last bool, kind byte) {
 	c := (*Client)(o)
-	if last && kind == '-' && bytes.Equal(whole(r, piece), lineNoScript) && (r.Following == nil || r.Replica) {
+	if last && kind == '-' && isNoScript(whole(r, piece)) && (r.Following == nil || r.Replica) {
 		if args, _ := finalArgs(r.Spec, r.Raw()); len(args) > 1 {
-			c.findScript(r, string(c.sh.lowerSHA(args[1])))
+			c.findScript(r, string(c.sh.lowerSHA(args[1])), whole(r, piece))
 			return
 		}
 	}
@@ -389,9 +390,9 @@ func (o *firstBySHA) Reply(r *backend.Request, piece []byte, last bool, kind byt
 	c := o.client
 	switch {
 	case !last:
-	case kind == '-' && bytes.Equal(whole(r, piece), lineNoScript):
+	case kind == '-' && isNoScript(whole(r, piece)):
 		if !o.again {
-			c.findScript(r, o.sha)
+			c.findScript(r, o.sha, whole(r, piece))
 			return
 		}
 	case kind != '-':
@@ -418,10 +419,20 @@ func (s *Shared) fetch(sha string) {
 	}, nil)
 }
 
+// isNoScript tells if a server says that it does not have the script. It says no more
+// than that: what else begins with NOSCRIPT is of a script that ran.
+func isNoScript(line []byte) bool {
+	return bytes.Equal(line, lineNoScript) || bytes.Equal(line, lineNoScript8)
+}
+
 // findScript looks for the source of an EVALSHA that was answered with NOSCRIPT,
-// and sends it again. The request keeps its place in the order.
-func (c *Client) findScript(r *backend.Request, sha string) {
+// and sends it again. The request keeps its place in the order. said is the answer.
+func (c *Client) findScript(r *backend.Request, sha string, said []byte) {
 	sh := c.sh
+	line := lineNoScript // said is not ours to keep
+	if bytes.Equal(said, lineNoScript8) {
+		line = lineNoScript8
+	}
 	r.Keep(bytes.Clone(r.Raw()))
 	r.Out.Reset(&sh.Pool)
 	// If the client closes meanwhile, this is not the owner any more.
@@ -438,7 +449,7 @@ func (c *Client) findScript(r *backend.Request, sha string) {
 		}
 		source, ok := found[sha]
 		if !ok {
-			c.Reply(r, lineNoScript, true, '-')
+			c.Reply(r, line, true, '-')
 			return
 		}
 		o := &firstBySHA{client: c, sha: sha, again: true}

@@ -27,7 +27,11 @@ func Of(info []byte) Software {
 	if version == "" {
 		return Software{}
 	}
-	return Software{Name: "redis", Version: version, Redis: version}
+	s := Software{Name: "redis", Version: version, Redis: version}
+	if valkey := Field(info, "valkey_version"); strings.HasPrefix(valkey, "7.") {
+		s.Version = valkey // which is a Redis by name only
+	}
+	return s
 }
 
 // Field returns the value of a field of INFO, "" when it is not there.

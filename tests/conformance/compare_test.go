@@ -41,7 +41,7 @@ var hows = func() map[string]how {
 		pairs:     "hgetall config|get",
 		deep:      "command command|info command|docs function|list",
 		scanned:   "scan hscan sscan zscan",
-		near:      "ttl pttl expiretime pexpiretime object|idletime xpending xinfo|consumers xinfo|stream xautoclaim xclaim",
+		near:      "httl hpttl hexpiretime hpexpiretime ttl pttl expiretime pexpiretime object|idletime xpending xinfo|consumers xinfo|stream xautoclaim xclaim",
 		shape:     "time randomkey spop srandmember hrandfield zrandmember client|id memory|usage lastsave acl|genpass",
 		kinds: "dump info client|list client|info hello lolwut memory|stats memory|doctor memory|malloc-stats latency|doctor latency|graph " +
 			"latency|latest latency|history latency|histogram slowlog|get slowlog|len role acl|list acl|log function|stats function|dump client|trackinginfo",

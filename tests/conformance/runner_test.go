@@ -22,8 +22,10 @@ type spec struct {
 type runner struct {
 	t                   *testing.T
 	redis, basalt, node *side
+	version             version
 	specs               map[string]*spec
 	missing             map[string]*difference
+	absent              map[string]bool // refused commands that the server does not have
 	differences         []*difference
 	failures            map[string]bool
 	sequences, commands int

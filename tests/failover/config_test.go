@@ -46,7 +46,12 @@ func TestConfigSetSurvives(t *testing.T) {
 	}
 	defer conn.Close()
 	begun := time.Now()
-	do(t, conn, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory-samples", "7")
+	if takesSeveral(t) {
+		do(t, conn, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory-samples", "7")
+	} else {
+		do(t, conn, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+		do(t, conn, "CONFIG", "SET", "maxmemory-samples", "7")
+	}
 	t.Logf("CONFIG SET took %s", time.Since(begun).Round(time.Millisecond))
 	requireParameter(t, c, "maxmemory-policy", "allkeys-lru")
 	if got := do(t, conn, "CONFIG", "GET", "maxmemory-policy"); len(got.Array) != 2 || string(got.Array[1].Text) != "allkeys-lru" {
@@ -92,4 +97,20 @@ func TestConfigSetSurvives(t *testing.T) {
 		t.Errorf("cluster status: %s", out)
 	}
 	c.RequireInvariants(t)
+}
+
+// takesSeveral tells if a server takes several parameters in one CONFIG SET, as those
+// from 7.0 on do.
+func takesSeveral(t *testing.T) bool {
+	t.Helper()
+	conn, err := consistency.Dial(t.Context(), harness.StartRedis(t).Address, "", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	r, err := conn.Do("CONFIG", "SET", "maxmemory-samples", "6", "maxmemory-policy", "noeviction")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r.Err == nil
 }

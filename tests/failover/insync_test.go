@@ -293,7 +293,8 @@ func startAgain(t *testing.T, c *harness.Cluster, name string) {
 func keepFromCopying(t *testing.T, c *harness.Cluster, master string) {
 	t.Helper()
 	conn := c.Admin(t, c.Process(t, master).Address)
-	do(t, conn, "CONFIG", "SET", "repl-backlog-size", "16384", "repl-diskless-sync-delay", "3600")
+	do(t, conn, "CONFIG", "SET", "repl-backlog-size", "16384")
+	do(t, conn, "CONFIG", "SET", "repl-diskless-sync-delay", "3600")
 	slowCopies(t, c, master)
 }
 

@@ -31,7 +31,14 @@ func TestScriptsOutliveMasters(t *testing.T) {
 	if err := proxies[0].Eval(ctx, byEval, []string{"key"}).Err(); err != nil && err != redis.Nil {
 		t.Fatal(err)
 	}
-	if err := proxies[1].FunctionLoad(ctx, "#!lua name=lib\nredis.register_function('double', function(k, a) return 2*a[1] end)").Err(); err != nil {
+	info, err := c.Admin(t, c.Master(t, 0).GetAddress()).Do("COMMAND", "INFO", "fcall")
+	if err != nil || len(info.Array) != 1 {
+		t.Fatalf("COMMAND INFO: %v, %v", info.Array, err)
+	}
+	functions := len(info.Array[0].Array) > 0 // servers before 7.0 have none
+	if !functions {
+		t.Log("the servers have no functions")
+	} else if err := proxies[1].FunctionLoad(ctx, "#!lua name=lib\nredis.register_function('double', function(k, a) return 2*a[1] end)").Err(); err != nil {
 		t.Fatal(err)
 	}
 	evaled := redis.NewScript(byEval).Hash()
@@ -67,8 +74,11 @@ func TestScriptsOutliveMasters(t *testing.T) {
 				t.Fatalf("%s: EVALSHA of a user with limits: %v, %v", when, got, err)
 			}
 			err = limited.Eval(ctx, "return redis.call('get', ARGV[1])", []string{key}, "other").Err()
-			if err == nil || !strings.Contains(err.Error(), "can't access at least one of the keys") {
+			if err == nil || !strings.Contains(err.Error(), "can't access at least one of the keys") && !strings.Contains(err.Error(), "No permissions to access a key") {
 				t.Fatalf("%s: a script reads a key that its user may not: %v", when, err)
+			}
+			if !functions {
+				continue
 			}
 			if n, err := proxies[i%2].FCall(ctx, "double", []string{key}, i).Int(); err != nil || n != 2*i {
 				t.Fatalf("%s: FCALL: %d, %v", when, n, err)

@@ -52,8 +52,7 @@ func run(table, replies, rules, server, snap string) error {
 	}
 	for name, c := range additions.Commands {
 		if _, known := redis.Commands[name]; known {
-			delete(additions.Commands, name)
-			continue
+			delete(additions.Commands, name) // it only has more forms in later servers
 		}
 		redis.Commands[name] = c
 	}

@@ -29,7 +29,7 @@ var byName = merge(
 	decide("Local", "", "ping echo auth hello select quit reset time readonly readwrite command"),
 	decide("Local", "", "multi exec discard watch unwatch monitor"),
 	decide("Local", "", "wait waitaof"),
-	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|help"),
+	decide("Local", "", "client|id client|getname client|setname client|setinfo client|info client|list client|kill client|pause client|unpause client|unblock client|reply client|no-evict client|no-touch client|capa client|help"),
 	decide("Local", "", "client|tracking client|trackinginfo client|caching client|getredir"),
 	decide("Local", "", "config|set"),
 	decide("AnyShard", "", "lolwut pfselftest object|help xinfo|help xgroup|help memory|help slowlog|help latency|help config|help command|help module|help script|help function|help module|list"),
@@ -51,6 +51,8 @@ var byName = merge(
 		"config|rewrite"),
 	refuse(never+"servers load modules when they are started, by whoever runs them",
 		"module|load module|loadex module|unload"),
+	refuse(yet+"sources are kept to be run, not to be shown",
+		"script|show"),
 	refuse(never+"the debugger stops a server for everybody, debug against a server of your own",
 		"script|debug"),
 )

@@ -55,8 +55,8 @@ const (
 // Redis returns the snapshot in the repository.
 func Redis() (Snapshot, error) { return parse(redisJSON) }
 
-// Additions returns commands of later servers that the proxy answers itself,
-// in the form a server would describe them.
+// Additions returns commands of later servers that the proxy has, and those of which
+// later servers know more forms, as these describe them.
 func Additions() (Snapshot, error) { return parse(additionsJSON) }
 
 func parse(data []byte) (s Snapshot, err error) {

@@ -38,9 +38,9 @@ func capture(binary, to string) error {
 	if err != nil {
 		return err
 	}
-	name := "redis"
-	if bytes.HasPrefix(says, []byte("Valkey ")) {
-		name = "valkey"
+	name := "valkey" // which says "Valkey server" or, before 8.0, "Server"
+	if bytes.HasPrefix(says, []byte("Redis ")) {
+		name = "redis"
 	}
 	_, rest, _ := strings.Cut(string(says), " v=")
 	version, _, _ := strings.Cut(rest, " ")
@@ -284,6 +284,7 @@ func (c *session) run(says string) error {
 		{of: master, file: "memory-stats", asks: "MEMORY STATS"},
 		{of: master, file: "memory-doctor", asks: "MEMORY DOCTOR"},
 		{of: master, file: "function-stats", asks: "FUNCTION STATS"},
+		{of: master, file: "error-noscript", asks: "EVALSHA 0000000000000000000000000000000000000000 0"},
 		{of: replica, file: "error-readonly", asks: "SET k v"},
 		{of: master, file: "bgsave-schedule", asks: "BGSAVE SCHEDULE"},
 		{of: master, file: "bgsave", asks: "BGSAVE", until: "saving started"},
