@@ -231,8 +231,7 @@ func (q *Inquiry) Take(numbers []int64) Verdict {
 		return Answered // nothing can be learned of it
 	}
 	if q.matched {
-		q.numbers = [signatureBits]int64(numbers)
-		numbers = numbers[signatureBits:]
+		numbers = numbers[copy(q.numbers[:], numbers):]
 	}
 	q.surplus = make([]int64, len(q.names)+len(q.patterns))
 	more := false
