@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -214,7 +215,32 @@ func (s *server) until(command, text string) error {
 }
 
 func (c *session) keep(name string, reply []byte) error {
-	return os.WriteFile(filepath.Join(c.to, name), reply, 0o644) //nolint:gosec // no secrets
+	return os.WriteFile(filepath.Join(c.to, name), anywhere(reply), 0o644) //nolint:gosec // no secrets
+}
+
+// bulk is the head of a reply that says how long it is.
+var bulk = regexp.MustCompile(`^([$=])[0-9]+\r\n`)
+
+// anywhere is a reply without what is of one machine only: its kernel, and where its
+// files are.
+func anywhere(reply []byte) []byte {
+	lines := strings.SplitAfter(string(reply), "\n")
+	for i, line := range lines {
+		text := strings.TrimRight(line, "\r\n")
+		field, value, _ := strings.Cut(text, ":")
+		switch end := line[len(text):]; field {
+		case "os":
+			lines[i] = "os:Linux x86_64" + end
+		case "executable", "config_file":
+			lines[i] = field + ":/" + filepath.Base(value) + end
+		}
+	}
+	out := strings.Join(lines, "")
+	if head := bulk.FindStringSubmatch(out); head != nil && len(out) != len(reply) {
+		body := out[len(head[0]):]
+		out = fmt.Sprintf("%s%d\r\n%s", head[1], len(body)-len("\r\n"), body)
+	}
+	return []byte(out)
 }
 
 func (c *session) run(says string) error {
