@@ -285,7 +285,8 @@ func (f *fakeConfigserver) SetMaintenance(context.Context, *basaltv1.SetMaintena
 	return &basaltv1.SetMaintenanceResponse{Epoch: 18}, nil
 }
 
-func (f *fakeConfigserver) PlanFailover(_ context.Context, r *basaltv1.FailoverRequest) (*basaltv1.FailoverPlan, error) {
+func (f *fakeConfigserver) PlanFailover(_ context.Context, plan *basaltv1.PlanFailoverRequest) (*basaltv1.FailoverPlan, error) {
+	r := plan.GetFailover()
 	switch {
 	case r.GetAcceptLoss():
 		return &basaltv1.FailoverPlan{Master: "shard-0-0", Candidate: r.GetCandidate(), Lost: "the last 4096 bytes that its master wrote", Bytes: 4096}, nil

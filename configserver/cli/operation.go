@@ -32,7 +32,7 @@ func (a *app) failoverCommand() *cobra.Command {
 		func(ctx context.Context, cluster, shard string) (*basaltv1.OperationResult, error) {
 			request := &basaltv1.FailoverRequest{Cluster: cluster, Shard: shard, Candidate: to, AcceptLoss: acceptLoss}
 			if !yes {
-				plan, err := call(ctx, a.clusters().PlanFailover, request)
+				plan, err := call(ctx, a.clusters().PlanFailover, &basaltv1.PlanFailoverRequest{Failover: request})
 				if err == nil {
 					err = a.confirm(planned(cluster, shard, plan))
 				}

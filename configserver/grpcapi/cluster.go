@@ -195,7 +195,7 @@ func (s clusterService) DeleteCluster(ctx context.Context, req *basaltv1.DeleteC
 func (s clusterService) RegisterNode(ctx context.Context, req *basaltv1.RegisterNodeRequest) (*basaltv1.Topology, error) {
 	err := errors.Join(
 		checkCluster("cluster", req.GetCluster()),
-		checkShard("shard", req.GetShard()),
+		checkShard(req.GetShard()),
 		checkNode("node", req.GetNode()),
 		checkAddress("address", req.GetAddress()),
 	)
@@ -262,7 +262,7 @@ func (s *Server) changed(c topology.Cluster, err error, what string, attrs ...an
 }
 
 func (s clusterService) Switchover(ctx context.Context, req *basaltv1.SwitchoverRequest) (*basaltv1.OperationResult, error) {
-	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard("shard", req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
+	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard(req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
 		return nil, toStatus(err)
 	}
 	return onOwner(ctx, s.Server, req.GetCluster(),
@@ -276,7 +276,7 @@ func (s clusterService) Switchover(ctx context.Context, req *basaltv1.Switchover
 }
 
 func (s clusterService) Failover(ctx context.Context, req *basaltv1.FailoverRequest) (*basaltv1.OperationResult, error) {
-	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard("shard", req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
+	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard(req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
 		return nil, toStatus(err)
 	}
 	return onOwner(ctx, s.Server, req.GetCluster(),
@@ -289,8 +289,9 @@ func (s clusterService) Failover(ctx context.Context, req *basaltv1.FailoverRequ
 		})
 }
 
-func (s clusterService) PlanFailover(ctx context.Context, req *basaltv1.FailoverRequest) (*basaltv1.FailoverPlan, error) {
-	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard("shard", req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
+func (s clusterService) PlanFailover(ctx context.Context, plan *basaltv1.PlanFailoverRequest) (*basaltv1.FailoverPlan, error) {
+	req := plan.GetFailover()
+	if err := errors.Join(checkCluster("cluster", req.GetCluster()), checkShard(req.GetShard()), checkCandidate(req.GetCandidate())); err != nil {
 		return nil, toStatus(err)
 	}
 	return onOwner(ctx, s.Server, req.GetCluster(),
@@ -302,7 +303,7 @@ func (s clusterService) PlanFailover(ctx context.Context, req *basaltv1.Failover
 			return &basaltv1.FailoverPlan{Master: p.Master, MasterLives: p.MasterLives, Candidate: p.Candidate, Lost: p.Lost, Bytes: p.Bytes}, nil
 		},
 		func(ctx context.Context, conn grpc.ClientConnInterface) (*basaltv1.FailoverPlan, error) {
-			return basaltv1.NewClusterServiceClient(conn).PlanFailover(ctx, req)
+			return basaltv1.NewClusterServiceClient(conn).PlanFailover(ctx, plan)
 		})
 }
 
@@ -372,7 +373,7 @@ func (s clusterService) ForgetProxy(ctx context.Context, req *basaltv1.ForgetPro
 func (s clusterService) SetMaintenance(ctx context.Context, req *basaltv1.SetMaintenanceRequest) (*basaltv1.SetMaintenanceResponse, error) {
 	err := errors.Join(checkCluster("cluster", req.GetCluster()), checkText("reason", req.GetReason()))
 	if req.GetShard() != "" {
-		err = errors.Join(err, checkShard("shard", req.GetShard()))
+		err = errors.Join(err, checkShard(req.GetShard()))
 	}
 	length := req.GetLength().AsDuration()
 	if length < 0 || length > topology.MaxMaintenance {

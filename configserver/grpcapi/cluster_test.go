@@ -177,15 +177,19 @@ func TestSetMaintenance(t *testing.T) {
 	wantStatus(t, err, codes.InvalidArgument, "length")
 }
 
+func planOf(failover *basaltv1.FailoverRequest) *basaltv1.PlanFailoverRequest {
+	return &basaltv1.PlanFailoverRequest{Failover: failover}
+}
+
 func TestPlanFailover(t *testing.T) {
 	st := newStore(t)
 	owner, other := startConfigserver(t, st, "cs-0"), startConfigserver(t, st, "cs-1")
 	owner.own(t, st, "blue")
-	plan, err := other.clusters().PlanFailover(t.Context(), &basaltv1.FailoverRequest{Cluster: "blue", Shard: "shard-0", Candidate: "shard-0-1"})
+	plan, err := other.clusters().PlanFailover(t.Context(), planOf(&basaltv1.FailoverRequest{Cluster: "blue", Shard: "shard-0", Candidate: "shard-0-1"}))
 	if err != nil || plan.GetCandidate() != "shard-0-1" || !plan.GetMasterLives() || plan.GetBytes() != 17 {
 		t.Errorf("%v, %v", plan, err)
 	}
-	_, err = owner.clusters().PlanFailover(t.Context(), &basaltv1.FailoverRequest{Cluster: "blue", Shard: "zero"})
+	_, err = owner.clusters().PlanFailover(t.Context(), planOf(&basaltv1.FailoverRequest{Cluster: "blue", Shard: "zero"}))
 	wantStatus(t, err, codes.InvalidArgument, "shard")
 }
 

@@ -34,12 +34,12 @@ func checkCluster(field, name string) error {
 	return nil
 }
 
-func checkShard(field, id string) error {
+func checkShard(id string) error {
 	if !shardID.MatchString(id) {
-		return topology.Invalidf(field, "%.80q is no shard id; write shard-N, as in shard-0", id)
+		return topology.Invalidf("shard", "%.80q is no shard id; write shard-N, as in shard-0", id)
 	}
 	if n, _ := strconv.Atoi(id[len("shard-"):]); n >= maxShards {
-		return topology.Invalidf(field, "%s is beyond the last possible shard, shard-%d", id, maxShards-1)
+		return topology.Invalidf("shard", "%s is beyond the last possible shard, shard-%d", id, maxShards-1)
 	}
 	return nil
 }

@@ -1348,6 +1348,52 @@ func (x *FailoverRequest) GetAcceptLoss() bool {
 	return false
 }
 
+// PlanFailoverRequest asks what a failover would do.
+type PlanFailoverRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The failover, which is not begun.
+	Failover      *FailoverRequest `protobuf:"bytes,1,opt,name=failover,proto3" json:"failover,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlanFailoverRequest) Reset() {
+	*x = PlanFailoverRequest{}
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlanFailoverRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlanFailoverRequest) ProtoMessage() {}
+
+func (x *PlanFailoverRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlanFailoverRequest.ProtoReflect.Descriptor instead.
+func (*PlanFailoverRequest) Descriptor() ([]byte, []int) {
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlanFailoverRequest) GetFailover() *FailoverRequest {
+	if x != nil {
+		return x.Failover
+	}
+	return nil
+}
+
 // SetMaintenanceRequest begins or ends a maintenance.
 type SetMaintenanceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1365,7 +1411,7 @@ type SetMaintenanceRequest struct {
 
 func (x *SetMaintenanceRequest) Reset() {
 	*x = SetMaintenanceRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1423,7 @@ func (x *SetMaintenanceRequest) String() string {
 func (*SetMaintenanceRequest) ProtoMessage() {}
 
 func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[17]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1436,7 @@ func (x *SetMaintenanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceRequest.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{17}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SetMaintenanceRequest) GetCluster() string {
@@ -1432,7 +1478,7 @@ type SetMaintenanceResponse struct {
 
 func (x *SetMaintenanceResponse) Reset() {
 	*x = SetMaintenanceResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1444,7 +1490,7 @@ func (x *SetMaintenanceResponse) String() string {
 func (*SetMaintenanceResponse) ProtoMessage() {}
 
 func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[18]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1457,7 +1503,7 @@ func (x *SetMaintenanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenanceResponse.ProtoReflect.Descriptor instead.
 func (*SetMaintenanceResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{18}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SetMaintenanceResponse) GetEpoch() uint64 {
@@ -1470,9 +1516,10 @@ func (x *SetMaintenanceResponse) GetEpoch() uint64 {
 // FailoverPlan is what a failover would do now.
 type FailoverPlan struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The node that is or was the master, and whether it answers.
-	Master      string `protobuf:"bytes,1,opt,name=master,proto3" json:"master,omitempty"`
-	MasterLives bool   `protobuf:"varint,2,opt,name=master_lives,json=masterLives,proto3" json:"master_lives,omitempty"`
+	// The node that is or was the master.
+	Master string `protobuf:"bytes,1,opt,name=master,proto3" json:"master,omitempty"`
+	// Whether it answers.
+	MasterLives bool `protobuf:"varint,2,opt,name=master_lives,json=masterLives,proto3" json:"master_lives,omitempty"`
 	// The node that would become master; empty when others are waited for first.
 	Candidate string `protobuf:"bytes,3,opt,name=candidate,proto3" json:"candidate,omitempty"`
 	// What is known to be lost by the choice of the candidate; empty when nothing is.
@@ -1486,7 +1533,7 @@ type FailoverPlan struct {
 
 func (x *FailoverPlan) Reset() {
 	*x = FailoverPlan{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1545,7 @@ func (x *FailoverPlan) String() string {
 func (*FailoverPlan) ProtoMessage() {}
 
 func (x *FailoverPlan) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[19]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1558,7 @@ func (x *FailoverPlan) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FailoverPlan.ProtoReflect.Descriptor instead.
 func (*FailoverPlan) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{19}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *FailoverPlan) GetMaster() string {
@@ -1562,7 +1609,7 @@ type OperationResult struct {
 
 func (x *OperationResult) Reset() {
 	*x = OperationResult{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1574,7 +1621,7 @@ func (x *OperationResult) String() string {
 func (*OperationResult) ProtoMessage() {}
 
 func (x *OperationResult) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[20]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1587,7 +1634,7 @@ func (x *OperationResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationResult.ProtoReflect.Descriptor instead.
 func (*OperationResult) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{20}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *OperationResult) GetReport() *Report {
@@ -1650,7 +1697,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1709,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[21]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1722,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{21}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Report) GetId() string {
@@ -1820,7 +1867,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1832,7 +1879,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[22]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1845,7 +1892,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{22}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Evidence) GetVantagePoint() string {
@@ -1884,7 +1931,7 @@ type ReportPhase struct {
 
 func (x *ReportPhase) Reset() {
 	*x = ReportPhase{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1896,7 +1943,7 @@ func (x *ReportPhase) String() string {
 func (*ReportPhase) ProtoMessage() {}
 
 func (x *ReportPhase) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[23]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1909,7 +1956,7 @@ func (x *ReportPhase) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportPhase.ProtoReflect.Descriptor instead.
 func (*ReportPhase) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{23}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReportPhase) GetName() string {
@@ -1952,7 +1999,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1964,7 +2011,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[24]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1977,7 +2024,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{24}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Candidate) GetNode() string {
@@ -2026,7 +2073,7 @@ type RotateCredentialsRequest struct {
 
 func (x *RotateCredentialsRequest) Reset() {
 	*x = RotateCredentialsRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2038,7 +2085,7 @@ func (x *RotateCredentialsRequest) String() string {
 func (*RotateCredentialsRequest) ProtoMessage() {}
 
 func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[25]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2051,7 +2098,7 @@ func (x *RotateCredentialsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsRequest.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{25}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RotateCredentialsRequest) GetCluster() string {
@@ -2072,7 +2119,7 @@ type RotateCredentialsResponse struct {
 
 func (x *RotateCredentialsResponse) Reset() {
 	*x = RotateCredentialsResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2084,7 +2131,7 @@ func (x *RotateCredentialsResponse) String() string {
 func (*RotateCredentialsResponse) ProtoMessage() {}
 
 func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[26]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2097,7 +2144,7 @@ func (x *RotateCredentialsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateCredentialsResponse.ProtoReflect.Descriptor instead.
 func (*RotateCredentialsResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{26}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RotateCredentialsResponse) GetGenerations() map[string]uint64 {
@@ -2118,7 +2165,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2177,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[27]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2190,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{27}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *GetStatusRequest) GetCluster() string {
@@ -2179,7 +2226,7 @@ type ClusterStatus struct {
 
 func (x *ClusterStatus) Reset() {
 	*x = ClusterStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2191,7 +2238,7 @@ func (x *ClusterStatus) String() string {
 func (*ClusterStatus) ProtoMessage() {}
 
 func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[28]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2204,7 +2251,7 @@ func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
 func (*ClusterStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{28}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ClusterStatus) GetCluster() *Cluster {
@@ -2288,7 +2335,7 @@ type Diverged struct {
 
 func (x *Diverged) Reset() {
 	*x = Diverged{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2300,7 +2347,7 @@ func (x *Diverged) String() string {
 func (*Diverged) ProtoMessage() {}
 
 func (x *Diverged) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[29]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2313,7 +2360,7 @@ func (x *Diverged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Diverged.ProtoReflect.Descriptor instead.
 func (*Diverged) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{29}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Diverged) GetShard() string {
@@ -2384,7 +2431,7 @@ type Problem struct {
 
 func (x *Problem) Reset() {
 	*x = Problem{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2443,7 @@ func (x *Problem) String() string {
 func (*Problem) ProtoMessage() {}
 
 func (x *Problem) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[30]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2456,7 @@ func (x *Problem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Problem.ProtoReflect.Descriptor instead.
 func (*Problem) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{30}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Problem) GetCode() string {
@@ -2488,7 +2535,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2500,7 +2547,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[31]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2513,7 +2560,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{31}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *NodeStatus) GetNode() string {
@@ -2641,7 +2688,7 @@ type ForgetProxyRequest struct {
 
 func (x *ForgetProxyRequest) Reset() {
 	*x = ForgetProxyRequest{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2700,7 @@ func (x *ForgetProxyRequest) String() string {
 func (*ForgetProxyRequest) ProtoMessage() {}
 
 func (x *ForgetProxyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[32]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2713,7 @@ func (x *ForgetProxyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProxyRequest.ProtoReflect.Descriptor instead.
 func (*ForgetProxyRequest) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{32}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ForgetProxyRequest) GetCluster() string {
@@ -2692,7 +2739,7 @@ type ForgetProxyResponse struct {
 
 func (x *ForgetProxyResponse) Reset() {
 	*x = ForgetProxyResponse{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[33]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2704,7 +2751,7 @@ func (x *ForgetProxyResponse) String() string {
 func (*ForgetProxyResponse) ProtoMessage() {}
 
 func (x *ForgetProxyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[33]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2717,7 +2764,7 @@ func (x *ForgetProxyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ForgetProxyResponse.ProtoReflect.Descriptor instead.
 func (*ForgetProxyResponse) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{33}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 // ProxyStatus is one member proxy.
@@ -2750,7 +2797,7 @@ type ProxyStatus struct {
 
 func (x *ProxyStatus) Reset() {
 	*x = ProxyStatus{}
-	mi := &file_basalt_v1_cluster_proto_msgTypes[34]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2809,7 @@ func (x *ProxyStatus) String() string {
 func (*ProxyStatus) ProtoMessage() {}
 
 func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_basalt_v1_cluster_proto_msgTypes[34]
+	mi := &file_basalt_v1_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2822,7 @@ func (x *ProxyStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProxyStatus.ProtoReflect.Descriptor instead.
 func (*ProxyStatus) Descriptor() ([]byte, []int) {
-	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{34}
+	return file_basalt_v1_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ProxyStatus) GetId() string {
@@ -2944,7 +2991,9 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x12\x1c\n" +
 	"\tcandidate\x18\x03 \x01(\tR\tcandidate\x12\x1f\n" +
 	"\vaccept_loss\x18\x04 \x01(\bR\n" +
-	"acceptLoss\"\x92\x01\n" +
+	"acceptLoss\"M\n" +
+	"\x13PlanFailoverRequest\x126\n" +
+	"\bfailover\x18\x01 \x01(\v2\x1a.basalt.v1.FailoverRequestR\bfailover\"\x92\x01\n" +
 	"\x15SetMaintenanceRequest\x12\x18\n" +
 	"\acluster\x18\x01 \x01(\tR\acluster\x12\x14\n" +
 	"\x05shard\x18\x02 \x01(\tR\x05shard\x121\n" +
@@ -3084,7 +3133,7 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_MASTER\x10\x01\x12\x15\n" +
 	"\x11NODE_ROLE_REPLICA\x10\x02\x12\x14\n" +
-	"\x10NODE_ROLE_FENCED\x10\x032\xf4\t\n" +
+	"\x10NODE_ROLE_FENCED\x10\x032\xf8\t\n" +
 	"\x0eClusterService\x12D\n" +
 	"\rCreateCluster\x12\x1f.basalt.v1.CreateClusterRequest\x1a\x12.basalt.v1.Cluster\x12>\n" +
 	"\n" +
@@ -3099,8 +3148,8 @@ const file_basalt_v1_cluster_proto_rawDesc = "" +
 	"\x0fSetNodeReadable\x12!.basalt.v1.SetNodeReadableRequest\x1a\x13.basalt.v1.Topology\x12F\n" +
 	"\n" +
 	"Switchover\x12\x1c.basalt.v1.SwitchoverRequest\x1a\x1a.basalt.v1.OperationResult\x12B\n" +
-	"\bFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x1a.basalt.v1.OperationResult\x12C\n" +
-	"\fPlanFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x17.basalt.v1.FailoverPlan\x12U\n" +
+	"\bFailover\x12\x1a.basalt.v1.FailoverRequest\x1a\x1a.basalt.v1.OperationResult\x12G\n" +
+	"\fPlanFailover\x12\x1e.basalt.v1.PlanFailoverRequest\x1a\x17.basalt.v1.FailoverPlan\x12U\n" +
 	"\x0eSetMaintenance\x12 .basalt.v1.SetMaintenanceRequest\x1a!.basalt.v1.SetMaintenanceResponse\x12^\n" +
 	"\x11RotateCredentials\x12#.basalt.v1.RotateCredentialsRequest\x1a$.basalt.v1.RotateCredentialsResponse\x12B\n" +
 	"\tGetStatus\x12\x1b.basalt.v1.GetStatusRequest\x1a\x18.basalt.v1.ClusterStatus\x12L\n" +
@@ -3121,7 +3170,7 @@ func file_basalt_v1_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_basalt_v1_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_basalt_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_basalt_v1_cluster_proto_goTypes = []any{
 	(Preference)(0),                   // 0: basalt.v1.Preference
 	(NodeRole)(0),                     // 1: basalt.v1.NodeRole
@@ -3142,123 +3191,125 @@ var file_basalt_v1_cluster_proto_goTypes = []any{
 	(*SetNodeReadableRequest)(nil),    // 16: basalt.v1.SetNodeReadableRequest
 	(*SwitchoverRequest)(nil),         // 17: basalt.v1.SwitchoverRequest
 	(*FailoverRequest)(nil),           // 18: basalt.v1.FailoverRequest
-	(*SetMaintenanceRequest)(nil),     // 19: basalt.v1.SetMaintenanceRequest
-	(*SetMaintenanceResponse)(nil),    // 20: basalt.v1.SetMaintenanceResponse
-	(*FailoverPlan)(nil),              // 21: basalt.v1.FailoverPlan
-	(*OperationResult)(nil),           // 22: basalt.v1.OperationResult
-	(*Report)(nil),                    // 23: basalt.v1.Report
-	(*Evidence)(nil),                  // 24: basalt.v1.Evidence
-	(*ReportPhase)(nil),               // 25: basalt.v1.ReportPhase
-	(*Candidate)(nil),                 // 26: basalt.v1.Candidate
-	(*RotateCredentialsRequest)(nil),  // 27: basalt.v1.RotateCredentialsRequest
-	(*RotateCredentialsResponse)(nil), // 28: basalt.v1.RotateCredentialsResponse
-	(*GetStatusRequest)(nil),          // 29: basalt.v1.GetStatusRequest
-	(*ClusterStatus)(nil),             // 30: basalt.v1.ClusterStatus
-	(*Diverged)(nil),                  // 31: basalt.v1.Diverged
-	(*Problem)(nil),                   // 32: basalt.v1.Problem
-	(*NodeStatus)(nil),                // 33: basalt.v1.NodeStatus
-	(*ForgetProxyRequest)(nil),        // 34: basalt.v1.ForgetProxyRequest
-	(*ForgetProxyResponse)(nil),       // 35: basalt.v1.ForgetProxyResponse
-	(*ProxyStatus)(nil),               // 36: basalt.v1.ProxyStatus
-	nil,                               // 37: basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	(ClusterPhase)(0),                 // 38: basalt.v1.ClusterPhase
-	(*timestamppb.Timestamp)(nil),     // 39: google.protobuf.Timestamp
-	(*ShardOutage)(nil),               // 40: basalt.v1.ShardOutage
-	(ReadPolicy)(0),                   // 41: basalt.v1.ReadPolicy
-	(*durationpb.Duration)(nil),       // 42: google.protobuf.Duration
-	(CrossSlot)(0),                    // 43: basalt.v1.CrossSlot
-	(PubSub)(0),                       // 44: basalt.v1.PubSub
-	(OperationKind)(0),                // 45: basalt.v1.OperationKind
-	(Sight)(0),                        // 46: basalt.v1.Sight
-	(*Topology)(nil),                  // 47: basalt.v1.Topology
-	(*CrossSlotRequests)(nil),         // 48: basalt.v1.CrossSlotRequests
+	(*PlanFailoverRequest)(nil),       // 19: basalt.v1.PlanFailoverRequest
+	(*SetMaintenanceRequest)(nil),     // 20: basalt.v1.SetMaintenanceRequest
+	(*SetMaintenanceResponse)(nil),    // 21: basalt.v1.SetMaintenanceResponse
+	(*FailoverPlan)(nil),              // 22: basalt.v1.FailoverPlan
+	(*OperationResult)(nil),           // 23: basalt.v1.OperationResult
+	(*Report)(nil),                    // 24: basalt.v1.Report
+	(*Evidence)(nil),                  // 25: basalt.v1.Evidence
+	(*ReportPhase)(nil),               // 26: basalt.v1.ReportPhase
+	(*Candidate)(nil),                 // 27: basalt.v1.Candidate
+	(*RotateCredentialsRequest)(nil),  // 28: basalt.v1.RotateCredentialsRequest
+	(*RotateCredentialsResponse)(nil), // 29: basalt.v1.RotateCredentialsResponse
+	(*GetStatusRequest)(nil),          // 30: basalt.v1.GetStatusRequest
+	(*ClusterStatus)(nil),             // 31: basalt.v1.ClusterStatus
+	(*Diverged)(nil),                  // 32: basalt.v1.Diverged
+	(*Problem)(nil),                   // 33: basalt.v1.Problem
+	(*NodeStatus)(nil),                // 34: basalt.v1.NodeStatus
+	(*ForgetProxyRequest)(nil),        // 35: basalt.v1.ForgetProxyRequest
+	(*ForgetProxyResponse)(nil),       // 36: basalt.v1.ForgetProxyResponse
+	(*ProxyStatus)(nil),               // 37: basalt.v1.ProxyStatus
+	nil,                               // 38: basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	(ClusterPhase)(0),                 // 39: basalt.v1.ClusterPhase
+	(*timestamppb.Timestamp)(nil),     // 40: google.protobuf.Timestamp
+	(*ShardOutage)(nil),               // 41: basalt.v1.ShardOutage
+	(ReadPolicy)(0),                   // 42: basalt.v1.ReadPolicy
+	(*durationpb.Duration)(nil),       // 43: google.protobuf.Duration
+	(CrossSlot)(0),                    // 44: basalt.v1.CrossSlot
+	(PubSub)(0),                       // 45: basalt.v1.PubSub
+	(OperationKind)(0),                // 46: basalt.v1.OperationKind
+	(Sight)(0),                        // 47: basalt.v1.Sight
+	(*Topology)(nil),                  // 48: basalt.v1.Topology
+	(*CrossSlotRequests)(nil),         // 49: basalt.v1.CrossSlotRequests
 }
 var file_basalt_v1_cluster_proto_depIdxs = []int32{
 	6,  // 0: basalt.v1.Cluster.policy:type_name -> basalt.v1.Policy
-	38, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
-	39, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
+	39, // 1: basalt.v1.Cluster.phase:type_name -> basalt.v1.ClusterPhase
+	40, // 2: basalt.v1.Cluster.created_at:type_name -> google.protobuf.Timestamp
 	3,  // 3: basalt.v1.Cluster.config:type_name -> basalt.v1.ConfigParameter
-	40, // 4: basalt.v1.Cluster.not_serving:type_name -> basalt.v1.ShardOutage
+	41, // 4: basalt.v1.Cluster.not_serving:type_name -> basalt.v1.ShardOutage
 	3,  // 5: basalt.v1.SetConfigRequest.parameters:type_name -> basalt.v1.ConfigParameter
-	41, // 6: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
-	42, // 7: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
-	42, // 8: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
-	42, // 9: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
-	42, // 10: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
-	42, // 11: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
-	42, // 12: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
+	42, // 6: basalt.v1.Policy.read_policy:type_name -> basalt.v1.ReadPolicy
+	43, // 7: basalt.v1.Policy.probe_interval:type_name -> google.protobuf.Duration
+	43, // 8: basalt.v1.Policy.hung_after:type_name -> google.protobuf.Duration
+	43, // 9: basalt.v1.Policy.ack_timeout:type_name -> google.protobuf.Duration
+	43, // 10: basalt.v1.Policy.failover_period:type_name -> google.protobuf.Duration
+	43, // 11: basalt.v1.Policy.max_replica_age:type_name -> google.protobuf.Duration
+	43, // 12: basalt.v1.Policy.restart_grace:type_name -> google.protobuf.Duration
 	0,  // 13: basalt.v1.Policy.prefer:type_name -> basalt.v1.Preference
-	42, // 14: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
-	42, // 15: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
-	43, // 16: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
-	42, // 17: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
-	44, // 18: basalt.v1.Policy.pubsub:type_name -> basalt.v1.PubSub
+	43, // 14: basalt.v1.Policy.election_wait:type_name -> google.protobuf.Duration
+	43, // 15: basalt.v1.Policy.keep_diverged:type_name -> google.protobuf.Duration
+	44, // 16: basalt.v1.Policy.cross_slot:type_name -> basalt.v1.CrossSlot
+	43, // 17: basalt.v1.Policy.max_busy:type_name -> google.protobuf.Duration
+	45, // 18: basalt.v1.Policy.pubsub:type_name -> basalt.v1.PubSub
 	6,  // 19: basalt.v1.CreateClusterRequest.policy:type_name -> basalt.v1.Policy
 	2,  // 20: basalt.v1.ListClustersResponse.clusters:type_name -> basalt.v1.Cluster
 	6,  // 21: basalt.v1.UpdateClusterRequest.policy:type_name -> basalt.v1.Policy
-	42, // 22: basalt.v1.SetMaintenanceRequest.length:type_name -> google.protobuf.Duration
-	23, // 23: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
-	45, // 24: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
-	24, // 25: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
-	25, // 26: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
-	26, // 27: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
-	46, // 28: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
-	39, // 29: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
-	42, // 30: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
-	37, // 31: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
-	2,  // 32: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
-	47, // 33: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
-	33, // 34: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
-	36, // 35: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
-	32, // 36: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
-	31, // 37: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
-	48, // 38: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
-	39, // 39: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
-	39, // 40: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
-	39, // 41: basalt.v1.Problem.since:type_name -> google.protobuf.Timestamp
-	1,  // 42: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
-	46, // 43: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
-	39, // 44: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
-	39, // 45: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
-	7,  // 46: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
-	8,  // 47: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
-	9,  // 48: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
-	11, // 49: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
-	4,  // 50: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
-	5,  // 51: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
-	12, // 52: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
-	14, // 53: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
-	15, // 54: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
-	16, // 55: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
-	17, // 56: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
-	18, // 57: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
-	18, // 58: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.FailoverRequest
-	19, // 59: basalt.v1.ClusterService.SetMaintenance:input_type -> basalt.v1.SetMaintenanceRequest
-	27, // 60: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
-	29, // 61: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
-	34, // 62: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
-	2,  // 63: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
-	2,  // 64: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
-	10, // 65: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
-	2,  // 66: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
-	2,  // 67: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
-	2,  // 68: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
-	13, // 69: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
-	47, // 70: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
-	47, // 71: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
-	47, // 72: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
-	22, // 73: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
-	22, // 74: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
-	21, // 75: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
-	20, // 76: basalt.v1.ClusterService.SetMaintenance:output_type -> basalt.v1.SetMaintenanceResponse
-	28, // 77: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
-	30, // 78: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
-	35, // 79: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
-	63, // [63:80] is the sub-list for method output_type
-	46, // [46:63] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	18, // 22: basalt.v1.PlanFailoverRequest.failover:type_name -> basalt.v1.FailoverRequest
+	43, // 23: basalt.v1.SetMaintenanceRequest.length:type_name -> google.protobuf.Duration
+	24, // 24: basalt.v1.OperationResult.report:type_name -> basalt.v1.Report
+	46, // 25: basalt.v1.Report.kind:type_name -> basalt.v1.OperationKind
+	25, // 26: basalt.v1.Report.evidence:type_name -> basalt.v1.Evidence
+	26, // 27: basalt.v1.Report.phases:type_name -> basalt.v1.ReportPhase
+	27, // 28: basalt.v1.Report.candidates:type_name -> basalt.v1.Candidate
+	47, // 29: basalt.v1.Evidence.sight:type_name -> basalt.v1.Sight
+	40, // 30: basalt.v1.ReportPhase.started_at:type_name -> google.protobuf.Timestamp
+	43, // 31: basalt.v1.ReportPhase.duration:type_name -> google.protobuf.Duration
+	38, // 32: basalt.v1.RotateCredentialsResponse.generations:type_name -> basalt.v1.RotateCredentialsResponse.GenerationsEntry
+	2,  // 33: basalt.v1.ClusterStatus.cluster:type_name -> basalt.v1.Cluster
+	48, // 34: basalt.v1.ClusterStatus.topology:type_name -> basalt.v1.Topology
+	34, // 35: basalt.v1.ClusterStatus.nodes:type_name -> basalt.v1.NodeStatus
+	37, // 36: basalt.v1.ClusterStatus.proxies:type_name -> basalt.v1.ProxyStatus
+	33, // 37: basalt.v1.ClusterStatus.problems:type_name -> basalt.v1.Problem
+	32, // 38: basalt.v1.ClusterStatus.diverged:type_name -> basalt.v1.Diverged
+	49, // 39: basalt.v1.ClusterStatus.cross_slot:type_name -> basalt.v1.CrossSlotRequests
+	40, // 40: basalt.v1.Diverged.found_at:type_name -> google.protobuf.Timestamp
+	40, // 41: basalt.v1.Diverged.until:type_name -> google.protobuf.Timestamp
+	40, // 42: basalt.v1.Problem.since:type_name -> google.protobuf.Timestamp
+	1,  // 43: basalt.v1.NodeStatus.role:type_name -> basalt.v1.NodeRole
+	47, // 44: basalt.v1.NodeStatus.sight:type_name -> basalt.v1.Sight
+	40, // 45: basalt.v1.NodeStatus.last_ok_at:type_name -> google.protobuf.Timestamp
+	40, // 46: basalt.v1.ProxyStatus.away_since:type_name -> google.protobuf.Timestamp
+	7,  // 47: basalt.v1.ClusterService.CreateCluster:input_type -> basalt.v1.CreateClusterRequest
+	8,  // 48: basalt.v1.ClusterService.GetCluster:input_type -> basalt.v1.GetClusterRequest
+	9,  // 49: basalt.v1.ClusterService.ListClusters:input_type -> basalt.v1.ListClustersRequest
+	11, // 50: basalt.v1.ClusterService.UpdateCluster:input_type -> basalt.v1.UpdateClusterRequest
+	4,  // 51: basalt.v1.ClusterService.SetConfig:input_type -> basalt.v1.SetConfigRequest
+	5,  // 52: basalt.v1.ClusterService.UnsetConfig:input_type -> basalt.v1.UnsetConfigRequest
+	12, // 53: basalt.v1.ClusterService.DeleteCluster:input_type -> basalt.v1.DeleteClusterRequest
+	14, // 54: basalt.v1.ClusterService.RegisterNode:input_type -> basalt.v1.RegisterNodeRequest
+	15, // 55: basalt.v1.ClusterService.DeregisterNode:input_type -> basalt.v1.DeregisterNodeRequest
+	16, // 56: basalt.v1.ClusterService.SetNodeReadable:input_type -> basalt.v1.SetNodeReadableRequest
+	17, // 57: basalt.v1.ClusterService.Switchover:input_type -> basalt.v1.SwitchoverRequest
+	18, // 58: basalt.v1.ClusterService.Failover:input_type -> basalt.v1.FailoverRequest
+	19, // 59: basalt.v1.ClusterService.PlanFailover:input_type -> basalt.v1.PlanFailoverRequest
+	20, // 60: basalt.v1.ClusterService.SetMaintenance:input_type -> basalt.v1.SetMaintenanceRequest
+	28, // 61: basalt.v1.ClusterService.RotateCredentials:input_type -> basalt.v1.RotateCredentialsRequest
+	30, // 62: basalt.v1.ClusterService.GetStatus:input_type -> basalt.v1.GetStatusRequest
+	35, // 63: basalt.v1.ClusterService.ForgetProxy:input_type -> basalt.v1.ForgetProxyRequest
+	2,  // 64: basalt.v1.ClusterService.CreateCluster:output_type -> basalt.v1.Cluster
+	2,  // 65: basalt.v1.ClusterService.GetCluster:output_type -> basalt.v1.Cluster
+	10, // 66: basalt.v1.ClusterService.ListClusters:output_type -> basalt.v1.ListClustersResponse
+	2,  // 67: basalt.v1.ClusterService.UpdateCluster:output_type -> basalt.v1.Cluster
+	2,  // 68: basalt.v1.ClusterService.SetConfig:output_type -> basalt.v1.Cluster
+	2,  // 69: basalt.v1.ClusterService.UnsetConfig:output_type -> basalt.v1.Cluster
+	13, // 70: basalt.v1.ClusterService.DeleteCluster:output_type -> basalt.v1.DeleteClusterResponse
+	48, // 71: basalt.v1.ClusterService.RegisterNode:output_type -> basalt.v1.Topology
+	48, // 72: basalt.v1.ClusterService.DeregisterNode:output_type -> basalt.v1.Topology
+	48, // 73: basalt.v1.ClusterService.SetNodeReadable:output_type -> basalt.v1.Topology
+	23, // 74: basalt.v1.ClusterService.Switchover:output_type -> basalt.v1.OperationResult
+	23, // 75: basalt.v1.ClusterService.Failover:output_type -> basalt.v1.OperationResult
+	22, // 76: basalt.v1.ClusterService.PlanFailover:output_type -> basalt.v1.FailoverPlan
+	21, // 77: basalt.v1.ClusterService.SetMaintenance:output_type -> basalt.v1.SetMaintenanceResponse
+	29, // 78: basalt.v1.ClusterService.RotateCredentials:output_type -> basalt.v1.RotateCredentialsResponse
+	31, // 79: basalt.v1.ClusterService.GetStatus:output_type -> basalt.v1.ClusterStatus
+	36, // 80: basalt.v1.ClusterService.ForgetProxy:output_type -> basalt.v1.ForgetProxyResponse
+	64, // [64:81] is the sub-list for method output_type
+	47, // [47:64] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_basalt_v1_cluster_proto_init() }
@@ -3273,7 +3324,7 @@ func file_basalt_v1_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_basalt_v1_cluster_proto_rawDesc), len(file_basalt_v1_cluster_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

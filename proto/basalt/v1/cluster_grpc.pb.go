@@ -86,7 +86,7 @@ type ClusterServiceClient interface {
 	Failover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*OperationResult, error)
 	// PlanFailover says what Failover would do and what would be lost, and does nothing.
 	// Its errors are those of Failover.
-	PlanFailover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error)
+	PlanFailover(ctx context.Context, in *PlanFailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error)
 	// SetMaintenance pauses automatic failover for a while, or lets it go on.
 	SetMaintenance(ctx context.Context, in *SetMaintenanceRequest, opts ...grpc.CallOption) (*SetMaintenanceResponse, error)
 	// RotateCredentials puts the credentials now in the credentials files into
@@ -228,7 +228,7 @@ func (c *clusterServiceClient) Failover(ctx context.Context, in *FailoverRequest
 	return out, nil
 }
 
-func (c *clusterServiceClient) PlanFailover(ctx context.Context, in *FailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error) {
+func (c *clusterServiceClient) PlanFailover(ctx context.Context, in *PlanFailoverRequest, opts ...grpc.CallOption) (*FailoverPlan, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(FailoverPlan)
 	err := c.cc.Invoke(ctx, ClusterService_PlanFailover_FullMethodName, in, out, cOpts...)
@@ -326,7 +326,7 @@ type ClusterServiceServer interface {
 	Failover(context.Context, *FailoverRequest) (*OperationResult, error)
 	// PlanFailover says what Failover would do and what would be lost, and does nothing.
 	// Its errors are those of Failover.
-	PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error)
+	PlanFailover(context.Context, *PlanFailoverRequest) (*FailoverPlan, error)
 	// SetMaintenance pauses automatic failover for a while, or lets it go on.
 	SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error)
 	// RotateCredentials puts the credentials now in the credentials files into
@@ -384,7 +384,7 @@ func (UnimplementedClusterServiceServer) Switchover(context.Context, *Switchover
 func (UnimplementedClusterServiceServer) Failover(context.Context, *FailoverRequest) (*OperationResult, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method Failover not implemented")
 }
-func (UnimplementedClusterServiceServer) PlanFailover(context.Context, *FailoverRequest) (*FailoverPlan, error) {
+func (UnimplementedClusterServiceServer) PlanFailover(context.Context, *PlanFailoverRequest) (*FailoverPlan, error) {
 	return nil, status.Errorf(codes.Unimplemented, "method PlanFailover not implemented")
 }
 func (UnimplementedClusterServiceServer) SetMaintenance(context.Context, *SetMaintenanceRequest) (*SetMaintenanceResponse, error) {
@@ -637,7 +637,7 @@ func _ClusterService_Failover_Handler(srv interface{}, ctx context.Context, dec 
 }
 
 func _ClusterService_PlanFailover_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
-	in := new(FailoverRequest)
+	in := new(PlanFailoverRequest)
 	if err := dec(in); err != nil {
 		return nil, err
 	}
@@ -649,7 +649,7 @@ func _ClusterService_PlanFailover_Handler(srv interface{}, ctx context.Context, 
 		FullMethod: ClusterService_PlanFailover_FullMethodName,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
-		return srv.(ClusterServiceServer).PlanFailover(ctx, req.(*FailoverRequest))
+		return srv.(ClusterServiceServer).PlanFailover(ctx, req.(*PlanFailoverRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
