@@ -1,7 +1,6 @@
 package local
 
 import (
-	"github.com/basalt-redis/basalt/internal/redistest/replies"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/basalt-redis/basalt/configserver/client"
+	"github.com/basalt-redis/basalt/internal/redistest/replies"
 	basaltv1 "github.com/basalt-redis/basalt/proto/basalt/v1"
 )
 

@@ -69,7 +69,7 @@ func (s *Server) notServing() (lines []string) {
 	}
 	for i := range table.Shards {
 		shard := &table.Shards[i]
-		why := ""
+		var why string
 		switch sight := sights[shard.ID]; {
 		case shard.MasterIndex < 0:
 			why = "it has no master"
