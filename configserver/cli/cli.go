@@ -182,7 +182,7 @@ NotFound or FailedPrecondition.`,
 	root.SetVersionTemplate("basaltctl version {{.Version}}\n")
 	root.AddCommand(
 		a.clusterCommand(), a.nodeCommand(), a.proxyCommand(), a.maintenanceCommand(), a.switchoverCommand(), a.failoverCommand(),
-		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.localCommand(), a.versionCommand(),
+		a.topologyCommand(), a.divergedCommand(), a.eventsCommand(), a.credentialsCommand(), a.aclCommand(), a.configLines(), a.localCommand(), a.versionCommand(),
 	)
 	a.completeAll(root)
 	return root

@@ -48,7 +48,7 @@ func TestTranscripts(t *testing.T) {
 		"node": {
 			"node register blue shard-0 shard-0-2 127.0.0.1:7005", "node register shard-0 shard-0-2 127.0.0.1:7005",
 			"node deregister blue shard-0-0", "node readable blue shard-0-1 false", "node readable shard-0-1 perhaps",
-			"node mark blue shard-0-1", "node mark shard-9-9", "credentials rotate",
+			"node mark blue shard-0-1", "node mark shard-9-9", "config-lines --password-file testdata/password.txt blue shard-0-1", "config-lines --password-file testdata/password.txt --before-7", "config-lines", "credentials rotate",
 		},
 		"proxy": {
 			"proxy list blue", "proxy list -o json", "proxy forget blue deadbeef00000000", "proxy forget 127.0.0.1:6381", "proxy forget dead",

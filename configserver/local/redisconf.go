@@ -1,33 +1,19 @@
 package local
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/basalt-redis/basalt/configserver/credentials"
 )
 
 // adminPasswords reads the current admin password, and the previous one when a rotation is under way.
 func (d *dataDir) adminPasswords() ([]string, error) {
-	data, err := os.ReadFile(d.in("credentials", Cluster, "admin-password"))
-	if err != nil {
-		return nil, err
-	}
-	var secrets []string
-	for line := range strings.Lines(string(data)) {
-		if line = strings.TrimSpace(line); line != "" {
-			secrets = append(secrets, line)
-		}
-	}
-	if len(secrets) == 0 {
-		return nil, errors.New("credentials file admin-password is empty")
-	}
-	return secrets, nil
+	return credentials.ReadAdminPasswords(d.in("credentials", Cluster, credentials.AdminFile))
 }
 
 // redisConf is the config of a server that boots fenced: nobody but the
@@ -56,22 +42,11 @@ func (d *dataDir) redisConf(dir string, port int, mark string, since7 bool, extr
 	} else {
 		line("appendonly yes")
 	}
-	// A server loads the transactions of its append-only file as this user, and
-	// drops what that one may not do.
-	line("user default off ~* &* +@all")
-	hashes := make([]string, 0, 2)
-	for _, p := range passwords {
-		sum := sha256.Sum256([]byte(p))
-		hashes = append(hashes, "#"+hex.EncodeToString(sum[:]))
-	}
-	line("user basalt-admin on %s ~* &* +@all", strings.Join(hashes, " "))
-	line("user basalt-probe on nopass resetkeys resetchannels -@all +ping")
-	if mark != "" {
-		line("user %s off", mark)
+	for _, l := range credentials.ServerLines(passwords, mark, !since7) {
+		line("%s", l)
 	}
 	if since7 { // an older server ends at a line it does not know
 		line("shutdown-timeout 3")
-		line("enable-protected-configs yes")
 	}
 	for _, e := range extra {
 		line("%s", e)
