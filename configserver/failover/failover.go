@@ -499,8 +499,9 @@ func (x *Executor) finish(ctx context.Context, generation uint64, master redisad
 		}
 		report = x.report(s, op, c.Epoch)
 		report.Phases = ended(report.Phases, now)
-		report.Succeeded = s.Master != op.OldMaster
-		if !report.Succeeded { // nobody was failed over to
+		same := s.Master == op.OldMaster
+		report.Succeeded = !same || op.Requested == s.Master
+		if same { // nobody was failed over to
 			s.Failovers = slices.DeleteFunc(s.Failovers, func(t time.Time) bool { return t.Equal(op.StartedAt) })
 		}
 		if !report.Succeeded {
