@@ -378,7 +378,11 @@ func (n *nemesis) ask(what string, shard int) {
 	n.done[what]++
 	n.say("%s shard-%d", what, shard)
 	n.asked.Go(func() {
-		_, err := n.c.TryCLI(what, n.c.Name, fmt.Sprintf("shard-%d", shard), "--timeout", "15s")
+		args := []string{what, n.c.Name, fmt.Sprintf("shard-%d", shard), "--timeout", "15s"}
+		if what == "failover" {
+			args = append(args, "--yes") // whatever is lost
+		}
+		_, err := n.c.TryCLI(args...)
 		n.say("%s shard-%d ended: %s", what, shard, outcome(err))
 		n.mu.Lock()
 		n.operations[shard]--
