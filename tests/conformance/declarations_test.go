@@ -15,6 +15,7 @@ const (
 	patterns    = "patterns of BY and GET that may name keys of other slots are refused, in the words of a Redis Cluster"
 	replicas    = "clients of a Redis Cluster send it; it is a wish to read from replicas"
 	laterValkey = "Valkey 8 has it, and its clients send it"
+	laterWords  = "Redis 7.2 takes more words; in a transaction an older server says at EXEC, not when it is queued, that it does not"
 	laterRedis  = "Redis 7.2 has it, and its clients send it"
 	afterwards  = "in a transaction it shows the state behind the transaction, of all shards"
 	notQueued   = "not yet: subscriptions at all shards cannot be part of what one shard executes; send it before MULTI or after EXEC"
@@ -33,6 +34,9 @@ func differences() []*difference {
 
 func constant() []*difference {
 	return []*difference{
+		{command: "zrank", words: 4, reply: "+QUEUED", harmless: true, only: before72, why: laterWords},
+		{command: "zrevrank", words: 4, reply: "+QUEUED", harmless: true, only: before72, why: laterWords},
+		{command: "exec", reply: "-EXECABORT Transaction discarded because of: ERR wrong number of arguments for 'z", harmless: true, only: before72, why: laterWords},
 		{command: "waitaof", reply: "-ERR wrong number of arguments for 'waitaof' command", harmless: true, only: before72, why: counted},
 		{command: "sort", reply: "-ERR BY option of SORT denied in Cluster mode", why: patterns},
 		{command: "sort", reply: "-ERR GET option of SORT denied in Cluster mode", why: patterns},
