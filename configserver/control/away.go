@@ -186,6 +186,7 @@ func (l *Loop) ForgetProxy(ctx context.Context, id string) error {
 	if err == nil {
 		err = l.unseat(ctx, []string{id}, false, true, "is away: it is shut out, and forgotten, as an admin asked")
 	}
+	end := answerBy(ctx) // once: the less is left, the later it would be
 	for err == nil {
 		var forgotten, back bool
 		var open []string
@@ -203,7 +204,7 @@ func (l *Loop) ForgetProxy(ctx context.Context, id string) error {
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
-		case <-answerBy(ctx):
+		case <-end:
 			return topology.Preconditionf("%s is shut out, and forgotten as soon as the masters of %s have been told of it; they cannot be now",
 				id, topology.Few(open, maxNamed))
 		case <-l.stopped:

@@ -147,6 +147,26 @@ func TestForgetProxy(t *testing.T) {
 	r.holdsNoCredential(p)
 }
 
+// TestForgetProxyAnswersInTime: while a server cannot be told, the caller learns so
+// before it gives up.
+func TestForgetProxyAnswersInTime(t *testing.T) {
+	t.Parallel()
+	r := settledShards(t, 1, 2)
+	r.dead("dead")
+	r.arm("seats/fenced=error")
+	const patience = time.Second
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	begun := time.Now()
+	var refusal *topology.PreconditionError
+	if err := r.loop.ForgetProxy(ctx, "dead"); !errors.As(err, &refusal) || !strings.Contains(err.Error(), "forgotten as soon as") {
+		t.Errorf("%v", err)
+	}
+	if took := time.Since(begun); took > patience-patience/20 {
+		t.Errorf("answered after %v, to a caller who waits %v", took, patience)
+	}
+}
+
 // TestABarrierSaysWhoIsMissing and why.
 func TestABarrierSaysWhoIsMissing(t *testing.T) {
 	t.Parallel()
