@@ -71,7 +71,7 @@ func audit(before, after *topology.Cluster) (events []topology.Event) {
 	}
 	for i := range after.Shards {
 		s := &after.Shards[i]
-		was := before.Shard(s.ID)
+		was := before.ShardAt(i, s.ID)
 		if was == nil {
 			continue // its nodes are told of as registered
 		}
